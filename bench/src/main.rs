@@ -1,0 +1,2 @@
+//! Benchmarks and peers.
+fn main() {}

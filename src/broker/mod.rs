@@ -1,0 +1,1 @@
+//! Who gets which frame: single-threaded state that never waits; `now` is an argument.

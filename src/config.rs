@@ -1,0 +1,1 @@
+//! The configuration: one valid value, or an error with the line and the nearest name.

@@ -1,0 +1,1 @@
+//! Records to files and back. Knows nothing of sockets, JSON or dialects.

@@ -1,0 +1,1 @@
+//! The attribute macros of Tidegate: each emits only calls that a user could have written.

@@ -1,0 +1,1 @@
+//! Bytes to values and back. Knows nothing: no clock, socket, file or async.

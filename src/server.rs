@@ -1,0 +1,1 @@
+//! Wires a configuration, mounts and handlers into running shards.

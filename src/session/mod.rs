@@ -1,0 +1,1 @@
+//! What a message means on its mount: one file per dialect, one closed enum.

@@ -1,0 +1,1 @@
+//! One core: rings, sockets, time, files, handlers. The only folder that knows io_uring.
