@@ -1,1 +1,4 @@
-//! The API that a user writes to.
+//! The interface that a user writes to: gateways, relay handlers, guards, services.
+//! Knows the wire and the broker, but no shard and no socket.
+
+pub mod container;

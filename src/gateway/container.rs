@@ -1,0 +1,482 @@
+//! Services by type: who provides what, checked before the server listens, then read only.
+//! Knows no gateway, no shard and no socket.
+
+use std::any::{Any, TypeId, type_name};
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use ahash::AHashMap;
+use thiserror::Error;
+
+/// Why the services do not fit together. The text names who wants what.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Nobody provides a type that somebody wants.
+    #[error("`{wanted}` is provided by nobody (wanted by {chain}): {hint}")]
+    Missing {
+        /// The type that is wanted.
+        wanted: String,
+        /// Who wants it, and who wants that, and so on.
+        chain: String,
+        /// The line that mends it.
+        hint: String,
+    },
+    /// A service needs itself, by way of others.
+    #[error("providers need each other in a circle: {chain}")]
+    Circular {
+        /// The circle, its first name repeated at the end.
+        chain: String,
+    },
+    /// A service refused to be built.
+    #[error("`{provider}` cannot be built")]
+    Provider {
+        /// The service.
+        provider: String,
+        /// Its own reason.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// A type that somebody wants, by identity and by a name for people.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Dependency {
+    id: TypeId,
+    full_name: &'static str,
+}
+
+impl Dependency {
+    /// The dependency on a service `T`.
+    pub fn of<T: Send + Sync + 'static>() -> Self {
+        Self {
+            id: TypeId::of::<T>(),
+            full_name: type_name::<T>(),
+        }
+    }
+
+    /// The name of the type without the paths of its modules.
+    pub fn name(&self) -> String {
+        short_name(self.full_name)
+    }
+}
+
+impl fmt::Debug for Dependency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Dependency").field(&self.name()).finish()
+    }
+}
+
+/// A service that is built from other services. `#[injectable]` writes this.
+pub trait Injectable: Send + Sync + Sized + 'static {
+    /// What [`build`](Self::build) will ask for.
+    fn dependencies() -> Vec<Dependency>;
+
+    /// Builds the service; everything in [`dependencies`](Self::dependencies) is there.
+    fn build(resolver: &Resolver<'_>) -> Result<Self, StartError>;
+}
+
+/// What can be injected into a field: an [`Arc`] of a service, or a handle that is made of one.
+pub trait Inject: Sized {
+    /// The services that it is made of.
+    fn dependencies() -> Vec<Dependency>;
+
+    /// Takes it from the services that stand already.
+    fn inject(resolver: &Resolver<'_>) -> Result<Self, StartError>;
+}
+
+impl<T: Send + Sync + 'static> Inject for Arc<T> {
+    fn dependencies() -> Vec<Dependency> {
+        vec![Dependency::of::<T>()]
+    }
+
+    fn inject(resolver: &Resolver<'_>) -> Result<Self, StartError> {
+        resolver.service()
+    }
+}
+
+/// A service taken by value of its handle: `State<Settings>` reads like a `&Settings`.
+pub struct State<T>(pub Arc<T>);
+
+impl<T: Send + Sync + 'static> Inject for State<T> {
+    fn dependencies() -> Vec<Dependency> {
+        vec![Dependency::of::<T>()]
+    }
+
+    fn inject(resolver: &Resolver<'_>) -> Result<Self, StartError> {
+        resolver.service().map(Self)
+    }
+}
+
+impl<T> Clone for State<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> Deref for State<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for State<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("State").field(&self.0).finish()
+    }
+}
+
+/// The services that stand while another one is built.
+#[derive(Debug)]
+pub struct Resolver<'a> {
+    services: &'a Services,
+    building: &'a str,
+}
+
+impl<'a> Resolver<'a> {
+    /// Over a finished container, for what is built later than at start.
+    pub fn over(container: &'a Container, building: &'a str) -> Self {
+        Self {
+            services: &container.services,
+            building,
+        }
+    }
+
+    /// The service `T`. It is missing only if the one that asks did not list it.
+    pub fn service<T: Send + Sync + 'static>(&self) -> Result<Arc<T>, StartError> {
+        self.services
+            .get()
+            .ok_or_else(|| missing(Dependency::of::<T>(), &[self.building]))
+    }
+
+    /// Anything injectable: `resolver.inject::<Arc<ChatRoom>>()`.
+    pub fn inject<T: Inject>(&self) -> Result<T, StartError> {
+        T::inject(self)
+    }
+}
+
+/// All services of a running server, shared by its shards.
+#[derive(Debug, Clone, Default)]
+pub struct Container {
+    services: Arc<Services>,
+}
+
+impl Container {
+    /// The service `T`, if somebody provides it.
+    pub fn get<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.services.get()
+    }
+}
+
+/// Collects providers and wishes, then builds each service once, after what it needs.
+#[derive(Debug, Default)]
+pub struct ContainerBuilder {
+    services: Services,
+    recipes: Vec<Recipe>,
+    wishes: Vec<(Dependency, String)>,
+}
+
+impl ContainerBuilder {
+    /// Nothing is provided yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Provides a value as it is. It stands in place of a listed provider of the same type, and
+    /// of a value that was provided before.
+    pub fn provide<T: Send + Sync + 'static>(&mut self, value: T) -> &mut Self {
+        self.provide_arc(Arc::new(value))
+    }
+
+    /// Provides a value that is shared already.
+    pub fn provide_arc<T: Send + Sync + 'static>(&mut self, value: Arc<T>) -> &mut Self {
+        self.services.0.insert(TypeId::of::<T>(), Service(value));
+        self
+    }
+
+    /// Lists a service to be built from others. Listing it again changes nothing.
+    pub fn injectable<T: Injectable>(&mut self) -> &mut Self {
+        let provides = Dependency::of::<T>();
+        if !self.recipes.iter().any(|known| known.provides == provides) {
+            self.recipes.push(Recipe {
+                provides,
+                needs: T::dependencies(),
+                build: |resolver| T::build(resolver).map(|value| Service(Arc::new(value))),
+            });
+        }
+        self
+    }
+
+    /// Notes that `who`, which is no service itself, will want `wanted`.
+    pub fn require(&mut self, wanted: Dependency, who: &str) -> &mut Self {
+        self.wishes.push((wanted, who.to_owned()));
+        self
+    }
+
+    /// Builds everything, or says which provider is missing or stands in a circle.
+    pub fn build(mut self) -> Result<Container, StartError> {
+        let recipes = std::mem::take(&mut self.recipes);
+        for recipe in &recipes {
+            self.raise(recipe, &recipes, &mut Vec::new())?;
+        }
+        for (wanted, who) in &self.wishes {
+            if !self.services.0.contains_key(&wanted.id) {
+                return Err(missing(*wanted, &[who]));
+            }
+        }
+        Ok(Container {
+            services: Arc::new(self.services),
+        })
+    }
+
+    /// Builds one service after those that it needs; `path` holds who asked, outermost first.
+    fn raise<'a>(
+        &mut self,
+        recipe: &'a Recipe,
+        recipes: &'a [Recipe],
+        path: &mut Vec<&'a Recipe>,
+    ) -> Result<(), StartError> {
+        if self.services.0.contains_key(&recipe.provides.id) {
+            return Ok(());
+        }
+        if let Some(start) = path.iter().position(|asked| asked.same_as(recipe)) {
+            return Err(circular(&path[start..], recipe));
+        }
+        path.push(recipe);
+        for need in &recipe.needs {
+            self.satisfy(*need, recipes, path)?;
+        }
+        path.pop();
+        let name = recipe.provides.name();
+        let service = (recipe.build)(&Resolver {
+            services: &self.services,
+            building: &name,
+        })?;
+        self.services.0.insert(recipe.provides.id, service);
+        Ok(())
+    }
+
+    fn satisfy<'a>(
+        &mut self,
+        need: Dependency,
+        recipes: &'a [Recipe],
+        path: &mut Vec<&'a Recipe>,
+    ) -> Result<(), StartError> {
+        if self.services.0.contains_key(&need.id) {
+            return Ok(());
+        }
+        match recipes.iter().find(|recipe| recipe.provides == need) {
+            Some(recipe) => self.raise(recipe, recipes, path),
+            None => {
+                let names: Vec<String> = path.iter().map(|asked| asked.provides.name()).collect();
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                Err(missing(need, &names))
+            }
+        }
+    }
+}
+
+/// How one service is built.
+struct Recipe {
+    provides: Dependency,
+    needs: Vec<Dependency>,
+    build: fn(&Resolver<'_>) -> Result<Service, StartError>,
+}
+
+impl Recipe {
+    fn same_as(&self, other: &Self) -> bool {
+        self.provides == other.provides
+    }
+}
+
+impl fmt::Debug for Recipe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recipe")
+            .field("provides", &self.provides)
+            .field("needs", &self.needs)
+            .finish()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Services(AHashMap<TypeId, Service>);
+
+struct Service(Arc<dyn Any + Send + Sync>);
+
+impl Services {
+    fn get<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        let service = self.0.get(&TypeId::of::<T>())?;
+        service.0.clone().downcast().ok()
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Service")
+    }
+}
+
+fn missing(wanted: Dependency, path: &[&str]) -> StartError {
+    let name = wanted.name();
+    let hint = match registry_marker(&name) {
+        Some("Global") => "no gateway uses the Global registry; mount one".to_owned(),
+        Some(marker) => {
+            format!("no gateway uses this registry; mount one with `namespace = {marker}`")
+        }
+        None => format!("list it in `providers = [{name}]` of a module, or call `.provide(..)`"),
+    };
+    StartError::Missing {
+        wanted: name,
+        chain: chain(path.iter().rev().map(|name| (*name).to_owned())),
+        hint,
+    }
+}
+
+/// A registry comes with the gateways that use it, so what mends its absence is another line.
+fn registry_marker(name: &str) -> Option<&str> {
+    name.strip_prefix("WsServer<")?.strip_suffix('>')
+}
+
+fn circular(circle: &[&Recipe], again: &Recipe) -> StartError {
+    let names = circle.iter().copied().chain([again]);
+    StartError::Circular {
+        chain: names
+            .map(|recipe| recipe.provides.name())
+            .collect::<Vec<_>>()
+            .join(" -> "),
+    }
+}
+
+fn chain(names: impl Iterator<Item = String>) -> String {
+    names.collect::<Vec<_>>().join(", wanted by ")
+}
+
+/// Cuts the paths of modules from the name of a type, inside its generic arguments too.
+pub(crate) fn short_name(full: &str) -> String {
+    let mut short = String::with_capacity(full.len());
+    let mut segment = 0;
+    let mut rest = full.chars().peekable();
+    while let Some(char) = rest.next() {
+        if char == ':' && rest.peek() == Some(&':') {
+            rest.next();
+            short.truncate(segment);
+        } else {
+            short.push(char);
+            if !(char.is_alphanumeric() || char == '_') {
+                segment = short.len();
+            }
+        }
+    }
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Settings(u8);
+    #[derive(Debug)]
+    struct Room(u8);
+    struct Desk(Arc<Room>);
+    struct Egg;
+    struct Hen;
+
+    impl Injectable for Room {
+        fn dependencies() -> Vec<Dependency> {
+            Arc::<Settings>::dependencies()
+        }
+        fn build(resolver: &Resolver<'_>) -> Result<Self, StartError> {
+            Ok(Self(resolver.inject::<State<Settings>>()?.0.0 + 1))
+        }
+    }
+
+    impl Injectable for Desk {
+        fn dependencies() -> Vec<Dependency> {
+            Arc::<Room>::dependencies()
+        }
+        fn build(resolver: &Resolver<'_>) -> Result<Self, StartError> {
+            Ok(Self(resolver.service()?))
+        }
+    }
+
+    impl Injectable for Egg {
+        fn dependencies() -> Vec<Dependency> {
+            vec![Dependency::of::<Hen>()]
+        }
+        fn build(_: &Resolver<'_>) -> Result<Self, StartError> {
+            Ok(Self)
+        }
+    }
+
+    impl Injectable for Hen {
+        fn dependencies() -> Vec<Dependency> {
+            vec![Dependency::of::<Egg>()]
+        }
+        fn build(_: &Resolver<'_>) -> Result<Self, StartError> {
+            Ok(Self)
+        }
+    }
+
+    /// P-02, N-15: listed in any order, built once each.
+    #[test]
+    fn services_are_built_after_what_they_need() {
+        let mut builder = ContainerBuilder::new();
+        builder.injectable::<Desk>().injectable::<Room>();
+        builder.provide(Settings(1)).injectable::<Room>();
+        let container = builder.build().unwrap();
+        let desk = container.get::<Desk>().unwrap();
+        let room = container.get::<Room>().unwrap();
+        assert_eq!(room.0, 2);
+        assert!(Arc::ptr_eq(&desk.0, &room));
+        assert!(container.get::<Egg>().is_none());
+    }
+
+    #[test]
+    fn a_provided_value_stands_in_place_of_a_provider() {
+        let mut builder = ContainerBuilder::new();
+        builder.injectable::<Room>().provide(Room(9));
+        assert_eq!(builder.build().unwrap().get::<Room>().unwrap().0, 9);
+    }
+
+    /// N-13: names who wants what.
+    #[test]
+    fn a_missing_provider_names_the_chain() {
+        let mut builder = ContainerBuilder::new();
+        builder.injectable::<Desk>().injectable::<Room>();
+        let error = builder.build().unwrap_err().to_string();
+        let expected = "`Settings` is provided by nobody (wanted by Room, wanted by Desk): \
+             list it in `providers = [Settings]` of a module, or call `.provide(..)`";
+        assert_eq!(error, expected);
+    }
+
+    #[test]
+    fn a_wish_that_nobody_fulfils_is_an_error() {
+        let mut builder = ContainerBuilder::new();
+        builder.require(Dependency::of::<Settings>(), "relay `room:*`");
+        let error = builder.build().unwrap_err().to_string();
+        let start = "`Settings` is provided by nobody (wanted by relay `room:*`)";
+        assert!(error.starts_with(start), "{error}");
+    }
+
+    #[test]
+    fn a_circle_is_drawn() {
+        let mut builder = ContainerBuilder::new();
+        builder.injectable::<Egg>().injectable::<Hen>();
+        let error = builder.build().unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "providers need each other in a circle: Egg -> Hen -> Egg"
+        );
+    }
+
+    #[test]
+    fn names_lose_their_paths() {
+        let full = "a::b::WsServer<c::d::NotifyNs>";
+        assert_eq!(short_name(full), "WsServer<NotifyNs>");
+        assert_eq!(short_name("(a::B, [c::D; 2])"), "(B, [D; 2])");
+        assert_eq!(registry_marker("WsServer<NotifyNs>"), Some("NotifyNs"));
+    }
+}
