@@ -1,1 +1,3 @@
 //! Bytes to values and back. Knows nothing: no clock, socket, file or async.
+
+pub mod json;
