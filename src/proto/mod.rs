@@ -1,3 +1,7 @@
 //! Bytes to values and back. Knows nothing: no clock, socket, file or async.
 
+pub mod http;
+
+pub mod handshake;
+
 pub mod json;
