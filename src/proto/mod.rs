@@ -4,4 +4,8 @@ pub mod http;
 
 pub mod handshake;
 
+pub mod ws;
+
+pub mod frame;
+
 pub mod json;
