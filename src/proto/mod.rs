@@ -9,3 +9,9 @@ pub mod ws;
 pub mod frame;
 
 pub mod json;
+
+pub mod relay;
+
+mod error_code;
+
+pub use error_code::ErrorCode;
