@@ -40,8 +40,8 @@ pub enum KeyError {
         id: String,
     },
     /// The machine gives no random bytes.
-    #[error("no random bytes for a secret")]
-    Random(#[source] getrandom::Error),
+    #[error("no random bytes for a secret: {0}")]
+    Random(getrandom::Error),
     /// The cryptography that this program was built with does not work.
     #[error("tokens cannot be signed and verified by this build")]
     Cryptography(#[source] jsonwebtoken::errors::Error),

@@ -1,0 +1,361 @@
+//! Where values come from: defaults, `--dev`, a profile, a file, the environment, flags, each
+//! stronger than the one before it; and for each value, which of them set it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use toml::de::{DeTable, DeValue};
+use toml::{Spanned, Table, Value};
+
+use super::error::{Error, Source, nearest};
+use super::limits::Limits;
+use super::merge::Merged;
+use super::section::Section;
+use super::sections::MountSection;
+use super::{
+    AdminSection, AuthSection, Config, DurableSection, LogSection, RelaySection, ServerSection,
+    ShardSection,
+};
+
+/// The profiles that the program comes with: complete files, the same as in `tuning/profiles`.
+pub const PROFILES: &[(&str, &str)] = &[
+    ("edge", include_str!("../../tuning/profiles/edge.toml")),
+    (
+        "backend",
+        include_str!("../../tuning/profiles/backend.toml"),
+    ),
+    (
+        "latency",
+        include_str!("../../tuning/profiles/latency.toml"),
+    ),
+    (
+        "conformance",
+        include_str!("../../tuning/profiles/conformance.toml"),
+    ),
+];
+
+/// What a configuration is made of.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// `--dev`.
+    pub dev: bool,
+    /// The name of a profile.
+    pub profile: Option<String>,
+    /// A file.
+    pub file: Option<PathBuf>,
+    /// The environment: all of it, variables of others are passed over.
+    pub environment: Vec<(String, String)>,
+    /// What the command line sets.
+    pub flags: Vec<Flag>,
+}
+
+/// One value of the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flag {
+    /// How it is written there, such as `--listen`.
+    pub name: &'static str,
+    /// The key that it sets, such as `server.listen`.
+    pub key: &'static str,
+    /// The value.
+    pub value: String,
+}
+
+/// A configuration, and where each of its values comes from.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The value.
+    pub config: Config,
+    /// All values as they would stand in one file.
+    pub table: Table,
+    /// Which layer set each key, by its path such as `limits.frame_bytes_max`.
+    pub sources: BTreeMap<String, Source>,
+}
+
+impl Sources {
+    /// Only the environment of this process.
+    pub fn of_process() -> Self {
+        // A variable that is not Unicode cannot be one of ours.
+        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        Self {
+            environment: std::env::vars_os().filter_map(text).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// A variable of the environment.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        let found = self
+            .environment
+            .iter()
+            .rfind(|(candidate, _)| candidate == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// Puts all layers on each other and checks the result.
+    pub fn load(&self) -> Result<Loaded, Error> {
+        let mut merged = Merged::new();
+        if self.dev {
+            merged.put(Layer::of_value(
+                "relay",
+                Value::Table(Table::new()),
+                Source::Dev,
+            ));
+        }
+        if let Some(name) = &self.profile {
+            merged.put(Layer::of_profile(name)?);
+        }
+        if let Some(path) = &self.file {
+            merged.put(Layer::of_file(path)?);
+        }
+        for (name, value) in &self.environment {
+            if let Some(key) = key_of_variable(name) {
+                merged.put(Layer::of_text(
+                    &key,
+                    value,
+                    Source::Environment(name.clone()),
+                )?);
+            }
+        }
+        for flag in &self.flags {
+            let source = Source::Flag(flag.name.to_owned());
+            merged.put(Layer::of_text(flag.key, &flag.value, source)?);
+        }
+        merged.finish(self.dev)
+    }
+}
+
+/// `TIDEGATE_SECTION__KEY` is `section.key`. What has no double underscore is no key: platforms
+/// set variables such as `TIDEGATE_SERVICE_HOST` for a service of this name.
+fn key_of_variable(name: &str) -> Option<String> {
+    let (section, key) = name.strip_prefix("TIDEGATE_")?.split_once("__")?;
+    Some(format!("{}.{}", section.to_lowercase(), key.to_lowercase()))
+}
+
+/// The names of all profiles, for a message.
+pub(super) fn profile_names() -> String {
+    PROFILES
+        .iter()
+        .map(|(name, _)| *name)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// The values of one layer and the place of each.
+#[derive(Debug)]
+pub(super) struct Layer {
+    pub(super) table: Table,
+    pub(super) places: BTreeMap<String, Source>,
+}
+
+impl Layer {
+    fn of_profile(name: &str) -> Result<Self, Error> {
+        let names = || PROFILES.iter().map(|(candidate, _)| *candidate);
+        let Some((_, text)) = PROFILES.iter().find(|(candidate, _)| *candidate == name) else {
+            return Err(Error::Profile {
+                name: name.to_owned(),
+                nearest: nearest(name, names()),
+            });
+        };
+        Self::of_toml(text, &|line| Source::Profile(name.to_owned(), line))
+    }
+
+    fn of_file(path: &Path) -> Result<Self, Error> {
+        let text = fs::read_to_string(path).map_err(|source| Error::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::of_toml(&text, &|line| Source::File(path.to_owned(), line))
+    }
+
+    fn of_toml(text: &str, source_at: &dyn Fn(usize) -> Source) -> Result<Self, Error> {
+        let syntax = |source: toml::de::Error| {
+            let at = source.span().map_or(0, |span| span.start);
+            Error::Syntax {
+                place: source_at(line_of(text, at)),
+                source: Box::new(source),
+            }
+        };
+        let tree = DeTable::parse(text).map_err(syntax)?;
+        let table = text.parse::<Table>().map_err(syntax)?;
+        let mut places = BTreeMap::new();
+        collect_places(
+            tree.get_ref(),
+            "",
+            &|at| source_at(line_of(text, at)),
+            &mut places,
+        );
+        let layer = Self { table, places };
+        layer.check_keys()?;
+        Ok(layer)
+    }
+
+    /// One value of the environment or of a flag, read as the type of its key.
+    fn of_text(key: &str, text: &str, place: Source) -> Result<Self, Error> {
+        let (section, name) = key.split_once('.').unwrap_or((key, ""));
+        if section == "mount" {
+            return Err(Error::MountOutsideFile { place });
+        }
+        let value = typed(text, schema_of(section).get(name));
+        let layer = Self::of_value(key, value, place);
+        layer.check_keys()?;
+        Ok(layer)
+    }
+
+    fn of_value(key: &str, value: Value, place: Source) -> Self {
+        let table = match key.split_once('.') {
+            Some((section, name)) => {
+                let inner = Table::from_iter([(name.to_owned(), value)]);
+                Table::from_iter([(section.to_owned(), Value::Table(inner))])
+            }
+            None => Table::from_iter([(key.to_owned(), value)]),
+        };
+        Self {
+            table,
+            places: BTreeMap::from([(key.to_owned(), place)]),
+        }
+    }
+
+    /// Each key must be one that something reads.
+    fn check_keys(&self) -> Result<(), Error> {
+        for (section, value) in &self.table {
+            if !SECTIONS.contains(&section.as_str()) {
+                return Err(self.unknown(section, section, SECTIONS.iter().copied()));
+            }
+            match value {
+                Value::Table(table) => self.check_section(section, section, table)?,
+                Value::Array(entries) => {
+                    for (index, entry) in entries.iter().enumerate() {
+                        if let Value::Table(table) = entry {
+                            self.check_section(section, &format!("{section}[{index}]"), table)?;
+                        }
+                    }
+                }
+                // A plain value where a section belongs: its type is refused when it is read.
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn check_section(&self, section: &str, path: &str, table: &Table) -> Result<(), Error> {
+        let schema = schema_of(section);
+        for name in table.keys() {
+            if !schema.contains_key(name) {
+                let candidates = schema.keys().map(String::as_str);
+                return Err(self.unknown(&format!("{path}.{name}"), name, candidates));
+            }
+        }
+        Ok(())
+    }
+
+    fn unknown<'a>(
+        &self,
+        path: &str,
+        name: &str,
+        candidates: impl Iterator<Item = &'a str>,
+    ) -> Error {
+        let place = self.places.get(path).cloned().unwrap_or(Source::Default);
+        Error::UnknownKey {
+            place,
+            key: path.to_owned(),
+            nearest: nearest(name, candidates),
+        }
+    }
+}
+
+/// The sections in the order in which they are written.
+pub(super) const SECTIONS: &[&str] = &[
+    "server", "shard", "auth", "limits", "relay", "durable", "mount", "admin", "log",
+];
+
+/// All keys that may stand in a section, with their defaults. A section that makes a mount may
+/// hold any limit too.
+pub(super) fn schema_of(section: &str) -> Table {
+    let with_limits = |own: Table| {
+        let mut table = defaults::<Limits>();
+        table.extend(own);
+        table
+    };
+    match section {
+        "relay" => with_limits(defaults::<RelaySection>()),
+        "durable" => with_limits(defaults::<DurableSection>()),
+        "mount" => with_limits(defaults::<MountSection>()),
+        _ => own_defaults(section),
+    }
+}
+
+/// The keys of a section itself, with their defaults.
+pub(super) fn own_defaults(section: &str) -> Table {
+    match section {
+        "server" => defaults::<ServerSection>(),
+        "shard" => defaults::<ShardSection>(),
+        "auth" => defaults::<AuthSection>(),
+        "limits" => defaults::<Limits>(),
+        "relay" => defaults::<RelaySection>(),
+        "durable" => defaults::<DurableSection>(),
+        "mount" => defaults::<MountSection>(),
+        "admin" => defaults::<AdminSection>(),
+        "log" => defaults::<LogSection>(),
+        _ => Table::new(),
+    }
+}
+
+fn defaults<S: Section + Default + Serialize>() -> Table {
+    // The defaults are constants: a test parses all of them.
+    Table::try_from(S::default()).unwrap_or_default()
+}
+
+/// A text as the type that the default of its key has. What does not fit stays a text, and is
+/// refused with the expected type when it is read.
+fn typed(text: &str, default: Option<&Value>) -> Value {
+    let parsed = match default {
+        Some(Value::Integer(_)) => text.parse().ok().map(Value::Integer),
+        Some(Value::Boolean(_)) => text.parse().ok().map(Value::Boolean),
+        Some(Value::Array(_)) => Some(list_of(text)),
+        _ => None,
+    };
+    parsed.unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+fn list_of(text: &str) -> Value {
+    let items = text
+        .split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty());
+    Value::Array(items.map(|item| Value::String(item.to_owned())).collect())
+}
+
+fn line_of(text: &str, at: usize) -> usize {
+    let before = text.as_bytes().iter().take(at);
+    1 + before.filter(|byte| **byte == b'\n').count()
+}
+
+fn collect_places(
+    table: &DeTable<'_>,
+    prefix: &str,
+    source_at: &dyn Fn(usize) -> Source,
+    places: &mut BTreeMap<String, Source>,
+) {
+    for (name, value) in table.iter() {
+        let path = match prefix {
+            "" => name.get_ref().to_string(),
+            _ => format!("{prefix}.{}", name.get_ref()),
+        };
+        places.insert(path.clone(), source_at(name.span().start));
+        match value.get_ref() {
+            DeValue::Table(inner) => collect_places(inner, &path, source_at, places),
+            DeValue::Array(entries) => {
+                for (index, entry) in entries.iter().enumerate() {
+                    if let DeValue::Table(inner) = Spanned::get_ref(entry) {
+                        collect_places(inner, &format!("{path}[{index}]"), source_at, places);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
