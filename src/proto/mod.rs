@@ -1,4 +1,7 @@
 //! Bytes to values and back. Knows nothing: no clock, socket, file or async.
+//!
+//! `http` and `handshake` open a connection, `ws` and `frame` carry its messages, `json` reads
+//! them, and each dialect has a file with its frames.
 
 pub mod http;
 
@@ -11,6 +14,10 @@ pub mod frame;
 pub mod json;
 
 pub mod relay;
+
+pub mod durable;
+
+mod typed;
 
 mod error_code;
 

@@ -1,6 +1,7 @@
 //! The frames of the seed, byte by byte, and what is no frame.
 
 use super::*;
+use crate::proto::ErrorCode;
 
 fn parsed(text: &str) -> Result<String, String> {
     let mut bytes = text.as_bytes().to_vec();
@@ -85,7 +86,7 @@ fn what_is_no_request() {
         (r#"{"type":"subscribe"}"#, "missing field `topic`"),
         (
             r#"{"type":"subscribe","topic":null}"#,
-            "field `topic` must be a string",
+            "missing field `topic`",
         ),
         (r#"{"type":"message","topic":"t"}"#, "missing field `event`"),
         (r#"{"type":"auth"}"#, "missing field `token`"),
