@@ -13,6 +13,8 @@ pub mod frame;
 
 pub mod json;
 
+pub mod event;
+
 pub mod relay;
 
 pub mod durable;

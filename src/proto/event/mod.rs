@@ -1,0 +1,134 @@
+//! Envelopes of the event dialect: `{"event":string,"data":any}`, both ways. Knows the texts, not
+//! which events there are.
+
+use serde::de::DeserializeOwned;
+
+use super::json::{self, Document, Field, InvalidValue, JsonError, JsonParser, Scalar};
+use super::ws::Payload;
+
+/// The name of the dialect as a subprotocol.
+pub const PROTOCOL: &str = "tidegate.event.v1";
+
+/// The event under which frames are answered that have none of their own.
+pub const ERROR_EVENT: &str = "error";
+
+/// Why a frame is no envelope. The peer is told no more than that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidEnvelope {
+    /// It is not even UTF-8: the connection is closed with 1007.
+    #[error("invalid envelope")]
+    Utf8,
+    /// It is no JSON object with an `event`.
+    #[error("invalid envelope")]
+    Shape,
+}
+
+/// What a client sent.
+#[derive(Debug)]
+pub struct Envelope<'a> {
+    /// What it is.
+    pub event: &'a str,
+    /// The JSON as it was written; `null` where it was missing.
+    pub data: &'a [u8],
+    /// The `id` as it was written, if there was a number or a string. It goes into the answer.
+    pub id: Option<&'a [u8]>,
+    document: Document<'a>,
+    field: Option<Field<'a>>,
+}
+
+impl Envelope<'_> {
+    /// Reads the data as a value, without parsing it again.
+    pub fn read<T: DeserializeOwned>(self) -> Result<T, InvalidValue> {
+        match self.field {
+            Some(field) => self.document.read(&field),
+            None => json::from_span(self.data),
+        }
+    }
+}
+
+/// Reads an envelope. The JSON is checked whole.
+pub fn parse<'a>(
+    parser: &'a mut JsonParser,
+    payload: &'a mut Payload<'_>,
+) -> Result<Envelope<'a>, InvalidEnvelope> {
+    let document = parser.parse(payload).map_err(|error| match error {
+        JsonError::Utf8 => InvalidEnvelope::Utf8,
+        _ => InvalidEnvelope::Shape,
+    })?;
+    let [event, data, id] = document
+        .fields(["event", "data", "id"])
+        .map_err(|_| InvalidEnvelope::Shape)?;
+    let Some(Scalar::Text(event)) = event.map(|field| field.value) else {
+        return Err(InvalidEnvelope::Shape);
+    };
+    Ok(Envelope {
+        event,
+        data: data.map_or(b"null", |field| field.span),
+        id: id.filter(is_id).map(|field| field.span),
+        document,
+        field: data,
+    })
+}
+
+/// An `id` waits with its event, so a long one is treated like an unknown field.
+fn is_id(field: &Field<'_>) -> bool {
+    let is_kind = matches!(
+        field.value,
+        Scalar::Text(_) | Scalar::Whole(_) | Scalar::Number
+    );
+    is_kind && field.span.len() <= ID_BYTES_MAX
+}
+
+/// Appends a reply or a push; `data` is JSON and goes in verbatim.
+pub fn put_reply(out: &mut Vec<u8>, event: &str, data: &[u8], id: Option<&[u8]>) {
+    out.reserve(REPLY_OVERHEAD + event.len() + data.len());
+    out.extend_from_slice(br#"{"event":"#);
+    json::put_string(out, event);
+    out.extend_from_slice(br#","data":"#);
+    out.extend_from_slice(data);
+    put_id(out, id);
+    out.push(b'}');
+}
+
+/// What went wrong with an event.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ErrorReply<'a> {
+    /// For people and for programs.
+    pub error: &'a str,
+    /// A number for programs.
+    pub code: Option<u64>,
+    /// The list of fields that did not validate, as JSON.
+    pub errors: Option<&'a [u8]>,
+}
+
+/// Appends an error frame, which goes out under the event of the request.
+pub fn put_error_reply(out: &mut Vec<u8>, event: &str, reply: &ErrorReply<'_>, id: Option<&[u8]>) {
+    out.extend_from_slice(br#"{"event":"#);
+    json::put_string(out, event);
+    out.extend_from_slice(br#","data":{"error":"#);
+    json::put_string(out, reply.error);
+    if let Some(code) = reply.code {
+        out.extend_from_slice(br#","code":"#);
+        json::put_u64(out, code);
+    }
+    if let Some(errors) = reply.errors {
+        out.extend_from_slice(br#","errors":"#);
+        out.extend_from_slice(errors);
+    }
+    out.push(b'}');
+    put_id(out, id);
+    out.push(b'}');
+}
+
+fn put_id(out: &mut Vec<u8>, id: Option<&[u8]>) {
+    if let Some(id) = id {
+        out.extend_from_slice(br#","id":"#);
+        out.extend_from_slice(id);
+    }
+}
+
+const REPLY_OVERHEAD: usize = 64;
+const ID_BYTES_MAX: usize = 128;
+
+#[cfg(test)]
+mod tests;
