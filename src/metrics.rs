@@ -1,1 +1,0 @@
-//! Counters and histograms that every shard keeps for itself and that are merged when read.

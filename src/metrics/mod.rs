@@ -1,0 +1,285 @@
+//! What every shard counts for itself and what is added up when somebody reads it. A leaf: knows
+//! no shard, no tenant, no topic; its labels are bounded by the program, never by a peer.
+
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hdrhistogram::Histogram;
+use parking_lot::Mutex;
+
+/// Declares a closed list of things that are measured, each with its name and explanation.
+macro_rules! measures {
+    ($(#[doc = $doc:literal])+ $name:ident { $( $variant:ident $text:literal $help:literal, )+ }) => {
+        $(#[doc = $doc])+
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name {
+            $( #[doc = $help] $variant, )+
+        }
+
+        impl $name {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$( Self::$variant, )+];
+
+            /// The name without the prefix and the unit's suffix.
+            pub fn name(self) -> &'static str {
+                match self { $( Self::$variant => $text, )+ }
+            }
+
+            /// What it means, without a full stop.
+            pub fn help(self) -> &'static str {
+                match self { $( Self::$variant => $help, )+ }
+            }
+        }
+    };
+}
+
+measures! {
+    /// What only grows.
+    Counter {
+        ConnectionsAccepted "connections_accepted" "Sockets accepted",
+        ConnectionsUpgraded "connections_upgraded" "WebSocket handshakes answered with 101",
+        RequestsHandedOver "http_requests_handed_over" "Requests given to the REST router",
+        MessagesReceived "messages_received" "Messages received from clients",
+        MessagesSent "messages_sent" "Messages queued for clients",
+        BytesReceived "received_bytes" "Bytes received from clients",
+        BytesSent "sent_bytes" "Bytes sent to clients",
+        FramesLagged "frames_lagged" "Relay pushes dropped because their subscriber lagged",
+        OutboxSheds "outbox_sheds" "Pushes shed because an outbox was full",
+        InboxPauses "inbox_pauses" "Times that receiving paused because an inbox was full",
+        InvalidFrames "invalid_frames" "Frames that were no message of their dialect",
+        ReceiveBuffersEmpty "receive_buffers_empty" "Times that the ring had no receive buffer left",
+        CompletionQueueOverflows "completion_queue_overflows" "Completions that the kernel had to keep back",
+        MailboxPosts "mailbox_posts" "Descriptors sent to other shards",
+        MailboxOverloads "mailbox_overloads" "Descriptors refused because a mailbox was full",
+        HandlerCalls "handler_calls" "Calls of handlers",
+        HandlerPanics "handler_panics" "Handlers that panicked",
+        HandlerOverloads "handler_overloads" "Events refused because a handler had too many waiting",
+        Publishes "publishes" "Durable publishes accepted into the log",
+        PublishAcks "publish_acks" "Durable publishes acknowledged",
+        Deliveries "deliveries" "Durable messages handed to a subscriber",
+        Syncs "syncs" "Batches made durable",
+        LogBytes "log_written_bytes" "Bytes written to the log",
+        StorageFull "storage_full" "Publishes refused because the disk was full",
+        Gaps "gaps" "Gaps told to durable subscribers",
+    }
+}
+
+measures! {
+    /// What goes up and down.
+    Gauge {
+        ConnectionsOpen "connections_open" "Connections that are upgraded and open",
+        ConnectionsHalfOpen "connections_half_open" "Sockets whose handshake is not done",
+        MailboxDepth "mailbox_depth" "Descriptors waiting in the mailboxes of this shard",
+        OutboxBytes "outbox_bytes" "Bytes waiting in outboxes",
+        RelayTopics "relay_topics" "Relay topics with a subscriber, at their home",
+        Topics "topics" "Durable topics, at their home",
+        Subscriptions "subscriptions" "Durable subscriptions, at their home",
+        PartitionsFailed "partitions_failed" "Log partitions that stopped because their storage failed",
+        SyncRelaxed "sync_relaxed" "1 when durable.fsync = os acknowledges before a sync",
+    }
+}
+
+measures! {
+    /// How long something takes.
+    Timing {
+        Handler "handler_duration" "Time of a handler from its call to its end",
+        Turn "turn_duration" "Time of one turn of a shard",
+        Sync "sync_duration" "Time of a write and its sync",
+        PublishAck "publish_ack_duration" "Time from a durable publish to its acknowledgement",
+    }
+}
+
+measures! {
+    /// Why a connection was not upgraded.
+    Refusal {
+        Head "head" "The request was none that can be upgraded",
+        Token "token" "The token was missing or not accepted",
+        Origin "origin" "The origin was not allowed",
+        Guard "guard" "A guard refused",
+        Limit "limit" "A limit on connections was reached",
+        Timeout "timeout" "The handshake took too long",
+        Draining "draining" "The server was stopping",
+    }
+}
+
+/// The close codes that are counted by name; all others share one place.
+const CLOSE_CODES: [u16; 13] = [
+    1000, 1001, 1002, 1003, 1006, 1007, 1008, 1009, 1011, 1012, 1013, 4401, 4409,
+];
+
+/// The numbers of one shard. Only that shard writes them, anybody may read.
+#[derive(Debug)]
+// Two cache lines: the neighbour's line is fetched along on common processors.
+#[repr(align(128))]
+pub struct ShardMetrics {
+    counters: [AtomicU64; Counter::ALL.len()],
+    gauges: [AtomicU64; Gauge::ALL.len()],
+    refusals: [AtomicU64; Refusal::ALL.len()],
+    closes: [AtomicU64; CLOSE_CODES.len() + 1],
+    /// Off every message's path: locked to take over what a recorder has gathered, and to read.
+    timings: Mutex<[Durations; Timing::ALL.len()]>,
+}
+
+impl ShardMetrics {
+    fn new() -> Self {
+        let zero = |_| AtomicU64::new(0);
+        Self {
+            counters: std::array::from_fn(zero),
+            gauges: std::array::from_fn(zero),
+            refusals: std::array::from_fn(zero),
+            closes: std::array::from_fn(zero),
+            timings: Mutex::new(std::array::from_fn(|_| Durations::new())),
+        }
+    }
+
+    /// Counts `number` of them.
+    pub fn add(&self, counter: Counter, number: u64) {
+        grow(&self.counters[counter as usize], number);
+    }
+
+    /// Sets how many there are.
+    pub fn set(&self, gauge: Gauge, number: u64) {
+        self.gauges[gauge as usize].store(number, Ordering::Relaxed);
+    }
+
+    /// Counts a connection that was not upgraded.
+    pub fn refused(&self, refusal: Refusal) {
+        grow(&self.refusals[refusal as usize], 1);
+    }
+
+    /// Counts a connection that ended with this close code.
+    pub fn closed(&self, code: u16) {
+        let known = CLOSE_CODES.iter().position(|known| *known == code);
+        grow(&self.closes[known.unwrap_or(CLOSE_CODES.len())], 1);
+    }
+
+    /// What a counter stands at.
+    pub fn counter(&self, counter: Counter) -> u64 {
+        self.counters[counter as usize].load(Ordering::Relaxed)
+    }
+
+    /// What a gauge stands at.
+    pub fn gauge(&self, gauge: Gauge) -> u64 {
+        self.gauges[gauge as usize].load(Ordering::Relaxed)
+    }
+}
+
+/// One thread writes, so a load and a store do and nothing has to be locked on the bus.
+fn grow(number: &AtomicU64, by: u64) {
+    let sum = number.load(Ordering::Relaxed).wrapping_add(by);
+    number.store(sum, Ordering::Relaxed);
+}
+
+/// The numbers of all shards.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    shards: Arc<[Arc<ShardMetrics>]>,
+}
+
+impl Metrics {
+    /// Zeros for so many shards.
+    pub fn new(shards: u16) -> Self {
+        Self {
+            shards: (0..shards).map(|_| Arc::new(ShardMetrics::new())).collect(),
+        }
+    }
+
+    /// The numbers of one shard, if there is such a shard.
+    pub fn shard(&self, index: u16) -> Option<&Arc<ShardMetrics>> {
+        self.shards.get(usize::from(index))
+    }
+
+    /// A counter over all shards.
+    pub fn total(&self, counter: Counter) -> u64 {
+        self.shards.iter().map(|shard| shard.counter(counter)).sum()
+    }
+
+    /// A gauge over all shards.
+    pub fn sum(&self, gauge: Gauge) -> u64 {
+        self.shards.iter().map(|shard| shard.gauge(gauge)).sum()
+    }
+
+    /// All numbers in the OpenMetrics text format.
+    pub fn to_text(&self) -> String {
+        text::encode(self)
+    }
+}
+
+/// The content type of [`Metrics::to_text`].
+pub const TEXT_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Gathers durations on the shard's own thread, without a lock, until they are handed over.
+#[derive(Debug)]
+pub struct Recorder {
+    shard: Arc<ShardMetrics>,
+    gathered: RefCell<[Durations; Timing::ALL.len()]>,
+}
+
+impl Recorder {
+    /// Gathers for `shard`.
+    pub fn new(shard: Arc<ShardMetrics>) -> Self {
+        Self {
+            shard,
+            gathered: RefCell::new(std::array::from_fn(|_| Durations::new())),
+        }
+    }
+
+    /// Takes note of one duration.
+    pub fn record(&self, timing: Timing, us: u64) {
+        self.gathered.borrow_mut()[timing as usize].record(us);
+    }
+
+    /// Hands over what was gathered: to be called about once a second.
+    pub fn flush(&self) {
+        let mut totals = self.shard.timings.lock();
+        for (total, gathered) in totals.iter_mut().zip(self.gathered.borrow_mut().iter_mut()) {
+            total.take_over(gathered);
+        }
+    }
+}
+
+/// Durations in microseconds, to a tenth of each value, from 1 us to a minute and a bit.
+#[derive(Debug, Clone)]
+struct Durations {
+    histogram: Histogram<u64>,
+    sum_us: u64,
+}
+
+impl Durations {
+    fn new() -> Self {
+        #[expect(
+            clippy::expect_used,
+            reason = "the bounds are constants, and a test makes one"
+        )]
+        let histogram = Histogram::new_with_bounds(1, DURATION_US_MAX, 1).expect("valid bounds");
+        Self {
+            histogram,
+            sum_us: 0,
+        }
+    }
+
+    fn record(&mut self, us: u64) {
+        self.histogram.saturating_record(us.max(1));
+        self.sum_us = self.sum_us.saturating_add(us);
+    }
+
+    fn take_over(&mut self, other: &mut Self) {
+        if other.histogram.is_empty() {
+            return;
+        }
+        let added = self.histogram.add(&other.histogram);
+        debug_assert!(added.is_ok(), "both have the same bounds");
+        self.sum_us = self.sum_us.saturating_add(other.sum_us);
+        other.histogram.reset();
+        other.sum_us = 0;
+    }
+}
+
+/// What takes longer is counted as this.
+const DURATION_US_MAX: u64 = 67_000_000;

@@ -1,0 +1,161 @@
+//! The numbers as OpenMetrics text. Knows how they are named and nothing of who counts them.
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::{CLOSE_CODES, Counter, Durations, Gauge, Metrics, Refusal, ShardMetrics, Timing};
+
+/// All of it. A string takes every text, so nothing can fail here.
+pub(super) fn encode(metrics: &Metrics) -> String {
+    let mut registry = Registry::with_prefix("tidegate");
+    registry.register_collector(Box::new(Reading(metrics.clone())));
+    let mut buffer = String::new();
+    let encoded = text::encode(&mut buffer, &registry);
+    debug_assert!(encoded.is_ok(), "a string takes every text");
+    buffer
+}
+
+#[derive(Debug)]
+struct Reading(Metrics);
+
+impl Collector for Reading {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        for counter in Counter::ALL {
+            let value_of = |shard: &ShardMetrics| shard.counter(*counter);
+            self.by_shard(
+                &mut encoder,
+                (counter.name(), counter.help()),
+                true,
+                &value_of,
+            )?;
+        }
+        for gauge in Gauge::ALL {
+            let value_of = |shard: &ShardMetrics| shard.gauge(*gauge);
+            self.by_shard(&mut encoder, (gauge.name(), gauge.help()), false, &value_of)?;
+        }
+        self.refusals(&mut encoder)?;
+        self.closes(&mut encoder)?;
+        self.timings(&mut encoder)
+    }
+}
+
+impl Reading {
+    fn by_shard(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        (name, help): (&str, &str),
+        grows: bool,
+        value_of: &dyn Fn(&ShardMetrics) -> u64,
+    ) -> Result<(), fmt::Error> {
+        let unit = name.ends_with("_bytes").then_some(Unit::Bytes);
+        let name = name.trim_end_matches("_bytes");
+        let kind = if grows {
+            MetricType::Counter
+        } else {
+            MetricType::Gauge
+        };
+        let mut metric =
+            encoder.encode_descriptor(name, &format!("{help}."), unit.as_ref(), kind)?;
+        for (index, shard) in self.0.shards.iter().enumerate() {
+            let labels = [("shard", index.to_string())];
+            let mut sample = metric.encode_family(&labels)?;
+            match grows {
+                true => sample.encode_counter::<NoLabelSet, _, f64>(&value_of(shard), None)?,
+                false => sample.encode_gauge(&value_of(shard))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn refusals(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let help = "Connections that were not upgraded.";
+        let samples = Refusal::ALL.iter().map(|refusal| {
+            let number = self.sum(&|shard| &shard.refusals[*refusal as usize]);
+            ([("reason", refusal.name().to_owned())], number)
+        });
+        counters(encoder, ("connections_refused", help), samples)
+    }
+
+    fn closes(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let help = "Connections that ended, by the close code that the server sent or saw.";
+        let samples = (0..=CLOSE_CODES.len()).map(|place| {
+            let code = CLOSE_CODES
+                .get(place)
+                .map_or("other".to_owned(), u16::to_string);
+            ([("code", code)], self.sum(&|shard| &shard.closes[place]))
+        });
+        counters(encoder, ("connections_closed", help), samples)
+    }
+
+    fn sum(&self, number_of: &dyn Fn(&ShardMetrics) -> &std::sync::atomic::AtomicU64) -> u64 {
+        let load = |shard: &std::sync::Arc<ShardMetrics>| {
+            number_of(shard).load(std::sync::atomic::Ordering::Relaxed)
+        };
+        self.0.shards.iter().map(load).sum()
+    }
+
+    fn timings(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        for timing in Timing::ALL {
+            let help = format!("{}.", timing.help());
+            let unit = Unit::Seconds;
+            let kind = MetricType::Histogram;
+            let mut metric = encoder.encode_descriptor(timing.name(), &help, Some(&unit), kind)?;
+            for (index, shard) in self.0.shards.iter().enumerate() {
+                let durations = shard.timings.lock()[*timing as usize].clone();
+                let labels = [("shard", index.to_string())];
+                metric
+                    .encode_family(&labels)?
+                    .encode_histogram::<NoLabelSet>(
+                        seconds(durations.sum_us),
+                        durations.histogram.len(),
+                        &buckets(&durations),
+                        None,
+                    )?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn counters<L: EncodeLabelSet>(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, help): (&str, &str),
+    samples: impl Iterator<Item = (L, u64)>,
+) -> Result<(), fmt::Error> {
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (labels, number) in samples {
+        let mut sample = metric.encode_family(&labels)?;
+        sample.encode_counter::<NoLabelSet, _, f64>(&number, None)?;
+    }
+    Ok(())
+}
+
+/// How many durations lie in each bucket; the encoder adds them up.
+fn buckets(durations: &Durations) -> Vec<(f64, u64)> {
+    let mut below = 0;
+    let mut buckets: Vec<_> = BUCKET_US
+        .iter()
+        .map(|bound| {
+            let number = durations.histogram.count_between(below, *bound);
+            below = durations.histogram.next_non_equivalent(*bound);
+            (seconds(*bound), number)
+        })
+        .collect();
+    let counted: u64 = buckets.iter().map(|(_, number)| number).sum();
+    buckets.push((f64::INFINITY, durations.histogram.len() - counted));
+    buckets
+}
+
+fn seconds(us: u64) -> f64 {
+    us as f64 / 1e6
+}
+
+/// The upper bounds of the buckets.
+const BUCKET_US: [u64; 17] = [
+    10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000,
+    500_000, 1_000_000, 10_000_000,
+];
