@@ -85,7 +85,7 @@ impl Reading {
         let samples = (0..=CLOSE_CODES.len()).map(|place| {
             let code = CLOSE_CODES
                 .get(place)
-                .map_or("other".to_owned(), u16::to_string);
+                .map_or_else(|| "other".to_owned(), u16::to_string);
             ([("code", code)], self.sum(&|shard| &shard.closes[place]))
         });
         counters(encoder, ("connections_closed", help), samples)
