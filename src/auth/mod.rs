@@ -19,7 +19,7 @@ use crate::id::Tenant;
 pub use cache::TokenCache;
 pub use origin::{Origin, OriginPolicy};
 pub use token::{
-    AuthConfig, Authenticator, Claims, Key, KeyError, Rules, SECRET_BYTES_MIN, Unauthorized,
+    AuthConfig, Authenticator, Claims, Fault, Key, KeyError, Rules, SECRET_BYTES_MIN, Unauthorized,
 };
 
 tokio::task_local! {

@@ -21,6 +21,47 @@ pub const SECRET_BYTES_MIN: usize = 32;
 #[error("a valid token is required")]
 pub struct Unauthorized;
 
+/// What is wrong with a token, for the operator who made it. Never shown to a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// It is longer than a token may be.
+    #[error("it is longer than limits.token_bytes_max")]
+    Long,
+    /// It is no token.
+    #[error("it is not three parts of base64url with a JSON header")]
+    Malformed,
+    /// It says which key to use or what else to understand.
+    #[error("its header names a key or an extension (jku, jwk, x5u, x5c, crit, enc, zip)")]
+    Header,
+    /// It names a key that is not configured.
+    #[error("its `kid` is none of auth.jwt_key_id and auth.jwt_previous_key_id")]
+    UnknownKey,
+    /// Not signed with a key of ours, or `iss` or `aud` are not the configured ones.
+    #[error(
+        "it is not signed with a configured key, or a claim stands twice, or `iss` or `aud` differ from auth.issuer and auth.audience"
+    )]
+    Signature,
+    /// A claim is missing or of another form.
+    #[error("its claim `{0}` is missing or malformed")]
+    Claim(&'static str),
+    /// Its time is over.
+    #[error("it has expired")]
+    Expired,
+    /// Its time has not come.
+    #[error("it is not valid yet")]
+    Early,
+    /// It lives too long.
+    #[error("it is valid for longer than auth.token_lifetime_s_max")]
+    LongLived,
+}
+
+impl From<Fault> for Unauthorized {
+    fn from(_: Fault) -> Self {
+        Self
+    }
+}
+
 /// Why keys cannot be used. Never shown to a peer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -143,36 +184,47 @@ impl Authenticator {
 
     /// Who the token belongs to, at `unix_s` seconds since 1970.
     pub fn verify(&self, token: &str, unix_s: u64) -> Result<Arc<Caller>, Unauthorized> {
+        Ok(self.examine(token, unix_s)?)
+    }
+
+    /// As [`Self::verify`], with the reason for whoever made the token.
+    pub fn examine(&self, token: &str, unix_s: u64) -> Result<Arc<Caller>, Fault> {
         if self.rules.token_bytes_max < token.len() {
-            return Err(Unauthorized);
+            return Err(Fault::Long);
         }
-        let header = jsonwebtoken::decode_header(token).map_err(|_| Unauthorized)?;
+        let header = jsonwebtoken::decode_header(token).map_err(|_| Fault::Malformed)?;
         if brings_its_own_key(&header) {
-            return Err(Unauthorized);
+            return Err(Fault::Header);
         }
         let claims = self.signed_claims(token, &header)?;
         let caller = caller_of(claims)?;
-        self.check_time(&caller, unix_s)?;
+        self.examine_time(&caller, unix_s)?;
         Ok(Arc::new(caller))
     }
 
     /// Whether a caller's token is valid at `unix_s`: what a cache has to ask again.
     pub fn check_time(&self, caller: &Caller, unix_s: u64) -> Result<(), Unauthorized> {
-        let expires_at = caller.expires_at.ok_or(Unauthorized)?;
+        Ok(self.examine_time(caller, unix_s)?)
+    }
+
+    fn examine_time(&self, caller: &Caller, unix_s: u64) -> Result<(), Fault> {
+        let expires_at = caller.expires_at.ok_or(Fault::Claim("exp"))?;
         let not_before = match caller.claims.get("nbf") {
-            Some(value) => unix_seconds(value)?,
+            Some(value) => unix_seconds(value).ok_or(Fault::Claim("nbf"))?,
             None => 0,
         };
         let leeway = self.rules.leeway_s;
-        let alive = unix_s < expires_at.saturating_add(leeway);
-        let begun = not_before <= unix_s.saturating_add(leeway);
+        if expires_at.saturating_add(leeway) <= unix_s {
+            return Err(Fault::Expired);
+        }
+        if unix_s.saturating_add(leeway) < not_before {
+            return Err(Fault::Early);
+        }
         let lifetime = self.rules.lifetime_s_max;
-        let short =
-            lifetime == 0 || expires_at <= unix_s.saturating_add(lifetime).saturating_add(leeway);
-        if alive && begun && short {
-            Ok(())
-        } else {
-            Err(Unauthorized)
+        let latest = unix_s.saturating_add(lifetime).saturating_add(leeway);
+        match lifetime != 0 && latest < expires_at {
+            true => Err(Fault::LongLived),
+            false => Ok(()),
         }
     }
 
@@ -181,20 +233,19 @@ impl Authenticator {
         self.generation
     }
 
-    fn signed_claims(
-        &self,
-        token: &str,
-        header: &Header,
-    ) -> Result<Map<String, Value>, Unauthorized> {
+    fn signed_claims(&self, token: &str, header: &Header) -> Result<Map<String, Value>, Fault> {
         // A name chooses among the keys that are here; it never is a path or an address.
         let named = |key: &&Key| header.kid.is_none() || key.id == header.kid;
-        let mut candidates = self.keys.iter().filter(named);
+        let mut candidates = self.keys.iter().filter(named).peekable();
+        if candidates.peek().is_none() {
+            return Err(Fault::UnknownKey);
+        }
         let claims = candidates.find_map(|key| {
             let validation = self.validation(key.algorithm);
             let data = jsonwebtoken::decode::<UniqueClaims>(token, &key.decoding, &validation);
             data.ok().map(|data| data.claims.0)
         });
-        claims.ok_or(Unauthorized)
+        claims.ok_or(Fault::Signature)
     }
 
     /// Times are left to [`Self::check_time`], which is told what time it is.
@@ -230,18 +281,25 @@ fn brings_its_own_key(header: &Header) -> bool {
         || header.zip.is_some()
 }
 
-fn caller_of(claims: Map<String, Value>) -> Result<Caller, Unauthorized> {
-    let expires_at = unix_seconds(claims.get("exp").ok_or(Unauthorized)?)?;
+fn caller_of(claims: Map<String, Value>) -> Result<Caller, Fault> {
+    let expires_at = claims
+        .get("exp")
+        .and_then(unix_seconds)
+        .ok_or(Fault::Claim("exp"))?;
     let tenant = match claims.get("ns") {
-        Some(ns) => Some(ns.as_str().and_then(Tenant::parse).ok_or(Unauthorized)?),
+        Some(ns) => Some(
+            ns.as_str()
+                .and_then(Tenant::parse)
+                .ok_or(Fault::Claim("ns"))?,
+        ),
         None => None,
     };
     let subject = match claims.get("sub") {
-        Some(sub) => Some(sub.as_str().ok_or(Unauthorized)?.to_owned()),
+        Some(sub) => Some(sub.as_str().ok_or(Fault::Claim("sub"))?.to_owned()),
         None => None,
     };
     let roles = match claims.get("roles") {
-        Some(roles) => Vec::deserialize(roles).map_err(|_| Unauthorized)?,
+        Some(roles) => Vec::deserialize(roles).map_err(|_| Fault::Claim("roles"))?,
         None => Vec::new(),
     };
     Ok(Caller {
@@ -256,19 +314,13 @@ fn caller_of(claims: Map<String, Value>) -> Result<Caller, Unauthorized> {
 
 /// A time in a claim: a number, not negative, with or without a fraction, before the year 10000.
 /// A larger one is a mistake in the unit or an attempt to be valid for ever.
-fn unix_seconds(value: &Value) -> Result<u64, Unauthorized> {
-    let seconds = match (value.as_u64(), value.as_f64()) {
-        (Some(seconds), _) => seconds,
-        (None, Some(seconds)) if 0.0 <= seconds && seconds <= UNIX_SECONDS_MAX as f64 => {
-            whole_seconds(seconds)
-        }
-        _ => return Err(Unauthorized),
+fn unix_seconds(value: &Value) -> Option<u64> {
+    let within = |seconds: &f64| 0.0 <= *seconds && *seconds <= UNIX_SECONDS_MAX as f64;
+    let seconds = match value.as_u64() {
+        Some(seconds) => seconds,
+        None => value.as_f64().filter(within).map(whole_seconds)?,
     };
-    if seconds <= UNIX_SECONDS_MAX {
-        Ok(seconds)
-    } else {
-        Err(Unauthorized)
-    }
+    (seconds <= UNIX_SECONDS_MAX).then_some(seconds)
 }
 
 #[expect(
