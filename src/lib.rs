@@ -4,6 +4,7 @@ pub mod id;
 
 pub mod auth;
 pub mod config;
+pub mod logging;
 pub mod metrics;
 
 pub mod proto;

@@ -97,6 +97,7 @@ pub(super) fn relations(config: &Config, source_of: SourceOf<'_>) -> Result<(), 
     same_paths(config)?;
     powers_of_two(config, source_of)?;
     origins(config, source_of)?;
+    log_level(config, source_of)?;
     dev_addresses(config, source_of)
 }
 
@@ -323,6 +324,15 @@ fn origins(config: &Config, source_of: SourceOf<'_>) -> Result<(), Error> {
             })
         }
     }
+}
+
+fn log_level(config: &Config, source_of: SourceOf<'_>) -> Result<(), Error> {
+    let checked = crate::logging::parse_level(&config.log.level);
+    let place = || source_of("log.level");
+    checked.map(drop).map_err(|source| Error::Log {
+        place: place(),
+        source,
+    })
 }
 
 /// The secret of development is made up and printed, so nobody else may reach the server.

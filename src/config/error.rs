@@ -186,6 +186,14 @@ pub enum Error {
         /// What was given.
         origin: String,
     },
+    /// A level of the log that is none.
+    #[error("{place}: {source}")]
+    Log {
+        /// Where.
+        place: Source,
+        /// Why, with what is allowed.
+        source: crate::logging::LogError,
+    },
     /// Development mode is for this machine alone.
     #[error(
         "{place}: --dev serves loopback addresses only, {key} = {address} is none; listen on 127.0.0.1 or leave --dev out"
@@ -229,6 +237,19 @@ pub enum Error {
         #[from]
         source: crate::auth::KeyError,
     },
+}
+
+impl Error {
+    /// There is no profile of this name.
+    pub fn no_profile(name: &str) -> Self {
+        let names = super::layers::PROFILES
+            .iter()
+            .map(|(candidate, _)| *candidate);
+        Self::Profile {
+            name: name.to_owned(),
+            nearest: nearest(name, names),
+        }
+    }
 }
 
 /// What a misspelt name resembles, as an addition to a message.

@@ -153,13 +153,8 @@ pub(super) struct Layer {
 
 impl Layer {
     fn of_profile(name: &str) -> Result<Self, Error> {
-        let names = || PROFILES.iter().map(|(candidate, _)| *candidate);
-        let Some((_, text)) = PROFILES.iter().find(|(candidate, _)| *candidate == name) else {
-            return Err(Error::Profile {
-                name: name.to_owned(),
-                nearest: nearest(name, names()),
-            });
-        };
+        let found = PROFILES.iter().find(|(candidate, _)| *candidate == name);
+        let (_, text) = found.ok_or_else(|| Error::no_profile(name))?;
         Self::of_toml(text, &|line| Source::Profile(name.to_owned(), line))
     }
 

@@ -287,6 +287,16 @@ fn relations_between_values_are_explained() {
     assert!(message("[auth]\nallowed_origins = [\"app.example\"]\n").contains("`app.example`"));
 }
 
+/// A misspelt level alone would otherwise be the name of a part of the program.
+#[test]
+fn a_level_of_the_log_is_checked() {
+    let text = message("[log]\nlevel = \"inof\"\n");
+    assert!(
+        text.starts_with("tidegate.toml:2: log.level = inof: not one of error"),
+        "{text}"
+    );
+}
+
 /// D-02
 #[test]
 fn two_mounts_on_one_path_are_both_named() {
