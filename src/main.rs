@@ -1,6 +1,10 @@
 //! The `tidegate` program.
 
+use std::process::ExitCode;
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {}
+fn main() -> ExitCode {
+    tidegate::cli::run(std::env::args_os())
+}

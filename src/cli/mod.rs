@@ -1,1 +1,157 @@
-//! The verbs of the `tidegate` program.
+//! The verbs of the `tidegate` program, one file each. Knows how a person asks and is answered;
+//! what is asked for is done elsewhere.
+
+pub mod options;
+
+mod config;
+
+mod token;
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use options::ServeOptions;
+
+/// The command line of the program.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tidegate",
+    version,
+    about = "An io_uring WebSocket edge server for Linux",
+    long_about = LONG_ABOUT,
+    after_help = AFTER_HELP,
+    arg_required_else_help = true
+)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Make and check tokens
+    #[command(subcommand)]
+    Token(token::TokenVerb),
+    /// Write, check and explain configurations
+    #[command(subcommand)]
+    Config(config::ConfigVerb),
+}
+
+/// Does what the command line asks for.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error),
+    };
+    let done = match arguments.verb {
+        Verb::Token(verb) => token::run(&verb),
+        Verb::Config(verb) => config::run(&verb),
+    };
+    done.unwrap_or_else(|failure| failure.report())
+}
+
+/// Prints help to stdout and complaints to stderr.
+fn usage(error: &clap::Error) -> ExitCode {
+    // Where nobody listens there is nobody to tell.
+    let _ = error.print();
+    match error.use_stderr() {
+        true => ExitCode::from(EXIT_USAGE),
+        false => ExitCode::SUCCESS,
+    }
+}
+
+/// Why a verb ended early.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// The configuration is refused.
+    #[error(transparent)]
+    Config(#[from] crate::config::Error),
+    /// A token cannot be made.
+    #[error("the token cannot be made")]
+    Key(#[from] crate::auth::KeyError),
+    /// A file cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        path: std::path::PathBuf,
+        source: std::io::Error,
+    },
+    /// Nothing can be read from the standard input.
+    #[error("cannot read the standard input")]
+    Input(#[source] std::io::Error),
+}
+
+impl Failure {
+    /// Prints the error with its causes, and tells how the process ends.
+    fn report(&self) -> ExitCode {
+        complain(format_args!("tidegate: {}", with_causes(self)));
+        match self {
+            Self::Config(_) => ExitCode::from(EXIT_CONFIG),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}
+
+/// An error and what caused it, on one line.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        let more = source.to_string();
+        // Some errors repeat their source in their own text.
+        if !text.contains(more.trim()) {
+            text = format!("{text}: {}", more.trim());
+        }
+        cause = source.source();
+    }
+    text
+}
+
+#[expect(clippy::print_stdout, reason = "the answer of a verb")]
+fn answer(text: impl Display) {
+    println!("{text}");
+}
+
+#[expect(clippy::print_stderr, reason = "a verb speaks before there is a log")]
+fn complain(text: impl Display) {
+    eprintln!("{text}");
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tokens made by hand live by the wall clock"
+)]
+fn unix_s() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+/// Wrong usage, as clap has it.
+const EXIT_USAGE: u8 = 2;
+
+/// `EX_CONFIG`: the program is told something that cannot be, or the machine refuses io_uring.
+pub const EXIT_CONFIG: u8 = 78;
+
+const LONG_ABOUT: &str = "\
+An io_uring WebSocket edge server for Linux.
+
+One process holds very many WebSocket connections, routes what they send to typed handlers,
+fans messages out to rooms and topics, and keeps durable topics on disk with a cursor for each
+subscriber.";
+
+const AFTER_HELP: &str = "\
+Values come from, each stronger than the one before it:
+  --profile NAME    a complete configuration that the program comes with
+  --config FILE     a file; `tidegate config init` writes one that explains every key
+  environment       every key as TIDEGATE_SECTION__KEY, such as TIDEGATE_LIMITS__HEADERS_MAX=32
+  flags             --listen, --data, ..
+`tidegate config show` tells where each value comes from.
+
+The secret that tokens are verified with comes from TIDEGATE_JWT_SECRET or auth.jwt_secret_file:
+  export TIDEGATE_JWT_SECRET=$(head -c 32 /dev/urandom | base64)
+  tidegate token new --ns demo --sub ada --ttl 1h";
+
+#[cfg(test)]
+mod tests;

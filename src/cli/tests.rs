@@ -1,0 +1,55 @@
+//! The command line as a person types it.
+
+use clap::CommandFactory;
+
+use super::*;
+
+fn parse(line: &str) -> Result<Arguments, clap::Error> {
+    Arguments::try_parse_from(line.split(' '))
+}
+
+#[test]
+fn the_command_line_is_sound() {
+    Arguments::command().debug_assert();
+}
+
+/// C-24
+#[test]
+fn verbs_and_their_flags() {
+    for good in [
+        "tidegate token new --ns demo --sub svc",
+        "tidegate token new --ns demo --sub svc --role admin --role ops --ttl 7d --claim a=[1]",
+        "tidegate token check abc.def.ghi",
+        "tidegate token check -",
+        "tidegate config init",
+        "tidegate config init tidegate.toml --profile edge",
+        "tidegate config check tidegate.toml --dev",
+        "tidegate config show --profile edge --listen 127.0.0.1:0 --data /tmp/x --shards 2",
+    ] {
+        assert!(parse(good).is_ok(), "{good}: {}", parse(good).unwrap_err());
+    }
+    for bad in [
+        "tidegate token new --ns a/b --sub svc",
+        "tidegate token new --sub svc",
+        "tidegate token new --ns demo --sub svc --ttl 0",
+        "tidegate token new --ns demo --sub svc --ttl 1y",
+        "tidegate token new --ns demo --sub svc --claim ns=other",
+        "tidegate config show --profile egde",
+        "tidegate config show --listen nowhere",
+        "tidegate",
+    ] {
+        assert!(parse(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn causes_are_told_once() {
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer")]
+    struct Outer(#[source] std::io::Error);
+    assert_eq!(
+        with_causes(&Outer(std::io::Error::other("inner"))),
+        "outer: inner"
+    );
+    assert_eq!(with_causes(&std::io::Error::other("inner")), "inner");
+}

@@ -1,0 +1,159 @@
+//! `tidegate token`: the operator's way to make tokens and to see what one says. The secret comes
+//! from the environment or a file, never from an argument, where every user of the machine could
+//! read it.
+
+use std::io::Read as _;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value};
+
+use super::{Failure, ServeOptions, answer, complain, unix_s};
+use crate::auth::Claims;
+use crate::config::secret::{Identity, TOKEN_TTL_S};
+use crate::id::Tenant;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TokenVerb {
+    /// Print a new token
+    #[command(after_help = "\
+The secret is that of the server: TIDEGATE_JWT_SECRET or auth.jwt_secret_file.
+  tidegate token new --ns demo --sub ada --ttl 8h
+  tidegate token new --ns demo --sub ops --role admin --ttl 5m")]
+    New(NewOptions),
+    /// Print what a token says and whether the server would accept it now
+    Check(CheckOptions),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct NewOptions {
+    /// Tenant that its owner belongs to: 1 to 64 characters of A-Z a-z 0-9 . _ -
+    #[arg(long, value_name = "NS", value_parser = tenant)]
+    ns: Tenant,
+    /// Who its owner is
+    #[arg(long, value_name = "SUB")]
+    sub: String,
+    /// A role of its owner, such as admin; as often as needed
+    #[arg(long, value_name = "ROLE")]
+    role: Vec<String>,
+    /// How long it is valid: 90s, 30m, 8h, 7d [default: 1h]
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    ttl: Option<u64>,
+    /// A further claim, its value as JSON or else as text; as often as needed
+    #[arg(long, value_name = "NAME=VALUE", value_parser = claim)]
+    claim: Vec<(String, Value)>,
+    #[command(flatten)]
+    serve: ServeOptions,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckOptions {
+    /// The token, or - to read it from the standard input
+    token: String,
+    #[command(flatten)]
+    serve: ServeOptions,
+}
+
+pub(super) fn run(verb: &TokenVerb) -> Result<ExitCode, Failure> {
+    match verb {
+        TokenVerb::New(options) => new(options),
+        TokenVerb::Check(options) => check(options),
+    }
+}
+
+fn new(options: &NewOptions) -> Result<ExitCode, Failure> {
+    let identity = identity(&options.serve)?;
+    let claims = Claims {
+        tenant: Some(options.ns.clone()),
+        subject: Some(options.sub.clone()),
+        roles: options.role.clone(),
+        others: options.claim.iter().cloned().collect(),
+    };
+    let issuer = identity.issuer.ttl_s(options.ttl.unwrap_or(TOKEN_TTL_S));
+    answer(issuer.issue(&claims, unix_s())?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(options: &CheckOptions) -> Result<ExitCode, Failure> {
+    let token = match options.token.as_str() {
+        "-" => read_input()?,
+        token => token.to_owned(),
+    };
+    let authenticator = identity(&options.serve)?.authenticator;
+    let now = unix_s();
+    if let Some(claims) = unverified_claims(&token) {
+        answer(format_args!("{:#}", Value::Object(claims)));
+    }
+    match authenticator.examine(&token, now) {
+        Ok(caller) => {
+            let left = caller.expires_at.unwrap_or(now).saturating_sub(now);
+            answer(format_args!("valid for {left} s, tenant {}", caller.tenant));
+            if !caller.has_ns {
+                answer("it names no tenant (claim `ns`), which the durable mount requires");
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(fault) => {
+            complain(format_args!("not valid: {fault}"));
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// A secret of `--dev` is made up anew by each process, so a token of it would be of no use.
+fn identity(serve: &ServeOptions) -> Result<Identity, Failure> {
+    let sources = ServeOptions {
+        dev: false,
+        ..serve.clone()
+    }
+    .sources();
+    Ok(sources.load()?.config.identity(&sources)?)
+}
+
+fn read_input() -> Result<String, Failure> {
+    let mut text = String::new();
+    std::io::stdin()
+        .read_to_string(&mut text)
+        .map_err(Failure::Input)?;
+    Ok(text.trim().to_owned())
+}
+
+fn tenant(text: &str) -> Result<Tenant, &'static str> {
+    Tenant::parse(text).ok_or("a tenant is 1 to 64 characters of A-Z a-z 0-9 . _ -")
+}
+
+/// A number of seconds, or one with a unit.
+fn seconds(text: &str) -> Result<u64, &'static str> {
+    let (digits, factor) = match text.char_indices().next_back() {
+        Some((at, 's')) => (&text[..at], 1),
+        Some((at, 'm')) => (&text[..at], 60),
+        Some((at, 'h')) => (&text[..at], 3_600),
+        Some((at, 'd')) => (&text[..at], 86_400),
+        _ => (text, 1),
+    };
+    let number = digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(factor));
+    number
+        .filter(|number| 0 < *number)
+        .ok_or("a time is a number with s, m, h or d, such as 90s or 8h")
+}
+
+fn claim(text: &str) -> Result<(String, Value), &'static str> {
+    let (name, value) = text.split_once('=').ok_or("a claim is NAME=VALUE")?;
+    let reserved = ["ns", "sub", "roles", "exp", "iat", "iss", "aud"];
+    if reserved.contains(&name) {
+        return Err("this claim has a flag of its own");
+    }
+    let parsed = serde_json::from_str(value);
+    Ok((
+        name.to_owned(),
+        parsed.unwrap_or_else(|_| Value::String(value.to_owned())),
+    ))
+}
+
+/// Claims to print before anything is known of their truth.
+fn unverified_claims(token: &str) -> Option<Map<String, Value>> {
+    jsonwebtoken::dangerous::insecure_decode_claims(token).ok()
+}
