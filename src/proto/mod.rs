@@ -24,3 +24,20 @@ mod typed;
 mod error_code;
 
 pub use error_code::ErrorCode;
+
+#[cfg(test)]
+mod hostile;
+
+/// Tests with made-up input are the same in every run unless a seed is given.
+#[cfg(test)]
+fn proptest_config() -> proptest::test_runner::Config {
+    use proptest::test_runner::{Config, RngSeed};
+    let mut config = Config {
+        failure_persistence: None,
+        ..Config::default()
+    };
+    if config.rng_seed == RngSeed::Random {
+        config.rng_seed = RngSeed::Fixed(6455);
+    }
+    config
+}

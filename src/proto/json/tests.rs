@@ -92,6 +92,16 @@ fn the_last_of_equal_keys_counts() {
 }
 
 #[test]
+fn a_key_may_be_escaped_and_hold_quotes() {
+    let mut parser = JsonParser::default();
+    let text = br#"{"q\\\"\u0071":1,"":2}"#;
+    let names = [r#"q\"q"#, ""];
+    let fields = parser.parse(text).unwrap().fields(names).unwrap();
+    let spans = fields.map(|field| field.unwrap().span);
+    assert_eq!(spans, [b"1", b"2"]);
+}
+
+#[test]
 fn only_objects_have_fields() {
     let mut parser = JsonParser::default();
     for text in [&b"[]"[..], b"1", b"\"a\"", b"null"] {
@@ -228,6 +238,8 @@ fn any_json() -> impl Strategy<Value = String> {
 }
 
 proptest! {
+    #![proptest_config(crate::proto::proptest_config())]
+
     /// T-P5: made-up texts, mostly valid.
     #[test]
     fn grammatical_texts_are_accepted_as_by_serde_json(text in any_json()) {
@@ -261,7 +273,11 @@ proptest! {
         wanted in any::<usize>(),
         space in "[ \t\n\r]{0,2}",
     ) {
-        prop_assume!(values.iter().all(|value| serde_json::from_str::<Value>(value).is_ok()));
+        let is_valid = |value: &String| serde_json::from_str::<Value>(value).is_ok();
+        let values: Vec<String> = values
+            .into_iter()
+            .map(|value| if is_valid(&value) { value } else { "[4.20,{}]".to_owned() })
+            .collect();
         let wanted = wanted % values.len();
         let fields: Vec<String> = values
             .iter()

@@ -436,6 +436,8 @@ fn any_message() -> impl Strategy<Value = (Vec<u8>, Seen)> {
 }
 
 proptest! {
+    #![proptest_config(crate::proto::proptest_config())]
+
     /// T-P1: what is sent comes out, in whatever pieces it arrives.
     #[test]
     fn messages_come_out_as_they_were_sent(
