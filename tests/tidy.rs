@@ -1,0 +1,466 @@
+//! The rules of the code that no compiler holds: which folder may use which, how long files and
+//! functions may be, which words do not belong where. Knows only text. A new dependency between
+//! folders is made here, so that a reviewer sees it.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test crate, whose functions are not all marked as tests"
+)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What each part of the crate may name with `crate::`. Parts that wire, `server`, `cli` and
+/// `lib`, may name all.
+const LAYERS: &[(&str, &[&str])] = &[
+    ("id", &[]),
+    ("logging", &[]),
+    ("metrics", &[]),
+    ("auth", &["id"]),
+    ("config", &["auth", "logging"]),
+    ("proto", &["id"]),
+    ("log", &["id"]),
+    ("broker", &["id", "auth", "proto", "log"]),
+    ("gateway", &["id", "auth", "config", "proto", "broker"]),
+    (
+        "session",
+        &["id", "auth", "config", "proto", "broker", "gateway"],
+    ),
+    (
+        "shard",
+        &[
+            "id", "auth", "config", "metrics", "proto", "log", "broker", "gateway", "session",
+        ],
+    ),
+    (
+        "http",
+        &[
+            "id", "auth", "config", "metrics", "proto", "broker", "gateway", "shard",
+        ],
+    ),
+];
+
+/// Words that do not belong into a part, and who may use them all the same.
+const BANNED: &[(&str, &[&str], &str)] = &[
+    ("tokio_uring", &["shard"], "only the shard knows the ring"),
+    ("io_uring::", &["shard"], "only the shard knows the ring"),
+    (
+        "std::net::Tcp",
+        &["shard", "server"],
+        "only the shard knows sockets",
+    ),
+    (
+        "std::net::Udp",
+        &["shard", "server"],
+        "only the shard knows sockets",
+    ),
+    ("Instant::now", &["shard"], "`now` is an argument"),
+    (
+        "SystemTime::now",
+        &["shard", "server", "cli"],
+        "`now` is an argument",
+    ),
+    ("thread::sleep", &["server"], "wait for a condition"),
+    ("static mut", &[], "no global state"),
+    (
+        "Box<dyn Error",
+        &["gateway"],
+        "one error enum for each decision; a user's own may be boxed",
+    ),
+    (
+        "Box<dyn std::error::Error",
+        &["gateway"],
+        "one error enum for each decision; a user's own may be boxed",
+    ),
+];
+
+/// Pure parts: whatever they need of time, files and sockets is handed to them.
+const PURE: &[&str] = &["proto", "broker", "session"];
+const IMPURE: &[&str] = &[
+    "std::fs",
+    "std::net",
+    "std::thread",
+    "tokio::net",
+    "tokio::fs",
+    "tokio::time",
+];
+
+const FILE_LINES_MAX: usize = 600;
+const TEST_FILE_LINES_MAX: usize = 1_000;
+const FUNCTION_LINES_MAX: usize = 70;
+
+/// Old code that is longer than it may be, with its length: such a number may only go down.
+const LONG: &[(&str, usize)] = &[];
+
+struct File {
+    path: PathBuf,
+    text: String,
+}
+
+impl File {
+    /// The folder or the file below `src`.
+    fn part(&self) -> Option<&str> {
+        let inside = self.path.strip_prefix("src").ok()?;
+        let first = inside.components().next()?.as_os_str().to_str()?;
+        Some(first.trim_end_matches(".rs"))
+    }
+
+    fn is_test(&self) -> bool {
+        let name = self.path.file_stem().unwrap().to_str().unwrap();
+        self.path.starts_with("tests")
+            || name == "tests"
+            || self
+                .path
+                .components()
+                .any(|part| part.as_os_str() == "tests")
+    }
+
+    /// The lines of code with their numbers: no comments, and nothing from the tests at the
+    /// bottom on.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        let lines = self
+            .text
+            .lines()
+            .enumerate()
+            .map(|(index, line)| (index + 1, line));
+        let until_tests = lines.take_while(|(_, line)| !line.starts_with("mod tests {"));
+        until_tests.filter(|(_, line)| !line.trim_start().starts_with("//"))
+    }
+}
+
+fn rust_files(folders: &[&str]) -> Vec<File> {
+    let mut found = Vec::new();
+    for folder in folders {
+        collect(Path::new(folder), &mut found);
+    }
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    found
+}
+
+fn collect(folder: &Path, found: &mut Vec<File>) {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.ends_with("target") && !path.ends_with("node_modules") {
+            collect(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            found.push(File { path, text });
+        }
+    }
+}
+
+const ALL: &[&str] = &["src", "tests", "examples", "loadgen/src", "bench/src"];
+
+fn assert_none(wrong: &[String]) {
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+}
+
+#[test]
+fn folders_use_only_what_is_below_them() {
+    let mut wrong = Vec::new();
+    for file in rust_files(&["src"]) {
+        let part = file.part().unwrap();
+        let Some((_, allowed)) = LAYERS.iter().find(|(name, _)| *name == part) else {
+            continue;
+        };
+        for (number, line) in file.code() {
+            for used in line.split("crate::").skip(1) {
+                let used = used
+                    .split(|c: char| !c.is_alphanumeric() && c != '_')
+                    .next()
+                    .unwrap();
+                if used != part && !used.is_empty() && !allowed.contains(&used) && is_layer(used) {
+                    wrong.push(format!(
+                        "{}:{number}: {part} may not use {used}",
+                        file.path.display()
+                    ));
+                }
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
+fn is_layer(name: &str) -> bool {
+    LAYERS.iter().any(|(layer, _)| *layer == name) || ["server", "cli"].contains(&name)
+}
+
+/// A grouped import would hide which layer is used.
+#[test]
+fn one_import_names_one_layer() {
+    let mut wrong = Vec::new();
+    for file in rust_files(&["src"]) {
+        for (number, line) in file.code() {
+            if line.trim_start().starts_with("use crate::{") || line.contains("pub use crate::{") {
+                wrong.push(format!("{}:{number}: {line}", file.path.display()));
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn words_stay_in_their_layers() {
+    let mut wrong = Vec::new();
+    for file in rust_files(&["src"]) {
+        let part = file.part().unwrap();
+        if part == "macros" || file.is_test() {
+            continue;
+        }
+        for (number, line) in file.code() {
+            for (word, allowed, reason) in BANNED {
+                if line.contains(word) && !allowed.contains(&part) {
+                    wrong.push(format!(
+                        "{}:{number}: {word}: {reason}",
+                        file.path.display()
+                    ));
+                }
+            }
+            let impure = IMPURE
+                .iter()
+                .find(|word| PURE.contains(&part) && line.contains(*word));
+            if let Some(word) = impure {
+                wrong.push(format!(
+                    "{}:{number}: {word}: {part} is pure",
+                    file.path.display()
+                ));
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
+/// The first lines say what a file is and what it may not know.
+#[test]
+fn every_file_says_what_it_is() {
+    let mut wrong = Vec::new();
+    for file in rust_files(ALL) {
+        let head: Vec<_> = file
+            .text
+            .lines()
+            .take_while(|line| line.starts_with("//!"))
+            .collect();
+        let words: usize = head
+            .iter()
+            .map(|line| line.split_whitespace().count() - 1)
+            .sum();
+        if words < HEAD_WORDS_MIN {
+            wrong.push(format!(
+                "{}: its head has {words} words",
+                file.path.display()
+            ));
+        }
+    }
+    assert_none(&wrong);
+}
+
+/// Fewer cannot say anything that the name of the file does not.
+const HEAD_WORDS_MIN: usize = 3;
+
+#[test]
+fn files_and_functions_are_short() {
+    let mut wrong = Vec::new();
+    for file in rust_files(ALL) {
+        let path = file.path.to_str().unwrap();
+        let lines = file.text.lines().count() - tests_at_the_bottom(&file.text);
+        let bound = if file.is_test() {
+            TEST_FILE_LINES_MAX
+        } else {
+            FILE_LINES_MAX
+        };
+        let granted = LONG
+            .iter()
+            .find(|(long, _)| *long == path)
+            .map_or(bound, |(_, lines)| *lines);
+        if granted < lines {
+            wrong.push(format!("{path}: {lines} lines, {granted} at most"));
+        }
+        for (name, number, length) in functions(&file.text) {
+            if FUNCTION_LINES_MAX < length {
+                wrong.push(format!("{path}:{number}: {name} has {length} lines"));
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
+fn tests_at_the_bottom(text: &str) -> usize {
+    match text.find("#[cfg(test)]\nmod tests {") {
+        Some(at) => text[at..].lines().count(),
+        None => 0,
+    }
+}
+
+/// Name, line and length of each function. The code is formatted, so a body ends at the first
+/// brace that stands as far to the left as its `fn`.
+fn functions(text: &str) -> Vec<(&str, usize, usize)> {
+    let lines: Vec<_> = text.lines().collect();
+    let mut found = Vec::new();
+    for (index, line) in lines.iter().enumerate() {
+        let Some(name) = function_name(line) else {
+            continue;
+        };
+        let indent = line.len() - line.trim_start().len();
+        let ends = |candidate: &&str| {
+            let trimmed = candidate.trim_start();
+            candidate.len() - trimmed.len() == indent
+                && (trimmed.starts_with('}') || trimmed.ends_with(';'))
+        };
+        let one_line = line.ends_with('}') || line.ends_with(';');
+        let body = lines.iter().skip(index + 1).position(ends);
+        let length = if one_line {
+            1
+        } else {
+            body.map_or(1, |length| length + 2)
+        };
+        found.push((name, index + 1, length));
+    }
+    found
+}
+
+fn function_name(line: &str) -> Option<&str> {
+    let code = line.trim_start();
+    let (before, after) = code.split_once("fn ")?;
+    let qualifiers = before.split_whitespace().all(|word| {
+        ["pub", "async", "const", "unsafe", "extern", "\"C\""].contains(&word)
+            || word.starts_with("pub(")
+            || word == "super)"
+            || word == "crate)"
+    });
+    let name = after.split(['(', '<']).next()?;
+    (qualifiers && !name.is_empty()).then_some(name)
+}
+
+#[test]
+fn no_file_is_named_after_nothing() {
+    let bad: BTreeSet<_> = [
+        "util", "utils", "common", "manager", "helper", "helpers", "misc", "core",
+    ]
+    .into();
+    let named = |file: &File| {
+        let mut parts = file
+            .path
+            .components()
+            .map(|part| part.as_os_str().to_str().unwrap().to_owned());
+        parts.any(|part| bad.contains(part.trim_end_matches(".rs")))
+    };
+    let wrong: Vec<_> = rust_files(ALL)
+        .iter()
+        .filter(|file| named(file))
+        .map(|file| file.path.display().to_string())
+        .collect();
+    assert_none(&wrong);
+}
+
+#[test]
+fn nothing_is_left_unfinished() {
+    // Written in halves, so that this file does not find itself.
+    let markers = [
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+        concat!("XX", "X"),
+        concat!("HA", "CK"),
+        concat!("to", "do!("),
+        concat!("unimple", "mented!("),
+    ];
+    let mut wrong = Vec::new();
+    for file in rust_files(ALL) {
+        for (index, line) in file.text.lines().enumerate() {
+            if markers.iter().any(|marker| has_word(line, marker)) {
+                wrong.push(format!(
+                    "{}:{}: {}",
+                    file.path.display(),
+                    index + 1,
+                    line.trim()
+                ));
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
+fn has_word(line: &str, word: &str) -> bool {
+    line.match_indices(word).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        let after = line[at + word.len()..].chars().next();
+        let part_of_a_name = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+        !part_of_a_name(before) && (word.ends_with('(') || !part_of_a_name(after))
+    })
+}
+
+/// Comparisons read in one direction, from small to large.
+#[test]
+fn only_less_than() {
+    let mut wrong = Vec::new();
+    for file in rust_files(&["src"]) {
+        // The macros write code as text, where `>` may end a generic argument.
+        if file.is_test() || file.part() == Some("macros") {
+            continue;
+        }
+        for (number, line) in file.code() {
+            let turned = line.contains(" > ") || line.contains(" >= ");
+            if turned && !line.contains('"') {
+                wrong.push(format!("{}:{number}: {}", file.path.display(), line.trim()));
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
+/// What the architecture names is there: files, and functions of those files.
+#[test]
+fn the_architecture_names_what_exists() {
+    let Ok(text) = fs::read_to_string("ARCHITECTURE.md") else {
+        return;
+    };
+    let sources: Vec<_> = rust_files(ALL);
+    let mut wrong = Vec::new();
+    for name in text.split('`').skip(1).step_by(2) {
+        if let Some(function) = name.strip_suffix("()") {
+            let function = function.rsplit("::").next().unwrap();
+            let declared = |file: &File| {
+                functions(&file.text)
+                    .iter()
+                    .any(|(found, _, _)| *found == function)
+            };
+            if !sources.iter().any(declared) {
+                wrong.push(format!("ARCHITECTURE.md: no function {name}"));
+            }
+        } else if is_path(name)
+            && !Path::new(name).exists()
+            && !Path::new("src").join(name).exists()
+        {
+            wrong.push(format!("ARCHITECTURE.md: no file {name}"));
+        }
+    }
+    assert_none(&wrong);
+}
+
+fn is_path(name: &str) -> bool {
+    let plain = name
+        .chars()
+        .all(|c| c.is_alphanumeric() || "._/-".contains(c));
+    let extension = [".rs", ".toml", ".md", ".ts", ".html", ".service", ".conf"];
+    plain
+        && (extension.iter().any(|end| name.ends_with(end))
+            || (name.ends_with('/') && name.len() != 1))
+}
+
+#[test]
+fn these_rules_find_what_they_look_for() {
+    let text = "fn a() {\n    b();\n}\n\n    pub(super) async fn c<T>(\n        x: T,\n    ) -> u8 {\n        1\n    }\n";
+    assert_eq!(functions(text), [("a", 1, 3), ("c", 5, 5)]);
+    assert!(has_word(concat!("// TO", "DO: x"), concat!("TO", "DO")));
+    assert!(!has_word("METHODOLOGY", concat!("TO", "DO")));
+    assert!(is_path("src/shard/mod.rs") && is_path("tuning/") && !is_path("a > b"));
+    let file = File {
+        path: "src/log/record.rs".into(),
+        text: "// x\nlet a = 1;\nmod tests {\n1 > 2\n".into(),
+    };
+    assert_eq!(file.part(), Some("log"));
+    assert_eq!(file.code().count(), 1);
+}
