@@ -55,7 +55,7 @@ impl Partial {
             if self.kind == Some(Opcode::Text) && !limits.skip_utf8 {
                 self.utf8.push(arrived)?;
             }
-            append(&mut self.message, arrived, missing);
+            append(&mut self.message, arrived, &frame, missing);
         }
         let is_whole = frame.received == frame.length;
         if !is_whole {
@@ -84,13 +84,17 @@ impl Partial {
     }
 }
 
-/// Appends `arrived`. The buffer at most doubles, and never beyond the `missing` bytes that the
-/// frame has announced.
-fn append(message: &mut Vec<u8>, arrived: &[u8], missing: usize) {
+/// Appends `arrived`. The buffer at most doubles, so many small fragments cost no more than one
+/// large one; the last frame's length is known to be the end, so nothing is reserved beyond it.
+fn append(message: &mut Vec<u8>, arrived: &[u8], frame: &Frame, missing: usize) {
     let needed = message.len() + arrived.len();
     if message.capacity() < needed {
-        let announced = message.len() + missing;
-        let capacity = announced.min(needed.max(message.capacity() * 2));
+        let doubled = needed.max(message.capacity() * 2);
+        let capacity = if frame.is_final {
+            doubled.min(message.len() + missing)
+        } else {
+            doubled
+        };
         message.reserve_exact(capacity - message.len());
     }
     message.extend_from_slice(arrived);

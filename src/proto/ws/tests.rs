@@ -278,9 +278,16 @@ fn four_mebibytes_in_pieces_of_64_bytes_pass() {
     let piece = [b'*'; 64];
     feed(&mut decoder, [&frame(1, false, &piece)[..]], &limits);
     let middle = frame(0, false, &piece);
+    let mut capacities = vec![];
     for _ in 2..65_536 {
         assert_eq!(feed(&mut decoder, [&middle[..]], &limits).1, None);
+        capacities.push(decoder.partial.as_ref().unwrap().message.capacity());
     }
+    capacities.dedup();
+    assert!(
+        capacities.len() <= 17,
+        "the buffer doubles, it does not creep"
+    );
     let (all, error) = feed(&mut decoder, [&frame(0, true, &piece)[..]], &limits);
     assert_eq!(error, None);
     assert!(matches!(&all[..], [Seen::Text(text)] if text.len() == 4 << 20));
