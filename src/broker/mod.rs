@@ -1,1 +1,19 @@
 //! Who gets which frame: single-threaded state that never waits; `now` is an argument.
+//!
+//! Knows `proto` and `log`, not sockets, tasks or handlers. A caller hands something in with
+//! `handle_*` and then drains every effect before the next.
+
+pub mod pattern;
+pub mod presence;
+pub mod relay;
+
+/// One connection of one life of its slot, as other shards name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ConnKey {
+    /// The shard that owns its socket.
+    pub shard: u16,
+    /// Its place there.
+    pub slot: u32,
+    /// Which life of that place.
+    pub generation: u32,
+}

@@ -1,0 +1,694 @@
+//! The relay topics whose home is this shard: members, presence, order, and the turns of their
+//! handlers. Knows who is a member on which shard, not how a frame reaches a socket.
+//!
+//! Invariants: all that concerns one topic passes through here, so it has one order; the events
+//! of one member of one topic run one at a time; a refused join leaves no member, no presence
+//! and no push behind.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use ahash::AHashMap;
+use bytes::Bytes;
+use slab::Slab;
+
+use crate::auth::Caller;
+use crate::id::{ConnId, Tenant};
+
+use super::ConnKey;
+use super::pattern::{HandlerIndex, Patterns};
+use super::presence::{Presence, PresenceEntry};
+
+/// Name of a topic, with the tenant that it belongs to: there is no name without one.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct TopicKey {
+    /// Whose topic.
+    pub tenant: Tenant,
+    /// Its name there.
+    pub name: Box<str>,
+}
+
+/// Why a connection left a topic (D-18).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaveReason {
+    /// It asked to.
+    Unsubscribe,
+    /// It closed, or its connection broke.
+    Closed,
+    /// It did not answer in time.
+    Timeout,
+    /// It did not read what was sent to it.
+    Slow,
+    /// It was disconnected on purpose.
+    Kicked,
+    /// The server stops.
+    Shutdown,
+}
+
+/// What a topic without handler does with the messages of clients (D-19).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unhandled {
+    /// Everybody subscribed gets them, the sender too.
+    Broadcast,
+    /// They are refused.
+    Reject,
+}
+
+/// Who subscribes: where its socket is and as whom it came.
+#[derive(Debug, Clone)]
+pub struct Subscriber {
+    /// Its socket.
+    pub key: ConnKey,
+    /// Its number.
+    pub conn_id: ConnId,
+    /// Its identity.
+    pub caller: Arc<Caller>,
+}
+
+/// What a handler is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HandlerEvent {
+    /// A connection wants to subscribe.
+    Join,
+    /// A subscriber sent a message.
+    Message {
+        /// Its event.
+        event: Box<str>,
+        /// Its payload, verbatim.
+        payload: Bytes,
+    },
+    /// A subscriber left.
+    Leave(LeaveReason),
+}
+
+/// One run of a handler that the shard must make, and report with [`Home::handle_called`].
+#[derive(Debug)]
+pub struct Call {
+    /// Which handler.
+    pub handler: HandlerIndex,
+    /// Which topic.
+    pub topic: Arc<TopicKey>,
+    /// The connection that caused it.
+    pub subscriber: Subscriber,
+    /// What happened.
+    pub event: HandlerEvent,
+    /// The run, for the report and for pushes that are held during a join.
+    pub lane: LaneId,
+}
+
+/// The order of one member's events in one topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LaneId {
+    topic: usize,
+    conn_id: ConnId,
+}
+
+/// Why a request was refused; the connection stays.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Only subscribers may send.
+    #[error("not subscribed to {0}")]
+    NotSubscribed(String),
+    /// The handler refused the join.
+    #[error("join rejected: {0}")]
+    JoinRejected(String),
+    /// The handler failed.
+    #[error("message handler error: {0}")]
+    HandlerFailed(String),
+}
+
+/// What the shard must do.
+#[derive(Debug)]
+pub enum Effect {
+    /// The member's shard counts it in: pushes from now on are held for it until it has joined.
+    Attach {
+        /// The member.
+        subscriber: Subscriber,
+        /// The topic.
+        topic: Arc<TopicKey>,
+    },
+    /// The member's shard answers `subscribed` and lets pushes through.
+    Joined {
+        /// The member.
+        key: ConnKey,
+        /// The topic.
+        topic: Arc<TopicKey>,
+    },
+    /// The member's shard forgets it and answers `unsubscribed` if that was asked for.
+    Detach {
+        /// The former member.
+        key: ConnKey,
+        /// The topic.
+        topic: Arc<TopicKey>,
+        /// Whether it waits for `unsubscribed`.
+        answer: bool,
+    },
+    /// The connection gets an error frame.
+    Refuse {
+        /// The connection.
+        key: ConnKey,
+        /// The topic.
+        topic: Arc<TopicKey>,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// All members on `shard` get `frame`.
+    Deliver {
+        /// The shard.
+        shard: u16,
+        /// The topic.
+        topic: Arc<TopicKey>,
+        /// One encoded frame.
+        frame: Bytes,
+    },
+    /// A handler runs.
+    Call(Call),
+}
+
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+enum Standing {
+    /// Its join is being decided.
+    Joining,
+    Joined,
+    /// It left; only events of it are still to be handled.
+    Gone,
+}
+
+#[derive(Debug)]
+struct Member {
+    subscriber: Subscriber,
+    standing: Standing,
+    running: Running,
+    waiting: VecDeque<HandlerEvent>,
+    /// Pushes that its join made to this topic.
+    held: Vec<Bytes>,
+}
+
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+enum Running {
+    Nothing,
+    Join,
+    Other,
+}
+
+impl Member {
+    /// It left while its join was being decided; the leave is the next to be handled.
+    fn left_meanwhile(&self) -> bool {
+        matches!(self.waiting.front(), Some(HandlerEvent::Leave(_)))
+    }
+
+    fn is_idle(&self) -> bool {
+        self.running == Running::Nothing && self.waiting.is_empty()
+    }
+}
+
+#[derive(Debug)]
+struct Topic {
+    key: Arc<TopicKey>,
+    handler: Option<HandlerIndex>,
+    members: AHashMap<ConnId, Member>,
+    /// How many members each shard has.
+    on_shard: Vec<u32>,
+    presence: Presence,
+}
+
+/// The bounds of the relay topics of a shard.
+#[derive(Debug, Clone, Copy)]
+pub struct HomeLimits {
+    /// Events of one member of one topic that may wait for a running handler.
+    pub handler_queue_max: usize,
+    /// What a topic without handler does.
+    pub unhandled: Unhandled,
+}
+
+/// All relay topics whose home is this shard.
+#[derive(Debug)]
+pub struct Home {
+    patterns: Arc<Patterns>,
+    limits: HomeLimits,
+    shards: usize,
+    by_name: AHashMap<Tenant, AHashMap<Box<str>, usize>>,
+    topics: Slab<Topic>,
+    effects: VecDeque<Effect>,
+}
+
+impl Home {
+    /// No topics yet.
+    pub fn new(patterns: Arc<Patterns>, limits: HomeLimits, shards: usize) -> Self {
+        Self {
+            patterns,
+            limits,
+            shards,
+            by_name: AHashMap::new(),
+            topics: Slab::new(),
+            effects: VecDeque::new(),
+        }
+    }
+
+    /// The next thing to do. Drain this after each `handle_*`.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// Puts other bounds in force.
+    pub fn set_limits(&mut self, limits: HomeLimits) {
+        self.limits = limits;
+    }
+
+    fn find(&self, tenant: &Tenant, name: &str) -> Option<usize> {
+        self.by_name.get(tenant)?.get(name).copied()
+    }
+
+    fn find_or_make(&mut self, tenant: &Tenant, name: &str) -> usize {
+        if let Some(index) = self.find(tenant, name) {
+            return index;
+        }
+        let key = Arc::new(TopicKey {
+            tenant: tenant.clone(),
+            name: name.into(),
+        });
+        let index = self.topics.insert(Topic {
+            key,
+            handler: self.patterns.handler_of(name),
+            members: AHashMap::new(),
+            on_shard: vec![0; self.shards],
+            presence: Presence::default(),
+        });
+        self.by_name
+            .entry(tenant.clone())
+            .or_default()
+            .insert(name.into(), index);
+        index
+    }
+
+    /// A topic goes with its last member.
+    fn remove_if_empty(&mut self, index: usize) {
+        if !self.topics[index].members.is_empty() {
+            return;
+        }
+        let topic = self.topics.remove(index);
+        if let Some(names) = self.by_name.get_mut(&topic.key.tenant) {
+            names.remove(&topic.key.name);
+            if names.is_empty() {
+                self.by_name.remove(&topic.key.tenant);
+            }
+        }
+    }
+
+    /// A connection subscribes. A second time is answered like the first.
+    pub fn handle_subscribe(&mut self, tenant: &Tenant, name: &str, subscriber: Subscriber) {
+        let index = self.find_or_make(tenant, name);
+        let topic = &mut self.topics[index];
+        let conn_id = subscriber.conn_id;
+        let key = subscriber.key;
+        if let Some(member) = topic.members.get(&conn_id)
+            && member.standing != Standing::Gone
+        {
+            // While its join is still being decided the one answer serves both.
+            if member.standing == Standing::Joined {
+                let topic = Arc::clone(&topic.key);
+                self.effects.push_back(Effect::Joined { key, topic });
+            }
+            return;
+        }
+        topic.on_shard[usize::from(key.shard)] += 1;
+        let member = topic.members.entry(conn_id).or_insert_with(|| Member {
+            subscriber: subscriber.clone(),
+            standing: Standing::Joining,
+            running: Running::Nothing,
+            waiting: VecDeque::new(),
+            held: Vec::new(),
+        });
+        member.standing = Standing::Joining;
+        let key_of_topic = Arc::clone(&topic.key);
+        self.effects.push_back(Effect::Attach {
+            subscriber,
+            topic: key_of_topic,
+        });
+        let lane = LaneId {
+            topic: index,
+            conn_id,
+        };
+        if topic.handler.is_some() {
+            self.enqueue(lane, HandlerEvent::Join);
+        } else {
+            self.track_by_itself(lane);
+            self.admit(lane);
+        }
+    }
+
+    /// Without a handler the server says who is there (C-07).
+    fn track_by_itself(&mut self, lane: LaneId) {
+        let topic = &mut self.topics[lane.topic];
+        if let Some(member) = topic.members.get(&lane.conn_id) {
+            let meta = serde_json::json!({ "sub": member.subscriber.caller.subject });
+            topic.presence.track(lane.conn_id, meta);
+        }
+    }
+
+    fn admit(&mut self, lane: LaneId) {
+        let topic = &mut self.topics[lane.topic];
+        let Some(member) = topic.members.get_mut(&lane.conn_id) else {
+            return;
+        };
+        let held = std::mem::take(&mut member.held);
+        if member.standing == Standing::Joining && !member.left_meanwhile() {
+            member.standing = Standing::Joined;
+            let key = member.subscriber.key;
+            let topic = Arc::clone(&topic.key);
+            self.effects.push_back(Effect::Joined { key, topic });
+        }
+        for frame in held {
+            self.deliver(lane.topic, &frame);
+        }
+    }
+
+    fn reject(&mut self, lane: LaneId, reason: String) {
+        let topic = &mut self.topics[lane.topic];
+        let Some(member) = topic.members.get_mut(&lane.conn_id) else {
+            return;
+        };
+        member.held = Vec::new();
+        topic.presence.untrack(lane.conn_id);
+        if member.left_meanwhile() {
+            // It never was a subscriber, so its leave is nobody's business.
+            member.waiting.pop_front();
+            return;
+        }
+        let key = member.subscriber.key;
+        let name = Arc::clone(&topic.key);
+        self.retire(lane);
+        let topic = Arc::clone(&name);
+        self.effects.push_back(Effect::Detach {
+            key,
+            topic,
+            answer: false,
+        });
+        let refusal = Refusal::JoinRejected(reason);
+        self.effects.push_back(Effect::Refuse {
+            key,
+            topic: name,
+            refusal,
+        });
+    }
+
+    /// Takes a member out of the counts; its entry stays while events of it are to be handled.
+    fn retire(&mut self, lane: LaneId) {
+        let topic = &mut self.topics[lane.topic];
+        let Some(member) = topic.members.get_mut(&lane.conn_id) else {
+            return;
+        };
+        member.standing = Standing::Gone;
+        let shard = usize::from(member.subscriber.key.shard);
+        assert!(
+            0 < topic.on_shard[shard],
+            "a member is counted on its shard"
+        );
+        topic.on_shard[shard] -= 1;
+    }
+
+    /// A connection unsubscribes, or is gone. Presence goes first, then the handler is told, so
+    /// that it sees the new count (D-18).
+    pub fn handle_leave(
+        &mut self,
+        tenant: &Tenant,
+        name: &str,
+        (key, conn_id): (ConnKey, ConnId),
+        reason: LeaveReason,
+    ) {
+        let answer = reason == LeaveReason::Unsubscribe;
+        let Some(index) = self.find(tenant, name) else {
+            return self.answer_stranger(tenant, name, key, answer);
+        };
+        let lane = LaneId {
+            topic: index,
+            conn_id,
+        };
+        let topic = &mut self.topics[index];
+        let name = Arc::clone(&topic.key);
+        let standing = topic.members.get(&conn_id).map(|member| member.standing);
+        if let Some(Standing::Joining | Standing::Joined) = standing {
+            let has_handler = topic.handler.is_some();
+            topic.presence.untrack(conn_id);
+            self.retire(lane);
+            if has_handler {
+                self.enqueue(lane, HandlerEvent::Leave(reason));
+            } else {
+                self.forget_if_idle(lane);
+            }
+        }
+        self.effects.push_back(Effect::Detach {
+            key,
+            topic: name,
+            answer,
+        });
+    }
+
+    /// `unsubscribed` is answered even if there is no such topic.
+    fn answer_stranger(&mut self, tenant: &Tenant, name: &str, key: ConnKey, answer: bool) {
+        if answer {
+            let topic = Arc::new(TopicKey {
+                tenant: tenant.clone(),
+                name: name.into(),
+            });
+            self.effects
+                .push_back(Effect::Detach { key, topic, answer });
+        }
+    }
+
+    /// A client sends a message to a topic. `frame` encodes the push of it, and is called only
+    /// when the message is broadcast.
+    pub fn handle_message(
+        &mut self,
+        tenant: &Tenant,
+        name: &str,
+        (key, conn_id): (ConnKey, ConnId),
+        (event, payload): (&str, &[u8]),
+        frame: impl FnOnce() -> Bytes,
+    ) {
+        let index = self.find(tenant, name);
+        let found = index.map(|index| (index, &self.topics[index]));
+        let joined = found.filter(|(_, topic)| {
+            let member = topic.members.get(&conn_id);
+            member.is_some_and(|member| member.standing == Standing::Joined)
+        });
+        let Some((index, topic)) = joined else {
+            return self.refuse(tenant, name, key, Refusal::NotSubscribed(name.to_owned()));
+        };
+        if topic.handler.is_some() {
+            let payload = Bytes::copy_from_slice(payload);
+            let lane = LaneId {
+                topic: index,
+                conn_id,
+            };
+            self.enqueue(
+                lane,
+                HandlerEvent::Message {
+                    event: event.into(),
+                    payload,
+                },
+            );
+        } else if self.limits.unhandled == Unhandled::Broadcast {
+            self.deliver(index, &frame());
+        } else {
+            let text = format!("topic {name} takes no messages");
+            self.refuse(tenant, name, key, Refusal::HandlerFailed(text));
+        }
+    }
+
+    fn refuse(&mut self, tenant: &Tenant, name: &str, key: ConnKey, refusal: Refusal) {
+        let topic = Arc::new(TopicKey {
+            tenant: tenant.clone(),
+            name: name.into(),
+        });
+        self.effects.push_back(Effect::Refuse {
+            key,
+            topic,
+            refusal,
+        });
+    }
+
+    /// Somebody pushes a frame to a topic. A push that a join makes to its own topic is held
+    /// until the join has been decided (D-17); nobody subscribed means dropped.
+    pub fn handle_push(&mut self, tenant: &Tenant, name: &str, frame: Bytes, by: Option<LaneId>) {
+        let Some(index) = self.find(tenant, name) else {
+            return;
+        };
+        if let Some(lane) = by.filter(|lane| lane.topic == index)
+            && let Some(member) = self.topics[index].members.get_mut(&lane.conn_id)
+            && member.running == Running::Join
+        {
+            member.held.push(frame);
+            return;
+        }
+        self.deliver(index, &frame);
+    }
+
+    /// Pushes a frame to the topic of this name of every tenant.
+    pub fn handle_push_all(&mut self, name: &str, frame: &Bytes) {
+        let named = self
+            .by_name
+            .values()
+            .filter_map(|names| names.get(name).copied());
+        for index in named.collect::<Vec<_>>() {
+            self.deliver(index, frame);
+        }
+    }
+
+    fn deliver(&mut self, index: usize, frame: &Bytes) {
+        let topic = &self.topics[index];
+        for (shard, _) in topic
+            .on_shard
+            .iter()
+            .enumerate()
+            .filter(|(_, count)| 0 < **count)
+        {
+            let shard = u16::try_from(shard).unwrap_or(u16::MAX);
+            let topic = Arc::clone(&topic.key);
+            self.effects.push_back(Effect::Deliver {
+                shard,
+                topic,
+                frame: frame.clone(),
+            });
+        }
+    }
+
+    /// Says that a connection is present. Only a member can be: whether it was one.
+    pub fn handle_track(
+        &mut self,
+        tenant: &Tenant,
+        name: &str,
+        conn_id: ConnId,
+        meta: serde_json::Value,
+    ) -> bool {
+        let Some(index) = self.find(tenant, name) else {
+            return false;
+        };
+        let topic = &mut self.topics[index];
+        let member = topic.members.get(&conn_id);
+        let is_member = member.is_some_and(|member| member.standing != Standing::Gone);
+        if is_member {
+            topic.presence.track(conn_id, meta);
+        }
+        is_member
+    }
+
+    /// Says that a connection is no longer present; whether it was.
+    pub fn handle_untrack(&mut self, tenant: &Tenant, name: &str, conn_id: ConnId) -> bool {
+        let index = self.find(tenant, name);
+        index.is_some_and(|index| self.topics[index].presence.untrack(conn_id))
+    }
+
+    /// Who is present.
+    pub fn presence(&self, tenant: &Tenant, name: &str) -> Vec<PresenceEntry> {
+        let index = self.find(tenant, name);
+        index
+            .map(|index| self.topics[index].presence.list())
+            .unwrap_or_default()
+    }
+
+    /// How many are present.
+    pub fn presence_count(&self, tenant: &Tenant, name: &str) -> usize {
+        self.find(tenant, name)
+            .map_or(0, |index| self.topics[index].presence.count())
+    }
+
+    /// Topics and how many members each has, for the console.
+    pub fn topics(&self) -> impl Iterator<Item = (&TopicKey, usize)> {
+        self.topics
+            .iter()
+            .map(|(_, topic)| (&*topic.key, topic.members.len()))
+    }
+
+    /// A run of a handler has ended.
+    pub fn handle_called(
+        &mut self,
+        lane: LaneId,
+        event: &HandlerEvent,
+        result: Result<(), String>,
+    ) {
+        match (event, result) {
+            (HandlerEvent::Join, Ok(())) => self.admit(lane),
+            (HandlerEvent::Join, Err(reason)) => self.reject(lane, reason),
+            (HandlerEvent::Message { .. }, Err(text)) => self.fail_message(lane, text),
+            (HandlerEvent::Message { .. } | HandlerEvent::Leave(_), _) => {}
+        }
+        if let Some(member) = self.topics[lane.topic].members.get_mut(&lane.conn_id) {
+            member.running = Running::Nothing;
+        }
+        self.run_next(lane);
+        self.forget_if_idle(lane);
+    }
+
+    fn fail_message(&mut self, lane: LaneId, text: String) {
+        let topic = &self.topics[lane.topic];
+        let Some(member) = topic.members.get(&lane.conn_id) else {
+            return;
+        };
+        let key = member.subscriber.key;
+        let topic = Arc::clone(&topic.key);
+        let refusal = Refusal::HandlerFailed(text);
+        self.effects.push_back(Effect::Refuse {
+            key,
+            topic,
+            refusal,
+        });
+    }
+
+    fn enqueue(&mut self, lane: LaneId, event: HandlerEvent) {
+        let topic = &mut self.topics[lane.topic];
+        let Some(member) = topic.members.get_mut(&lane.conn_id) else {
+            return;
+        };
+        let is_message = matches!(event, HandlerEvent::Message { .. });
+        // Joins and leaves are few: one each for a subscribe and an unsubscribe.
+        if is_message && self.limits.handler_queue_max <= member.waiting.len() {
+            let count = self.limits.handler_queue_max;
+            let text = format!("overloaded: {count} events wait (limits.handler_queue_max)");
+            return self.fail_message(lane, text);
+        }
+        member.waiting.push_back(event);
+        self.run_next(lane);
+    }
+
+    fn run_next(&mut self, lane: LaneId) {
+        let topic = &mut self.topics[lane.topic];
+        let Some(handler) = topic.handler else { return };
+        let Some(member) = topic.members.get_mut(&lane.conn_id) else {
+            return;
+        };
+        if member.running != Running::Nothing {
+            return;
+        }
+        let Some(event) = member.waiting.pop_front() else {
+            return;
+        };
+        let is_join = event == HandlerEvent::Join;
+        member.running = if is_join {
+            Running::Join
+        } else {
+            Running::Other
+        };
+        let subscriber = member.subscriber.clone();
+        let topic = Arc::clone(&topic.key);
+        self.effects.push_back(Effect::Call(Call {
+            handler,
+            topic,
+            subscriber,
+            event,
+            lane,
+        }));
+    }
+
+    fn forget_if_idle(&mut self, lane: LaneId) {
+        let topic = &mut self.topics[lane.topic];
+        let idle = topic
+            .members
+            .get(&lane.conn_id)
+            .is_some_and(|member| member.standing == Standing::Gone && member.is_idle());
+        if idle {
+            topic.members.remove(&lane.conn_id);
+            self.remove_if_empty(lane.topic);
+        }
+    }
+}
