@@ -2,3 +2,13 @@
 //! Knows the wire and the broker, but no shard and no socket.
 
 pub mod container;
+
+pub mod socket;
+
+pub mod raw_handler;
+
+pub mod send;
+
+pub mod relay;
+
+pub mod relay_handler;

@@ -1,0 +1,241 @@
+//! Handlers of relay topics: async functions whose arguments are what they need (R-11..R-17).
+//! Knows calls and services; not who runs them.
+
+use std::fmt::Display;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use crate::auth::{Caller, CurrentUser};
+use crate::broker::relay::{HandlerEvent, LeaveReason, TopicKey};
+use crate::id::ConnId;
+
+use super::container::{Container, Dependency, Inject, Resolver, StartError};
+use super::relay::Relay;
+
+/// What happened to a topic.
+#[derive(Debug, Clone)]
+pub enum RelayEvent {
+    /// A connection wants to subscribe. It runs before that is confirmed: an error refuses it.
+    Join {
+        /// The topic.
+        topic: String,
+        /// The connection.
+        conn_id: ConnId,
+    },
+    /// A subscriber sent a message. Nothing is relayed unless the handler pushes it.
+    Message {
+        /// The topic.
+        topic: String,
+        /// Its event.
+        event: String,
+        /// Its payload, as it was sent, byte for byte.
+        payload: Box<RawValue>,
+        /// The connection.
+        conn_id: ConnId,
+    },
+    /// A subscriber left, by unsubscribing or by any end of its connection. The handler may ask
+    /// why with an argument of type `Option<LeaveReason>`.
+    Leave {
+        /// The topic.
+        topic: String,
+        /// The connection.
+        conn_id: ConnId,
+    },
+}
+
+impl RelayEvent {
+    /// The topic.
+    pub fn topic(&self) -> &str {
+        match self {
+            Self::Join { topic, .. } | Self::Message { topic, .. } | Self::Leave { topic, .. } => {
+                topic
+            }
+        }
+    }
+
+    /// The connection.
+    pub fn conn_id(&self) -> ConnId {
+        match self {
+            Self::Join { conn_id, .. }
+            | Self::Message { conn_id, .. }
+            | Self::Leave { conn_id, .. } => *conn_id,
+        }
+    }
+
+    fn new(topic: &TopicKey, conn_id: ConnId, event: &HandlerEvent) -> Self {
+        let topic = topic.name.to_string();
+        match event {
+            HandlerEvent::Join => Self::Join { topic, conn_id },
+            HandlerEvent::Leave(_) => Self::Leave { topic, conn_id },
+            HandlerEvent::Message { event, payload } => {
+                let event = event.to_string();
+                // The parser has validated the payload when it came in.
+                let payload = serde_json::from_slice(payload).unwrap_or_else(|_| null());
+                Self::Message {
+                    topic,
+                    event,
+                    payload,
+                    conn_id,
+                }
+            }
+        }
+    }
+}
+
+fn null() -> Box<RawValue> {
+    RawValue::NULL.to_owned()
+}
+
+/// All that a handler's arguments are made from.
+#[derive(Debug)]
+pub struct RelayCall {
+    event: RelayEvent,
+    reason: Option<LeaveReason>,
+    caller: Arc<Caller>,
+    relay: Relay,
+    container: Container,
+}
+
+impl RelayCall {
+    pub(crate) fn new(
+        topic: &TopicKey,
+        conn_id: ConnId,
+        event: &HandlerEvent,
+        (caller, relay, container): (Arc<Caller>, Relay, Container),
+    ) -> Self {
+        let reason = match event {
+            HandlerEvent::Leave(reason) => Some(*reason),
+            HandlerEvent::Join | HandlerEvent::Message { .. } => None,
+        };
+        Self {
+            event: RelayEvent::new(topic, conn_id, event),
+            reason,
+            caller,
+            relay,
+            container,
+        }
+    }
+}
+
+/// An argument of a relay handler.
+pub trait FromRelayCall: Sized {
+    /// The services that it needs, checked before the server listens.
+    fn dependencies() -> Vec<Dependency> {
+        Vec::new()
+    }
+
+    /// Takes it from the call.
+    ///
+    /// # Errors
+    /// When a service is missing that was not listed.
+    fn from_call(call: &RelayCall) -> Result<Self, StartError>;
+}
+
+impl FromRelayCall for RelayEvent {
+    fn from_call(call: &RelayCall) -> Result<Self, StartError> {
+        Ok(call.event.clone())
+    }
+}
+
+impl FromRelayCall for Relay {
+    fn from_call(call: &RelayCall) -> Result<Self, StartError> {
+        Ok(call.relay.clone())
+    }
+}
+
+impl FromRelayCall for CurrentUser {
+    fn from_call(call: &RelayCall) -> Result<Self, StartError> {
+        Ok(Self::from(&*call.caller))
+    }
+}
+
+impl FromRelayCall for Option<LeaveReason> {
+    fn from_call(call: &RelayCall) -> Result<Self, StartError> {
+        Ok(call.reason)
+    }
+}
+
+impl<T: Inject> FromRelayCall for T {
+    fn dependencies() -> Vec<Dependency> {
+        T::dependencies()
+    }
+
+    fn from_call(call: &RelayCall) -> Result<Self, StartError> {
+        Resolver::over(&call.container, "a relay handler").inject()
+    }
+}
+
+/// A running handler. It stays on its core, so it need not be `Send`.
+pub type HandlerFuture = Pin<Box<dyn Future<Output = Result<(), String>>>>;
+
+/// An async function that can be registered for a pattern of topics. `Args` are the types of its
+/// arguments, in any order, up to eight.
+pub trait RelayHandler<Args>: Send + Sync + 'static {
+    /// The services that its arguments need.
+    fn dependencies(&self) -> Vec<Dependency>;
+
+    /// Starts it. The text of its error goes to the client.
+    fn call(&self, call: &RelayCall) -> HandlerFuture;
+}
+
+macro_rules! relay_handler {
+    ($($arg:ident),*) => {
+        impl<F, Fut, E, $($arg,)*> RelayHandler<($($arg,)*)> for F
+        where
+            F: Fn($($arg),*) -> Fut + Send + Sync + 'static,
+            Fut: Future<Output = Result<(), E>> + 'static,
+            E: Display,
+            $($arg: FromRelayCall + 'static,)*
+        {
+            fn dependencies(&self) -> Vec<Dependency> {
+                let all: [Vec<Dependency>; _] = [$($arg::dependencies()),*];
+                all.into_iter().flatten().collect()
+            }
+
+            #[expect(non_snake_case, clippy::allow_attributes_without_reason, unused_variables)]
+            fn call(&self, call: &RelayCall) -> HandlerFuture {
+                $(
+                    let $arg = match $arg::from_call(call) {
+                        Ok(argument) => argument,
+                        Err(error) => {
+                            tracing::error!(target: "tidegate::relay", %error, "argument");
+                            return Box::pin(std::future::ready(Err("internal".to_owned())));
+                        }
+                    };
+                )*
+                let future = self($($arg),*);
+                Box::pin(async move { future.await.map_err(|error| error.to_string()) })
+            }
+        }
+    };
+}
+
+relay_handler!(A1);
+relay_handler!(A1, A2);
+relay_handler!(A1, A2, A3);
+relay_handler!(A1, A2, A3, A4);
+relay_handler!(A1, A2, A3, A4, A5);
+relay_handler!(A1, A2, A3, A4, A5, A6);
+relay_handler!(A1, A2, A3, A4, A5, A6, A7);
+relay_handler!(A1, A2, A3, A4, A5, A6, A7, A8);
+
+/// A handler whose argument types are forgotten.
+pub(crate) trait AnyRelayHandler: Send + Sync {
+    fn call(&self, call: &RelayCall) -> HandlerFuture;
+}
+
+struct Erased<H, Args>(H, std::marker::PhantomData<fn(Args)>);
+
+impl<Args: 'static, H: RelayHandler<Args>> AnyRelayHandler for Erased<H, Args> {
+    fn call(&self, call: &RelayCall) -> HandlerFuture {
+        self.0.call(call)
+    }
+}
+
+/// Forgets the argument types of a handler.
+pub(crate) fn erase<Args: 'static>(handler: impl RelayHandler<Args>) -> Box<dyn AnyRelayHandler> {
+    Box::new(Erased(handler, std::marker::PhantomData))
+}
