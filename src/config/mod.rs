@@ -85,6 +85,14 @@ impl Config {
         }
     }
 
+    /// Mounts the relay as `relay` says, in place of what was said before.
+    pub fn set_relay(&mut self, relay: RelaySection) {
+        self.mounts.retain(|mount| mount.dialect != Dialect::Relay);
+        let mount = sections::relay_mount(&relay, self.limits.clone());
+        self.mounts.push(mount);
+        self.relay = Some(relay);
+    }
+
     /// The limits that hold on `path`: those of its mount, else those of the server.
     pub fn limits_of(&self, path: &str) -> &Limits {
         let mount = self.mounts.iter().find(|mount| mount.path == path);

@@ -1,1 +1,93 @@
 //! One core: rings, sockets, time, files, handlers. The only folder that knows io_uring.
+//!
+//! A shard is one thread with one tokio-uring runtime; its loop is the future of `block_on`. The
+//! loop drives the data ring and yields once a turn, so that handlers, timers and HTTP, which
+//! are ordinary tasks of the same runtime, run between two of its steps.
+//!
+//! Invariant: no borrow of [`state::State`] is held while user code runs, for it may call back.
+
+mod buffers;
+pub(crate) mod ring;
+
+pub(crate) mod mailbox;
+
+pub(crate) mod command;
+pub(crate) mod posts;
+
+pub(crate) mod outbox;
+
+pub(crate) mod connection;
+
+pub(crate) mod members;
+
+pub(crate) mod timer;
+
+mod deadlines;
+
+pub(crate) mod shared;
+pub(crate) mod state;
+
+pub(crate) mod route;
+
+mod upgrade;
+
+mod handover;
+
+pub(crate) mod link;
+
+mod call;
+
+mod receive;
+
+mod turn;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use shared::Shared;
+use state::State;
+
+pub use ring::{RingError, probe};
+
+pub(crate) use turn::{Setup, run};
+
+/// A shard as the code on its own thread sees it.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    pub(crate) shared: Arc<Shared>,
+    state: RefCell<State>,
+    /// The loop sleeps until it is woken.
+    sleeping: Cell<bool>,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<Shard>>> = const { RefCell::new(None) };
+}
+
+impl Shard {
+    /// The shard of this thread, if it belongs to the server behind `shared`.
+    pub(crate) fn current(shared: &Arc<Shared>) -> Option<Rc<Self>> {
+        CURRENT.with_borrow(|current| {
+            current
+                .as_ref()
+                .filter(|shard| Arc::ptr_eq(&shard.shared, shared))
+                .map(Rc::clone)
+        })
+    }
+
+    /// The number of this shard.
+    pub(crate) fn index(&self) -> u16 {
+        self.state.borrow().index
+    }
+
+    /// Makes one move on the state, and sees to it that the loop carries on what follows.
+    pub(crate) fn with_state<T>(&self, make: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.state.borrow_mut();
+        let result = make(&mut state);
+        if self.sleeping.get() && state.has_work() {
+            state.posts.mailboxes().sleeper().wake();
+        }
+        result
+    }
+}

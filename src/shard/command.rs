@@ -1,0 +1,46 @@
+//! What shards say to each other, and what other threads say to a shard.
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crate::broker::relay::{Effect, TopicKey};
+use crate::gateway::relay::HomeJob;
+
+use super::shared::Live;
+use super::state::State;
+
+/// Something that a shard is to do with its own state; for what is rare.
+pub(crate) type StateJob = Box<dyn FnOnce(&mut State) + Send>;
+
+/// One entry of a mailbox.
+pub(crate) enum Command {
+    /// A connection that another shard accepted.
+    Adopt(OwnedFd),
+    /// Something to do at the home of relay topics.
+    Home(HomeJob),
+    /// What a home decided for members on this shard.
+    Relay(Effect),
+    /// Frames that found no room in a mailbox: the members here are told.
+    Missed { topic: Arc<TopicKey>, frames: u64 },
+    /// Anything else.
+    Run(StateJob),
+    /// Keys and limits were loaded anew.
+    Reload(Arc<Live>),
+    /// The server stops.
+    Drain,
+}
+
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Adopt(_) => "Adopt",
+            Self::Home(_) => "Home",
+            Self::Relay(_) => "Relay",
+            Self::Missed { .. } => "Missed",
+            Self::Run(_) => "Run",
+            Self::Reload(_) => "Reload",
+            Self::Drain => "Drain",
+        })
+    }
+}

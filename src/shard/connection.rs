@@ -1,0 +1,194 @@
+//! One connection: its socket, its decoder, its outbox, its deadlines. Knows nothing of other
+//! connections or of what its messages mean.
+//!
+//! Invariant: a slot is given to a new connection only when no operation of the old one is in
+//! flight, and then with a new generation.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use slab::Slab;
+
+use crate::auth::Caller;
+use crate::broker::relay::LeaveReason;
+use crate::proto::ws::Decoder;
+use crate::session::Session;
+
+use super::outbox::Outbox;
+use super::ring::{GENERATION_BITS, SlotKey};
+
+/// Where a connection is in its life.
+#[derive(Debug)]
+pub(crate) enum Phase {
+    /// The request head is being read; what came so far, if it did not come at once.
+    Head(Option<Box<Vec<u8>>>),
+    /// The answer to a refused request is being sent.
+    Refusing,
+    /// Frames flow.
+    Open,
+    /// Our close frame is on its way, or the peer's answer to it is awaited. When the peer has
+    /// closed already, the socket goes as soon as everything is sent.
+    Closing { peer_closed: bool },
+    /// Nothing more is sent; what the peer still sends is dropped until it closes too.
+    Dead,
+}
+
+/// What the kernel does with the receiving side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Receiving {
+    /// Nothing is armed.
+    Off,
+    /// A receive is armed.
+    Armed,
+    /// A cancellation is on its way; it is armed until then.
+    Cancelling,
+}
+
+pub(crate) struct Connection {
+    pub(crate) fd: OwnedFd,
+    pub(crate) generation: u32,
+    pub(crate) phase: Phase,
+    pub(crate) receiving: Receiving,
+    /// Why the peer is not read from, if it is not.
+    pub(crate) pauses: Pauses,
+    pub(crate) sending: bool,
+    /// It stands in the list of those that have output.
+    pub(crate) dirty: bool,
+    /// Frames in a row that were no valid message.
+    pub(crate) invalid_frames: u16,
+    pub(crate) mount: u16,
+    pub(crate) decoder: Decoder,
+    pub(crate) outbox: Outbox,
+    pub(crate) session: Session,
+    pub(crate) caller: Option<Arc<Caller>>,
+    pub(crate) times: Times,
+    /// Why its topics are told that it left.
+    pub(crate) leave_reason: LeaveReason,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("phase", &self.phase)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Bounds that were reached; while there is one, the peer is not read from.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pauses {
+    pub(crate) inbox: bool,
+    pub(crate) outbox: bool,
+}
+
+impl Pauses {
+    pub(crate) fn any(self) -> bool {
+        self.inbox || self.outbox
+    }
+}
+
+/// When things happened to a connection, in milliseconds of the shard's clock; 0 is never.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Times {
+    pub(crate) opened_ms: u64,
+    pub(crate) seen_ms: u64,
+    pub(crate) pinged_ms: u64,
+    /// Since when a send makes no progress.
+    pub(crate) sending_ms: u64,
+    /// Since when a fragmented message is incomplete.
+    pub(crate) partial_ms: u64,
+    pub(crate) closing_ms: u64,
+    /// When its token expires.
+    pub(crate) expires_ms: u64,
+    /// The tick of its one live entry in the wheel.
+    pub(crate) tick: u64,
+}
+
+impl Connection {
+    pub(crate) fn raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+
+    /// Where the peer is.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        let peer = rustix::net::getpeername(&self.fd).ok().flatten()?;
+        SocketAddr::try_from(peer).ok()
+    }
+
+    /// Whether frames may still be queued for the peer.
+    pub(crate) fn takes_frames(&self) -> bool {
+        matches!(self.phase, Phase::Open)
+    }
+}
+
+/// The connections of a shard.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    slots: Slab<Connection>,
+    generation: u32,
+}
+
+impl Connections {
+    pub(crate) fn new() -> Self {
+        Self {
+            slots: Slab::new(),
+            generation: 0,
+        }
+    }
+
+    pub(crate) fn insert(&mut self, fd: OwnedFd, now_ms: u64) -> SlotKey {
+        self.generation = (self.generation + 1) & ((1 << GENERATION_BITS) - 1);
+        let times = Times {
+            opened_ms: now_ms,
+            seen_ms: now_ms,
+            ..Times::default()
+        };
+        let slot = self.slots.insert(Connection {
+            fd,
+            generation: self.generation,
+            phase: Phase::Head(None),
+            receiving: Receiving::Off,
+            pauses: Pauses::default(),
+            sending: false,
+            dirty: false,
+            invalid_frames: 0,
+            mount: 0,
+            decoder: Decoder::default(),
+            outbox: Outbox::default(),
+            session: Session::None,
+            caller: None,
+            times,
+            leave_reason: LeaveReason::Closed,
+        });
+        let slot = u32::try_from(slot).unwrap_or(u32::MAX);
+        SlotKey {
+            slot,
+            generation: self.generation,
+        }
+    }
+
+    /// The connection, if it still lives in its slot.
+    pub(crate) fn get(&mut self, key: SlotKey) -> Option<&mut Connection> {
+        let connection = self.slots.get_mut(key.slot as usize)?;
+        (connection.generation == key.generation).then_some(connection)
+    }
+
+    pub(crate) fn remove(&mut self, key: SlotKey) -> Option<Connection> {
+        self.get(key)?;
+        self.slots.try_remove(key.slot as usize)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// All of them, for the rare calls that look at every one.
+    pub(crate) fn keys(&self) -> Vec<SlotKey> {
+        let key = |(slot, connection): (usize, &Connection)| SlotKey {
+            slot: u32::try_from(slot).unwrap_or(u32::MAX),
+            generation: connection.generation,
+        };
+        self.slots.iter().map(key).collect()
+    }
+}

@@ -1,0 +1,94 @@
+//! The deadlines of a connection: handshake, ping and pong, write stall, fragments, token,
+//! lifetime. A pure decision from times and limits; the caller acts on it.
+
+use crate::config::Limits;
+
+use super::connection::{Connection, Phase};
+
+/// What is due for a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// Nothing before this time.
+    Nothing { next_ms: u64 },
+    /// It is silent: ping it.
+    Ping,
+    /// It did not become a WebSocket in time.
+    HandshakeTimeout,
+    /// It did not answer a ping.
+    PongTimeout,
+    /// It does not read.
+    WriteStall,
+    /// It does not finish a message.
+    MessageTimeout,
+    /// Its token has expired.
+    TokenExpired,
+    /// It has lived long enough.
+    LifetimeReached,
+    /// It does not finish closing.
+    CloseTimeout,
+}
+
+/// A connection is looked at this often at least.
+const LOOK_MS_MAX: u64 = 30_000;
+
+/// Decides what is due at `now_ms`.
+pub(crate) fn due(connection: &Connection, limits: &Limits, now_ms: u64, close_ms_max: u64) -> Due {
+    let times = &connection.times;
+    match connection.phase {
+        Phase::Head(_) => {
+            let end_ms = times.opened_ms + limits.handshake_ms_max;
+            if now_ms < end_ms {
+                Due::Nothing { next_ms: end_ms }
+            } else {
+                Due::HandshakeTimeout
+            }
+        }
+        Phase::Refusing | Phase::Closing { .. } | Phase::Dead => {
+            let end_ms = times.closing_ms + close_ms_max;
+            if now_ms < end_ms {
+                Due::Nothing { next_ms: end_ms }
+            } else {
+                Due::CloseTimeout
+            }
+        }
+        Phase::Open => due_open(connection, limits, now_ms),
+    }
+}
+
+fn due_open(connection: &Connection, limits: &Limits, now_ms: u64) -> Due {
+    let times = &connection.times;
+    let awaits_pong = times.seen_ms < times.pinged_ms;
+    let after = |since_ms: u64, wait_ms: u64| (0 < since_ms).then_some(since_ms + wait_ms);
+    let lifetime = (0 < limits.lifetime_ms_max).then_some(times.opened_ms + limits.lifetime_ms_max);
+    let deadlines = [
+        (
+            Due::WriteStall,
+            after(times.sending_ms, limits.write_stall_ms_max),
+        ),
+        (
+            Due::MessageTimeout,
+            after(times.partial_ms, limits.message_complete_ms_max),
+        ),
+        (Due::TokenExpired, after(times.expires_ms, 0)),
+        (Due::LifetimeReached, lifetime),
+        (
+            Due::PongTimeout,
+            awaits_pong.then_some(times.pinged_ms + limits.pong_timeout_ms),
+        ),
+        (
+            Due::Ping,
+            (!awaits_pong).then_some(times.seen_ms + limits.ping_interval_ms),
+        ),
+    ];
+    let set = deadlines
+        .iter()
+        .filter_map(|(due, at_ms)| Some((*due, (*at_ms)?)));
+    let passed = set.clone().find(|(_, at_ms)| *at_ms <= now_ms);
+    let next_ms = set.map(|(_, at_ms)| at_ms).min().unwrap_or(u64::MAX);
+    passed.map_or(
+        Due::Nothing {
+            next_ms: next_ms.min(now_ms + LOOK_MS_MAX),
+        },
+        |(due, _)| due,
+    )
+}

@@ -1,0 +1,260 @@
+//! From the data ring to hyper: a request that is for no mount goes, with its socket and the
+//! bytes read so far, to an axum router on the same shard. Knows sockets and streams; no routes.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::io;
+use std::net::{SocketAddr, TcpStream as StdStream};
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tower::ServiceExt;
+
+use crate::metrics::Refusal as RefusedFor;
+use crate::proto::http::{Head, HeadLimits, error_response, parse_head};
+
+use super::upgrade::{self, Admitted};
+use super::{Shard, link};
+
+/// HTTP on one shard.
+#[derive(Clone)]
+pub(crate) struct Http {
+    router: Router,
+    open: Rc<Cell<usize>>,
+    drain: watch::Sender<bool>,
+}
+
+impl std::fmt::Debug for Http {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Http")
+            .field("open", &self.open.get())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Http {
+    pub(crate) fn new(router: Router) -> Self {
+        Self {
+            router,
+            open: Rc::default(),
+            drain: watch::Sender::new(false),
+        }
+    }
+
+    /// Serves a connection whose first bytes have been read already.
+    pub(super) fn serve(&self, shard: Rc<Shard>, fd: OwnedFd, read: Vec<u8>) {
+        let http = self.clone();
+        self.open.set(self.open.get() + 1);
+        tokio_uring::spawn(async move {
+            if let Err(error) = http.serve_stream(&shard, fd, read).await {
+                tracing::debug!(target: "tidegate::http", %error, "connection ended");
+            }
+            http.open.set(http.open.get() - 1);
+        });
+    }
+
+    async fn serve_stream(
+        &self,
+        shard: &Rc<Shard>,
+        fd: OwnedFd,
+        read: Vec<u8>,
+    ) -> Result<(), ServeError> {
+        let stream = StdStream::from(fd);
+        stream.set_nonblocking(true)?;
+        let peer = stream.peer_addr()?;
+        let stream = Rewound {
+            read,
+            at: 0,
+            stream: TcpStream::from_std(stream)?,
+        };
+        let answer = |request| answer(Rc::clone(shard), self.router.clone(), peer, request);
+        let connection = hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(stream), service_fn(answer))
+            .with_upgrades();
+        let mut drain = self.drain.subscribe();
+        tokio::pin!(connection);
+        tokio::select! {
+            served = &mut connection => served?,
+            _ = drain.wait_for(|draining| *draining) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends connections after their current request.
+    pub(crate) fn drain(&self) {
+        self.drain.send_replace(true);
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.open.get() == 0
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ServeError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+}
+
+/// A mount that is upgraded to late, on a connection that spoke HTTP before; else the router.
+async fn answer(
+    shard: Rc<Shard>,
+    router: Router,
+    peer: SocketAddr,
+    mut request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    if let Some(mount) = upgrade::mount_of(&shard.shared, request.uri().path()) {
+        return Ok(upgrade_late(&shard, mount, request));
+    }
+    let extensions = request.extensions_mut();
+    extensions.insert(ConnectInfo(peer));
+    extensions.insert(link::relay_of(&shard.shared));
+    router.oneshot(request.map(Body::new)).await
+}
+
+fn upgrade_late(shard: &Rc<Shard>, mount: u16, request: Request<Incoming>) -> Response<Body> {
+    let head = head_of(&request);
+    let admitted = match head {
+        Some(head) => shard.with_state(|state| state.admit(&head, mount)),
+        None => Err((
+            RefusedFor::Head,
+            error_response(400, "the request is no upgrade"),
+        )),
+    };
+    let admitted = match admitted {
+        Ok(admitted) => admitted,
+        Err((why, response)) => {
+            shard.with_state(|state| state.metrics.refused(why));
+            return response_of(&response);
+        }
+    };
+    let response = response_of(&admitted.response);
+    let shard = Rc::clone(shard);
+    tokio_uring::spawn(async move {
+        match hyper::upgrade::on(request).await {
+            Ok(upgraded) => return_to_ring(&shard, upgraded, &admitted),
+            Err(error) => tracing::debug!(target: "tidegate::http", %error, "upgrade failed"),
+        }
+    });
+    response
+}
+
+/// From hyper back to the data ring.
+fn return_to_ring(shard: &Rc<Shard>, upgraded: Upgraded, admitted: &Admitted) {
+    let Ok(parts) = upgraded.downcast::<TokioIo<Rewound>>() else {
+        return;
+    };
+    let stream = parts.io.into_inner();
+    let mut read = stream.read[stream.at..].to_vec();
+    read.extend_from_slice(&parts.read_buf);
+    let Ok(stream) = stream.stream.into_std() else {
+        return;
+    };
+    let key = shard.with_state(|state| {
+        state.shared.loads[usize::from(state.index)].fetch_add(1, Ordering::Relaxed);
+        state.insert(stream.into())
+    });
+    shard.open(key, admitted, false);
+    shard.with_state(|state| state.returned.push((key, read)));
+}
+
+/// The head of a request as the data ring would have read it, so that one place decides.
+fn head_of(request: &Request<Incoming>) -> Option<Head> {
+    let mut text = format!(
+        "{} {} {:?}\r\n",
+        request.method(),
+        request.uri(),
+        request.version()
+    );
+    for (name, value) in request.headers() {
+        text.push_str(&format!("{name}: {}\r\n", value.to_str().ok()?));
+    }
+    text.push_str("\r\n");
+    let limits = HeadLimits {
+        head_bytes_max: usize::MAX,
+        headers_max: usize::MAX,
+        uri_bytes_max: usize::MAX,
+    };
+    parse_head(text.as_bytes(), &limits).ok().flatten()
+}
+
+/// An encoded answer as hyper wants it.
+fn response_of(bytes: &[u8]) -> Response<Body> {
+    let mut headers = [httparse::EMPTY_HEADER; 16];
+    let mut parsed = httparse::Response::new(&mut headers);
+    let Ok(httparse::Status::Complete(body)) = parsed.parse(bytes) else {
+        return Response::new(Body::empty());
+    };
+    let mut response = Response::builder().status(parsed.code.unwrap_or(500));
+    for header in parsed.headers.iter() {
+        response = response.header(header.name, header.value);
+    }
+    response
+        .body(Body::from(bytes[body..].to_vec()))
+        .unwrap_or_default()
+}
+
+/// A stream with what was read from it before in front.
+pub(super) struct Rewound {
+    pub(super) read: Vec<u8>,
+    pub(super) at: usize,
+    pub(super) stream: TcpStream,
+}
+
+impl AsyncRead for Rewound {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let rest = &self.read[self.at..];
+        if rest.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, out);
+        }
+        let count = rest.len().min(out.remaining());
+        out.put_slice(&rest[..count]);
+        self.at += count;
+        if self.at == self.read.len() {
+            self.read = Vec::new();
+            self.at = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Rewound {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

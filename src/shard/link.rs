@@ -1,0 +1,142 @@
+//! What the gateway's handles reach a shard through. On the shard's own thread a call acts at
+//! once; on another it becomes a command in the outside queue.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::broker::relay::LeaveReason;
+use crate::gateway::relay::{HomeJob, Relay, RelayLink};
+use crate::gateway::send::{Connected, SendError};
+use crate::gateway::socket::{Message, SocketError, SocketLink};
+use crate::id::Tenant;
+use crate::metrics::Counter;
+use crate::proto::frame::{self, Opcode};
+
+use super::Shard;
+use super::command::Command;
+use super::ring::SlotKey;
+use super::shared::Shared;
+use super::state::{State, Wish, mark_dirty};
+
+/// The relay of a server, for its own handlers and requests.
+pub(crate) fn relay_of(shared: &Arc<Shared>) -> Relay {
+    let link = shared.relay.is_some().then(|| {
+        let link: Arc<dyn RelayLink> = Arc::new(HomeLink(Arc::clone(shared)));
+        link
+    });
+    Relay::new(link)
+}
+
+struct HomeLink(Arc<Shared>);
+
+impl HomeLink {
+    fn to(&self, shard: u16, job: HomeJob) -> Result<(), SendError> {
+        let port = &self.0.ports[usize::from(shard)];
+        port.post(Command::Home(job))
+            .map_err(|_| SendError::Overloaded)
+    }
+}
+
+impl RelayLink for HomeLink {
+    fn at_home(&self, tenant: &Tenant, topic: &str, job: HomeJob) -> Result<(), SendError> {
+        match Shard::current(&self.0) {
+            Some(shard) => shard
+                .with_state(|state| state.at_home(tenant, topic, job))
+                .map_err(|_| SendError::Overloaded),
+            None => self.to(self.0.home_of(tenant, topic), job),
+        }
+    }
+
+    fn at_every_home(&self, job: &dyn Fn() -> HomeJob) -> Result<(), SendError> {
+        for shard in 0..self.0.shards() {
+            match Shard::current(&self.0) {
+                Some(here) if here.index() == shard => {
+                    here.with_state(|state| state.run_home(job()))
+                }
+                Some(here) => here
+                    .with_state(|state| state.posts.try_post(shard, Command::Home(job())))
+                    .map_err(|_| SendError::Overloaded)?,
+                None => self.to(shard, job())?,
+            }
+        }
+        Ok(())
+    }
+
+    fn is_shared(&self) -> bool {
+        self.0.relay.as_ref().is_some_and(|relay| relay.shared)
+    }
+
+    fn connected(&self) -> Connected {
+        self.0
+            .relay
+            .as_ref()
+            .map_or(Connected::None, |relay| relay.census.connected())
+    }
+}
+
+/// The connection behind a raw socket.
+pub(super) struct RawLink {
+    pub(super) shard: Rc<Shard>,
+    pub(super) key: SlotKey,
+}
+
+impl SocketLink for RawLink {
+    fn try_send(&self, message: &Message) -> Result<bool, SocketError> {
+        let opcode = match message {
+            Message::Text(_) => Opcode::Text,
+            Message::Binary(_) => Opcode::Binary,
+            Message::Ping(_) => Opcode::Ping,
+            Message::Pong(_) => Opcode::Pong,
+            Message::Close(_) => Opcode::Close,
+        };
+        let payload = message.as_bytes();
+        self.shard
+            .with_state(|state| state.try_send_raw(self.key, opcode, payload))
+    }
+
+    fn close(&self, code: u16, reason: &str) {
+        self.shard
+            .with_state(|state| state.close(self.key, code, reason, LeaveReason::Closed));
+    }
+
+    fn resume(&self) {
+        self.shard.with_state(|state| {
+            if let Some(connection) = state.connections.get(self.key) {
+                connection.pauses.inbox = false;
+                state.wishes.push((self.key, Wish::Receive));
+            }
+        });
+    }
+
+    fn peer(&self) -> Option<SocketAddr> {
+        self.shard.with_state(|state| state.peer_of(self.key))
+    }
+}
+
+impl State {
+    /// Queues a frame of a raw handler, unless a send is in flight and the outbox is full: then
+    /// the handler waits. One frame always fits.
+    fn try_send_raw(
+        &mut self,
+        key: SlotKey,
+        opcode: Opcode,
+        payload: &[u8],
+    ) -> Result<bool, SocketError> {
+        let connection = self.connections.get(key).ok_or(SocketError::Closed)?;
+        if !connection.takes_frames() {
+            return Err(SocketError::Closed);
+        }
+        let limits = self.live.outbox_limits(connection.mount, usize::MAX);
+        let full = connection.outbox.is_full_for(payload.len(), &limits);
+        if full && !connection.outbox.is_empty() {
+            return Ok(false);
+        }
+        connection
+            .outbox
+            .push_with(&mut self.spare, |out| frame::put(out, opcode, payload));
+        self.metrics.add(Counter::MessagesSent, 1);
+        mark_dirty(&mut self.dirty, connection, key);
+        Ok(true)
+    }
+}

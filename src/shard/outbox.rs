@@ -1,0 +1,458 @@
+//! Frames that wait for one socket, in order. Knows nothing of sockets: what is taken out is
+//! sent by the ring.
+//!
+//! Invariants: frames leave in the order in which they came; a relay topic whose backlog is full
+//! loses its oldest frame, is told so by `lagged`, and nothing else is ever dropped here. Full
+//! (`outbox_frames_max`, `outbox_bytes_max`) is answered to the caller, who knows what to do.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+/// Frames that are encoded once and shared by all their receivers on this shard.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    bytes: Bytes,
+    /// Where each frame ends.
+    ends: SmallVec<[u32; 4]>,
+}
+
+impl Piece {
+    /// A piece of one frame.
+    pub(crate) fn of_frame(frame: Bytes) -> Self {
+        let end = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+        Self {
+            bytes: frame,
+            ends: SmallVec::from_slice(&[end]),
+        }
+    }
+
+    /// A piece of several frames that stand one behind the other.
+    pub(crate) fn of_frames(bytes: Bytes, ends: SmallVec<[u32; 4]>) -> Self {
+        debug_assert_eq!(ends.last().map(|end| *end as usize), Some(bytes.len()));
+        Self { bytes, ends }
+    }
+
+    pub(crate) fn frames(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn start_of(&self, frame: usize) -> usize {
+        if frame == 0 {
+            0
+        } else {
+            self.ends[frame - 1] as usize
+        }
+    }
+}
+
+/// A relay topic on this shard, as an outbox knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TopicTag(pub(crate) u32);
+
+#[derive(Debug)]
+enum Chunk {
+    /// Frames for this socket alone.
+    Own { bytes: Vec<u8>, frames: u32 },
+    /// Frames from `first` on of a piece that others have too.
+    Shared {
+        piece: Rc<Piece>,
+        first: u32,
+        topic: Option<TopicTag>,
+    },
+}
+
+impl Chunk {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Own { bytes, .. } => bytes,
+            Self::Shared { piece, first, .. } => &piece.bytes[piece.start_of(*first as usize)..],
+        }
+    }
+
+    fn frames(&self) -> usize {
+        match self {
+            Self::Own { frames, .. } => *frames as usize,
+            Self::Shared { piece, first, .. } => piece.frames() - *first as usize,
+        }
+    }
+
+    fn is_of(&self, tag: TopicTag) -> bool {
+        matches!(self, Self::Shared { topic: Some(topic), .. } if *topic == tag)
+    }
+}
+
+/// Bytes on their way to a socket.
+#[derive(Debug)]
+pub(crate) struct Sending {
+    chunk: Chunk,
+    /// Where the chunk starts in its piece, and how much of it has gone.
+    at: usize,
+}
+
+impl Sending {
+    fn of(chunk: Chunk) -> Self {
+        Self { chunk, at: 0 }
+    }
+
+    /// What has not gone yet.
+    pub(crate) fn rest(&self) -> &[u8] {
+        &self.chunk.as_slice()[self.at..]
+    }
+
+    /// `bytes` more have gone.
+    pub(crate) fn advance(&mut self, bytes: usize) {
+        self.at += bytes;
+        assert!(
+            self.at <= self.chunk.as_slice().len(),
+            "no more goes than there is"
+        );
+    }
+
+    /// The buffer for reuse, if it was this socket's own and is of a usual size.
+    pub(crate) fn into_buffer(self) -> Option<Vec<u8>> {
+        match self.chunk {
+            Chunk::Own { mut bytes, .. } if bytes.capacity() <= GATHER_BYTES_MAX => {
+                bytes.clear();
+                Some(bytes)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What one topic has in an outbox, kept only while frames are lost.
+#[derive(Debug, Clone, Copy)]
+struct Lag {
+    topic: TopicTag,
+    missed: u64,
+}
+
+/// The outbox is full: the frame was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Full;
+
+/// The bounds of an outbox.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OutboxLimits {
+    pub(crate) frames_max: usize,
+    pub(crate) bytes_max: usize,
+    /// Backlog of one relay topic.
+    pub(crate) topic_frames_max: usize,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    chunks: SmallVec<[Chunk; 1]>,
+    frames: u32,
+    bytes: usize,
+    lags: Option<Box<Vec<Lag>>>,
+}
+
+/// Small chunks are copied together up to this size; larger ones go out as they are.
+const GATHER_BYTES_MAX: usize = 64 * 1024;
+/// A shared piece of this size is not worth a copy.
+const ALONE_BYTES_MIN: usize = 16 * 1024;
+
+impl Outbox {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.chunks.is_empty() && self.lags.is_none()
+    }
+
+    pub(crate) fn frames(&self) -> usize {
+        self.frames as usize
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Appends one frame for this socket alone, written by `write`, even if the outbox is full:
+    /// answers to what the peer asked are bounded by what it may ask.
+    pub(crate) fn push_with(&mut self, spare: &mut Spare, write: impl FnOnce(&mut Vec<u8>)) {
+        if !matches!(self.chunks.last(), Some(Chunk::Own { bytes, .. }) if bytes.len() < GATHER_BYTES_MAX)
+        {
+            self.chunks.push(Chunk::Own {
+                bytes: spare.take(),
+                frames: 0,
+            });
+        }
+        let Some(Chunk::Own { bytes, frames }) = self.chunks.last_mut() else {
+            unreachable!("the last chunk was just made sure of");
+        };
+        let before = bytes.len();
+        write(bytes);
+        *frames += 1;
+        self.frames += 1;
+        self.bytes += bytes.len() - before;
+    }
+
+    /// Whether one more frame of `bytes` would exceed the bounds.
+    pub(crate) fn is_full_for(&self, bytes: usize, limits: &OutboxLimits) -> bool {
+        limits.frames_max <= self.frames() || limits.bytes_max < self.bytes + bytes
+    }
+
+    /// Appends a shared piece that belongs to no relay topic.
+    pub(crate) fn push_piece(
+        &mut self,
+        piece: &Rc<Piece>,
+        limits: &OutboxLimits,
+    ) -> Result<(), Full> {
+        if self.is_full_for(piece.bytes.len(), limits) {
+            return Err(Full);
+        }
+        self.append(Rc::clone(piece), None);
+        Ok(())
+    }
+
+    /// Appends what a relay topic pushed. Past its backlog the topic's oldest frames go, and the
+    /// receiver will be told how many. Returns how many went.
+    pub(crate) fn push_topic(
+        &mut self,
+        piece: &Rc<Piece>,
+        topic: TopicTag,
+        limits: &OutboxLimits,
+    ) -> usize {
+        self.append(Rc::clone(piece), Some(topic));
+        if self.chunks.len() == 1 && piece.frames() <= limits.topic_frames_max {
+            return 0;
+        }
+        let mut dropped = 0;
+        let backlog = |outbox: &Self| outbox.frames_of(topic);
+        while limits.topic_frames_max < backlog(self) || self.is_over(limits) {
+            if !self.drop_oldest(topic) {
+                break;
+            }
+            dropped += 1;
+        }
+        if 0 < dropped {
+            self.note_lag(topic, dropped);
+        }
+        dropped
+    }
+
+    fn is_over(&self, limits: &OutboxLimits) -> bool {
+        limits.frames_max < self.frames() || limits.bytes_max < self.bytes
+    }
+
+    fn append(&mut self, piece: Rc<Piece>, topic: Option<TopicTag>) {
+        self.frames += u32::try_from(piece.frames()).unwrap_or(u32::MAX);
+        self.bytes += piece.bytes.len();
+        self.chunks.push(Chunk::Shared {
+            piece,
+            first: 0,
+            topic,
+        });
+    }
+
+    fn frames_of(&self, topic: TopicTag) -> usize {
+        self.chunks
+            .iter()
+            .filter(|chunk| chunk.is_of(topic))
+            .map(Chunk::frames)
+            .sum()
+    }
+
+    fn drop_oldest(&mut self, topic: TopicTag) -> bool {
+        let Some(index) = self.chunks.iter().position(|chunk| chunk.is_of(topic)) else {
+            return false;
+        };
+        let Chunk::Shared { piece, first, .. } = &mut self.chunks[index] else {
+            unreachable!("only shared chunks have a topic");
+        };
+        let frame = *first as usize;
+        self.bytes -= piece.ends[frame] as usize - piece.start_of(frame);
+        self.frames -= 1;
+        *first += 1;
+        if *first as usize == piece.frames() {
+            self.chunks.remove(index);
+        }
+        true
+    }
+
+    /// Notes that the receiver missed frames of a topic.
+    pub(crate) fn note_lag(&mut self, topic: TopicTag, missed: usize) {
+        let lags = self.lags.get_or_insert_default();
+        match lags.iter_mut().find(|lag| lag.topic == topic) {
+            Some(lag) => lag.missed += missed as u64,
+            None => lags.push(Lag {
+                topic,
+                missed: missed as u64,
+            }),
+        }
+    }
+
+    /// Takes the lags out and puts what `write` makes of each in front: what was lost is older
+    /// than everything that the topic still has here.
+    pub(crate) fn tell_lags(&mut self, mut write: impl FnMut(TopicTag, u64, &mut Vec<u8>)) {
+        let Some(lags) = self.lags.take() else { return };
+        let mut bytes = Vec::new();
+        for lag in lags.iter() {
+            write(lag.topic, lag.missed, &mut bytes);
+        }
+        if bytes.is_empty() {
+            return;
+        }
+        let frames = u32::try_from(lags.len()).unwrap_or(u32::MAX);
+        self.frames += frames;
+        self.bytes += bytes.len();
+        self.chunks.insert(0, Chunk::Own { bytes, frames });
+    }
+
+    /// Takes out what the next send carries: all small chunks in one piece, a large one alone.
+    pub(crate) fn take_sending(&mut self, spare: &mut Spare) -> Option<Sending> {
+        let large = |chunk: &Chunk| ALONE_BYTES_MIN <= chunk.as_slice().len();
+        let first = self.chunks.first()?;
+        if self.chunks.len() == 1 || large(first) {
+            let chunk = self.chunks.remove(0);
+            return Some(Sending::of(self.taken(chunk)));
+        }
+        let mut bytes = spare.take();
+        let mut count = 0;
+        let mut frames = 0;
+        for chunk in &self.chunks {
+            if large(chunk) || GATHER_BYTES_MAX < bytes.len() + chunk.as_slice().len() {
+                break;
+            }
+            bytes.extend_from_slice(chunk.as_slice());
+            frames += chunk.frames();
+            count += 1;
+        }
+        for chunk in self.chunks.drain(..count) {
+            spare.keep_chunk(chunk);
+        }
+        let frames = u32::try_from(frames).unwrap_or(u32::MAX);
+        let chunk = Chunk::Own { bytes, frames };
+        Some(Sending::of(self.taken(chunk)))
+    }
+
+    fn taken(&mut self, chunk: Chunk) -> Chunk {
+        self.bytes -= chunk.as_slice().len();
+        self.frames -= u32::try_from(chunk.frames()).unwrap_or(u32::MAX);
+        if self.chunks.is_empty() {
+            // An idle connection owns no memory here.
+            self.chunks = SmallVec::new();
+        }
+        chunk
+    }
+
+    /// Forgets what one topic still has here: its subscriber left.
+    pub(crate) fn forget_lag(&mut self, topic: TopicTag) {
+        if let Some(lags) = &mut self.lags {
+            lags.retain(|lag| lag.topic != topic);
+            if lags.is_empty() {
+                self.lags = None;
+            }
+        }
+    }
+}
+
+/// Buffers of sends that have gone, for the next ones.
+#[derive(Debug, Default)]
+pub(crate) struct Spare {
+    buffers: Vec<Vec<u8>>,
+}
+
+/// More spare buffers than this are freed.
+const SPARE_MAX: usize = 256;
+
+impl Spare {
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        self.buffers.pop().unwrap_or_default()
+    }
+
+    pub(crate) fn keep(&mut self, buffer: Vec<u8>) {
+        if self.buffers.len() < SPARE_MAX {
+            self.buffers.push(buffer);
+        }
+    }
+
+    fn keep_chunk(&mut self, chunk: Chunk) {
+        if let Some(buffer) = Sending::of(chunk).into_buffer() {
+            self.keep(buffer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: OutboxLimits = OutboxLimits {
+        frames_max: 8,
+        bytes_max: 1000,
+        topic_frames_max: 3,
+    };
+    const TOPIC: TopicTag = TopicTag(1);
+
+    fn piece(text: &'static str) -> Rc<Piece> {
+        Rc::new(Piece::of_frame(Bytes::from_static(text.as_bytes())))
+    }
+
+    fn drain(outbox: &mut Outbox) -> String {
+        let mut out = Vec::new();
+        while let Some(sending) = outbox.take_sending(&mut Spare::default()) {
+            out.extend_from_slice(sending.rest());
+        }
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn frames_leave_in_order() {
+        let mut outbox = Outbox::default();
+        let mut spare = Spare::default();
+        outbox.push_with(&mut spare, |out| out.extend_from_slice(b"a"));
+        outbox.push_piece(&piece("b"), &LIMITS).unwrap();
+        outbox.push_with(&mut spare, |out| out.extend_from_slice(b"c"));
+        assert_eq!((outbox.frames(), outbox.bytes()), (3, 3));
+        assert_eq!(drain(&mut outbox), "abc");
+        assert_eq!((outbox.frames(), outbox.bytes()), (0, 0));
+    }
+
+    /// R-20, D-20
+    #[test]
+    fn a_full_backlog_loses_the_oldest_and_says_how_many() {
+        let mut outbox = Outbox::default();
+        outbox.push_with(&mut Spare::default(), |out| out.extend_from_slice(b"x"));
+        for text in ["1", "2", "3", "4", "5"] {
+            outbox.push_topic(&piece(text), TOPIC, &LIMITS);
+        }
+        outbox.tell_lags(|_, missed, out| out.extend_from_slice(format!("<{missed}>").as_bytes()));
+        assert_eq!(drain(&mut outbox), "<2>x345");
+    }
+
+    #[test]
+    fn a_piece_of_many_frames_loses_only_some() {
+        let mut outbox = Outbox::default();
+        let ends = SmallVec::from_slice(&[1, 2, 3, 4, 5]);
+        let many = Rc::new(Piece::of_frames(Bytes::from_static(b"12345"), ends));
+        assert_eq!(outbox.push_topic(&many, TOPIC, &LIMITS), 2);
+        assert_eq!(outbox.frames(), 3);
+        outbox.tell_lags(|_, _, _| {});
+        assert_eq!(drain(&mut outbox), "345");
+    }
+
+    ///
+    #[test]
+    fn a_full_outbox_takes_no_piece() {
+        let mut outbox = Outbox::default();
+        for _ in 0..8 {
+            outbox.push_piece(&piece("x"), &LIMITS).unwrap();
+        }
+        assert_eq!(outbox.push_piece(&piece("x"), &LIMITS), Err(Full));
+    }
+
+    #[test]
+    fn other_topics_fill_the_outbox_but_never_in_silence() {
+        let mut outbox = Outbox::default();
+        for topic in 0..4 {
+            for _ in 0..3 {
+                outbox.push_topic(&piece("x"), TopicTag(topic), &LIMITS);
+            }
+        }
+        let mut missed = 0;
+        outbox.tell_lags(|_, count, _| missed += count);
+        assert_eq!(missed + drain(&mut outbox).len() as u64, 12);
+    }
+}

@@ -1,0 +1,481 @@
+//! From a completed receive to the session: the request head, then frames, parsed and unmasked
+//! in place in the provided buffer. Knows phases and dialects by name, not what messages mean.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::broker::relay::LeaveReason;
+use crate::gateway::raw_handler::RawCall;
+use crate::gateway::socket::{Inbox, Message as RawMessage, WebSocket};
+use crate::metrics::{Counter, Refusal as RefusedFor};
+use crate::proto::ErrorCode;
+use crate::proto::frame::{self, Opcode};
+use crate::proto::http::{self, Head, HeadLimits};
+use crate::proto::json::{JsonError, JsonParser};
+use crate::proto::relay::{self as wire, InvalidMessage};
+use crate::proto::ws::{FrameLimits, Input, Message, Payload, ProtocolError};
+use crate::session::Session;
+use crate::session::raw::RawSession;
+use crate::session::relay::{RelayLimits, RelaySession, Step};
+
+use super::connection::{Phase, Receiving};
+use super::link::RawLink;
+use super::ring::{Completion, SlotKey};
+use super::shared::Dialect;
+use super::state::{State, Wish};
+use super::turn::{Turn, unix_s};
+use super::upgrade::{self, Admitted};
+
+/// Where the bytes of a receive go.
+enum Reader {
+    Head,
+    Frames,
+    Nobody,
+}
+
+impl Turn {
+    pub(super) fn handle_receive(&mut self, key: SlotKey, completion: Completion) {
+        let reader = self.note_receive(key, &completion);
+        if let Some(buffer) = completion.buffer {
+            let count = usize::try_from(completion.result).unwrap_or(0);
+            match reader {
+                Reader::Head if 0 < count => self.receive_head(key, buffer, count),
+                Reader::Frames if 0 < count => self.receive_frames(key, buffer, count),
+                _ => {}
+            }
+            self.ring.buffers().give_back(buffer);
+        }
+        if completion.result <= 0 {
+            self.receive_ended(key, completion.result);
+        } else if !completion.more && matches!(reader, Reader::Frames | Reader::Nobody) {
+            // A multishot may end at any completion.
+            self.shard
+                .state
+                .borrow_mut()
+                .wishes
+                .push((key, Wish::Receive));
+        }
+    }
+
+    fn note_receive(&mut self, key: SlotKey, completion: &Completion) -> Reader {
+        let mut state = self.shard.state.borrow_mut();
+        let now_ms = state.now_ms;
+        let bytes = u64::try_from(completion.result).unwrap_or(0);
+        state.metrics.add(Counter::BytesReceived, bytes);
+        let Some(connection) = state.connections.get(key) else {
+            return Reader::Nobody;
+        };
+        if !completion.more {
+            connection.receiving = Receiving::Off;
+        }
+        connection.times.seen_ms = now_ms;
+        match connection.phase {
+            Phase::Head(_) => Reader::Head,
+            Phase::Open | Phase::Closing { peer_closed: false } => Reader::Frames,
+            Phase::Refusing | Phase::Closing { peer_closed: true } | Phase::Dead => Reader::Nobody,
+        }
+    }
+
+    /// A receive gave nothing: the peer's end, no buffer, a cancellation, or a broken socket.
+    fn receive_ended(&mut self, key: SlotKey, result: i32) {
+        use rustix::io::Errno;
+        let mut state = self.shard.state.borrow_mut();
+        let Some(connection) = state.connections.get(key) else {
+            return;
+        };
+        if connection.receiving != Receiving::Off {
+            return;
+        }
+        let errno = (result < 0).then(|| Errno::from_raw_os_error(-result));
+        match errno {
+            Some(Errno::NOBUFS) => {
+                state.metrics.add(Counter::ReceiveBuffersEmpty, 1);
+                self.starved.push_back(key);
+            }
+            Some(Errno::CANCELED | Errno::INTR | Errno::AGAIN)
+                if !matches!(connection.phase, Phase::Dead) =>
+            {
+                state.wishes.push((key, Wish::Receive));
+            }
+            _ => state.abort(key, LeaveReason::Closed),
+        }
+    }
+
+    fn receive_head(&mut self, key: SlotKey, buffer: super::buffers::BufferId, count: usize) {
+        let received = &self.ring.buffers().filled(buffer)[..count];
+        let mut bytes = {
+            let mut state = self.shard.state.borrow_mut();
+            let Some(connection) = state.connections.get(key) else {
+                return;
+            };
+            let Phase::Head(so_far) = &mut connection.phase else {
+                return;
+            };
+            so_far.take().map_or_else(Vec::new, |so_far| *so_far)
+        };
+        bytes.extend_from_slice(received);
+        let limits = self.shard.state.borrow().live.limits.clone();
+        let head_limits = HeadLimits {
+            head_bytes_max: limits.head_bytes_max,
+            headers_max: limits.headers_max,
+            uri_bytes_max: limits.uri_bytes_max,
+        };
+        match http::parse_head(&bytes, &head_limits) {
+            Ok(Some(head)) => self.route_head(key, &head, bytes),
+            Ok(None) => self.await_head(key, bytes),
+            Err(error) => {
+                let mut state = self.shard.state.borrow_mut();
+                state.refuse(key, &error.response(), RefusedFor::Head);
+            }
+        }
+    }
+
+    fn await_head(&mut self, key: SlotKey, bytes: Vec<u8>) {
+        let mut state = self.shard.state.borrow_mut();
+        let Some(connection) = state.connections.get(key) else {
+            return;
+        };
+        connection.phase = Phase::Head(Some(Box::new(bytes)));
+        connection.receiving = Receiving::Armed;
+        let fd = connection.raw_fd();
+        self.ring.receive_once(fd, key);
+    }
+
+    /// A mount, or else HTTP.
+    fn route_head(&mut self, key: SlotKey, head: &Head, bytes: Vec<u8>) {
+        let mount = upgrade::mount_of(&self.shard.shared, head.path());
+        let Some(mount) = mount else {
+            let released = self.shard.state.borrow_mut().release(key);
+            if let Some(connection) = released {
+                self.http
+                    .serve(Rc::clone(&self.shard), connection.fd, bytes);
+            }
+            return;
+        };
+        let admitted = self.shard.state.borrow_mut().admit(head, mount);
+        match admitted {
+            Ok(admitted) => {
+                self.shard.open(key, &admitted, true);
+                self.receive_rest(key, &bytes[head.bytes..]);
+            }
+            Err((why, response)) => self.shard.state.borrow_mut().refuse(key, &response, why),
+        }
+    }
+
+    /// Frames that came right behind the head.
+    fn receive_rest(&mut self, key: SlotKey, rest: &[u8]) {
+        if rest.is_empty() {
+            return;
+        }
+        let mut bytes = rest.to_vec();
+        let count = bytes.len();
+        bytes.resize(count + super::buffers::PADDING_BYTES, 0);
+        let shard = Rc::clone(&self.shard);
+        shard.decode(key, &mut Input::new(&mut bytes, count), &mut self.json);
+    }
+
+    /// Connections whose upgrade came through HTTP.
+    pub(super) fn take_returned(&mut self) {
+        let returned = std::mem::take(&mut self.shard.state.borrow_mut().returned);
+        for (key, read) in returned {
+            self.receive_rest(key, &read);
+        }
+    }
+
+    fn receive_frames(&mut self, key: SlotKey, buffer: super::buffers::BufferId, count: usize) {
+        let shard = Rc::clone(&self.shard);
+        let mut input = Input::new(self.ring.buffers().filled(buffer), count);
+        shard.decode(key, &mut input, &mut self.json);
+    }
+}
+
+impl super::Shard {
+    /// A request was admitted: the 101 goes out and frames begin.
+    pub(super) fn open(self: &Rc<Self>, key: SlotKey, admitted: &Admitted, answer: bool) {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let now_ms = state.now_ms;
+        let Some(connection) = state.connections.get(key) else {
+            return;
+        };
+        connection.phase = Phase::Open;
+        connection.mount = admitted.mount;
+        connection.caller = Some(Arc::clone(&admitted.caller));
+        let left_s = admitted
+            .caller
+            .expires_at
+            .map(|exp| exp.saturating_sub(unix_s()));
+        connection.times.expires_ms = left_s.map_or(0, |left_s| now_ms + left_s * 1_000);
+        connection.times.opened_ms = now_ms;
+        if answer {
+            let response = &admitted.response;
+            connection
+                .outbox
+                .push_with(&mut state.spare, |out| out.extend_from_slice(response));
+        }
+        super::state::mark_dirty(&mut state.dirty, connection, key);
+        state.wishes.push((key, Wish::Receive));
+        state.half_open -= 1;
+        state.metrics.add(Counter::ConnectionsUpgraded, 1);
+        self.start_session(state, key, admitted);
+        state.look_at_next(key, now_ms);
+    }
+
+    fn start_session(self: &Rc<Self>, state: &mut State, key: SlotKey, admitted: &Admitted) {
+        let shared = Arc::clone(&state.shared);
+        let inbox_bytes_max = state.live.limits_of(admitted.mount).inbox_bytes_max;
+        let Some(connection) = state.connections.get(key) else {
+            return;
+        };
+        match &shared.mounts[usize::from(admitted.mount)].dialect {
+            Dialect::Relay => {
+                let Some(relay) = &shared.relay else { return };
+                relay.census.add(&admitted.caller.tenant);
+                let session = RelaySession::new(relay.next_conn_id(), admitted.negotiated);
+                connection.session = Session::Relay(Box::new(session));
+            }
+            Dialect::Raw(handler) => {
+                let inbox = Inbox::new(inbox_bytes_max);
+                connection.session = Session::Raw(RawSession {
+                    inbox: Rc::clone(&inbox),
+                });
+                let link = RawLink {
+                    shard: Rc::clone(self),
+                    key,
+                };
+                let socket = WebSocket::new(inbox, Box::new(link));
+                let caller = Arc::clone(&admitted.caller);
+                let call = RawCall {
+                    caller,
+                    container: shared.container.clone(),
+                };
+                self.spawn_raw(handler.call(socket, &call), call.caller);
+            }
+        }
+    }
+
+    /// Takes every complete message out of `input`.
+    fn decode(self: &Rc<Self>, key: SlotKey, input: &mut Input<'_>, json: &mut JsonParser) {
+        let Some((mut decoder, limits)) = self.state.borrow_mut().begin_decode(key) else {
+            return;
+        };
+        let outcome = loop {
+            match decoder.next(input, &limits) {
+                Ok(Some(message)) => {
+                    self.state.borrow_mut().handle_message(key, message, json);
+                    self.run_calls();
+                }
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        self.state.borrow_mut().end_decode(key, decoder, outcome);
+    }
+}
+
+impl State {
+    /// Decides about an upgrade to a mount.
+    pub(super) fn admit(&mut self, head: &Head, mount: u16) -> upgrade::Decision {
+        let known = (&*self.shared, &*self.live);
+        upgrade::admit(head, mount, known, &mut self.tokens, unix_s())
+    }
+
+    fn begin_decode(&mut self, key: SlotKey) -> Option<(crate::proto::ws::Decoder, FrameLimits)> {
+        let connection = self.connections.get(key)?;
+        let decoder = std::mem::take(&mut connection.decoder);
+        let limits = self.live.limits_of(connection.mount);
+        // On a JSON mount the parser validates the text anyway.
+        let skip_utf8 = matches!(connection.session, Session::Relay(_));
+        let limits = FrameLimits {
+            frame_bytes_max: limits.frame_bytes_max as u64,
+            message_bytes_max: limits.message_bytes_max as u64,
+            fragments_base_max: u32::try_from(limits.fragments_base_max).unwrap_or(u32::MAX),
+            skip_utf8,
+        };
+        Some((decoder, limits))
+    }
+
+    fn end_decode(
+        &mut self,
+        key: SlotKey,
+        decoder: crate::proto::ws::Decoder,
+        outcome: Result<(), ProtocolError>,
+    ) {
+        let now_ms = self.now_ms;
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        let partial = decoder.has_partial();
+        connection.decoder = decoder;
+        match (partial, connection.times.partial_ms) {
+            (true, 0) => connection.times.partial_ms = now_ms,
+            (false, _) => connection.times.partial_ms = 0,
+            _ => {}
+        }
+        if let Err(error) = outcome {
+            let code = error.close_code();
+            tracing::warn!(target: "tidegate::ws", code, %error, "protocol error");
+            self.metrics.closed(code);
+            let close = frame::close(code, &error.to_string());
+            // What follows cannot be read any more, the peer's close least of all.
+            self.close_with_frame(key, &close, true, LeaveReason::Closed);
+        }
+    }
+
+    fn handle_message(&mut self, key: SlotKey, message: Message<'_>, json: &mut JsonParser) {
+        self.metrics.add(Counter::MessagesReceived, 1);
+        match message {
+            Message::Ping(payload) => self.queue_frame(key, Opcode::Pong, payload),
+            Message::Pong(payload) => self.handle_pong(key, payload),
+            Message::Close(frame) => self.handle_close(key, frame),
+            Message::Text(payload) => self.handle_text(key, payload, json),
+            Message::Binary(payload) => self.handle_binary(key, &payload),
+        }
+    }
+
+    fn handle_close(&mut self, key: SlotKey, close: Option<(u16, &str)>) {
+        let answer = match close {
+            Some((code, _)) => frame::close(code, ""),
+            None => frame::close_without_code(),
+        };
+        self.close_with_frame(key, &answer, true, LeaveReason::Closed);
+    }
+
+    fn handle_pong(&mut self, key: SlotKey, payload: &[u8]) {
+        // The empty ones answer our own pings.
+        if !payload.is_empty() {
+            self.hand_to_raw(key, || RawMessage::Pong(payload.to_vec()));
+        }
+    }
+
+    fn handle_text(&mut self, key: SlotKey, mut payload: Payload<'_>, json: &mut JsonParser) {
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        match &connection.session {
+            Session::Raw(_) => {
+                // The decoder has checked the text.
+                let text = String::from_utf8_lossy(&payload).into_owned();
+                self.hand_to_raw(key, || RawMessage::Text(text));
+            }
+            Session::Relay(_) => match wire::parse(json, &mut payload) {
+                Ok(request) => {
+                    connection.invalid_frames = 0;
+                    self.handle_relay(key, request);
+                }
+                Err(error) => self.handle_invalid(key, &error),
+            },
+            Session::None => {}
+        }
+    }
+
+    fn handle_binary(&mut self, key: SlotKey, payload: &[u8]) {
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        match &connection.session {
+            Session::Raw(_) => self.hand_to_raw(key, || RawMessage::Binary(payload.to_vec())),
+            Session::Relay(_) => {
+                let text = "invalid message: binary frames are not supported";
+                self.count_invalid(key, text);
+            }
+            Session::None => {}
+        }
+    }
+
+    fn hand_to_raw(&mut self, key: SlotKey, message: impl FnOnce() -> RawMessage) {
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        let Session::Raw(session) = &connection.session else {
+            return;
+        };
+        if !session.handle(message()) && !connection.pauses.inbox {
+            connection.pauses.inbox = true;
+            self.wishes.push((key, Wish::CancelReceive));
+        }
+    }
+
+    fn handle_invalid(&mut self, key: SlotKey, error: &InvalidMessage) {
+        if matches!(error, InvalidMessage::Json(JsonError::Utf8)) {
+            self.metrics.closed(1007);
+            let close = frame::close(1007, "the text is not UTF-8");
+            return self.close_with_frame(key, &close, true, LeaveReason::Closed);
+        }
+        self.count_invalid(key, &format!("invalid message: {error}"));
+    }
+
+    /// An error frame for an invalid frame; too many in a row end the connection (D-07).
+    fn count_invalid(&mut self, key: SlotKey, text: &str) {
+        self.refuse_relay(key, "", text, ErrorCode::InvalidMessage);
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        connection.invalid_frames += 1;
+        let max = self.live.limits_of(connection.mount).invalid_frames_max;
+        if max <= usize::from(connection.invalid_frames) {
+            self.close(
+                key,
+                1008,
+                "too many invalid frames in a row",
+                LeaveReason::Closed,
+            );
+        }
+    }
+
+    fn handle_relay(&mut self, key: SlotKey, request: wire::RelayRequest<'_>) {
+        let shared = Arc::clone(&self.shared);
+        let Some(relay) = &shared.relay else { return };
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        let limits = self.live.limits_of(connection.mount);
+        let limits = RelayLimits {
+            subscriptions_max: relay.subscriptions_max,
+            name_bytes_max: limits.name_bytes_max,
+            event_bytes_max: limits.event_bytes_max,
+        };
+        let Session::Relay(session) = &mut connection.session else {
+            return;
+        };
+        match session.handle(request, &limits) {
+            Step::Subscribe(topic) => self.subscribe(key, topic),
+            Step::Unsubscribe(topic) => self.unsubscribe(key, topic),
+            Step::AnswerUnsubscribed(topic) => {
+                self.queue_text_with(key, |out| wire::put_unsubscribed(out, topic));
+            }
+            Step::Message {
+                topic,
+                event,
+                payload,
+            } => self.message(key, topic, event, payload),
+            Step::Pong => self.queue_text_with(key, wire::put_pong),
+            Step::Renew(token) => self.renew(key, token),
+            Step::Refuse { topic, refusal } => {
+                self.refuse_relay(key, topic, &refusal.to_string(), refusal.code());
+            }
+        }
+    }
+
+    /// A new token for the same tenant and subject moves the end of the connection (D-09).
+    fn renew(&mut self, key: SlotKey, token: &str) {
+        let now_ms = self.now_ms;
+        let unix_s = unix_s();
+        let verified = self.tokens.verify(&self.live.authenticator, token, unix_s);
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        let same = verified.ok().filter(|caller| {
+            let own = connection.caller.as_ref();
+            own.is_some_and(|own| own.tenant == caller.tenant && own.subject == caller.subject)
+        });
+        let Some(caller) = same else {
+            let text = "the token is not valid for this connection";
+            return self.refuse_relay(key, "", text, ErrorCode::Unauthorized);
+        };
+        let left_s = caller.expires_at.map(|exp| exp.saturating_sub(unix_s));
+        connection.times.expires_ms = left_s.map_or(0, |left_s| now_ms + left_s * 1_000);
+        connection.caller = Some(caller);
+        self.look_at_next(key, now_ms);
+    }
+}

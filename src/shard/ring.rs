@@ -1,0 +1,382 @@
+//! The data ring: one io_uring a shard, through which its sockets and files go. Knows kernel
+//! operations and who asked for them; not what the bytes mean.
+//!
+//! Invariants: the memory of an operation in flight is owned by this file until its completion
+//! has been reaped, so no caller can free it early; a token carries the generation of its slot,
+//! so a late completion never reaches a new connection.
+#![expect(unsafe_code, reason = "kernel memory: each block says why it is sound")]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use io_uring::squeue::{Entry, Flags};
+use io_uring::{IoUring, cqueue, opcode, types};
+use slab::Slab;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::buffers::{BUFFER_GROUP, BufferId, Buffers};
+use super::outbox::Sending;
+
+/// Which slot of which generation an operation belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct SlotKey {
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+}
+
+/// Generations are kept in this many bits of a token.
+pub(crate) const GENERATION_BITS: u32 = 24;
+
+/// What an operation is, and whose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Token {
+    Accept { listener: u32 },
+    Receive(SlotKey),
+    Send { index: u32 },
+    Cancel,
+    File { index: u32 },
+}
+
+const KIND_SHIFT: u32 = 56;
+
+impl Token {
+    fn pack(self) -> u64 {
+        let (kind, generation, index) = match self {
+            Self::Accept { listener } => (1, 0, listener),
+            Self::Receive(key) => (2, key.generation, key.slot),
+            Self::Send { index } => (3, 0, index),
+            Self::Cancel => (4, 0, 0),
+            Self::File { index } => (5, 0, index),
+        };
+        debug_assert!(generation < 1 << GENERATION_BITS);
+        (kind << KIND_SHIFT) | (u64::from(generation) << 32) | u64::from(index)
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the fields are cut out by masks"
+    )]
+    fn unpack(bits: u64) -> Self {
+        let index = bits as u32;
+        let generation = (bits >> 32) as u32 & ((1 << GENERATION_BITS) - 1);
+        match bits >> KIND_SHIFT {
+            1 => Self::Accept { listener: index },
+            2 => Self::Receive(SlotKey {
+                slot: index,
+                generation,
+            }),
+            3 => Self::Send { index },
+            4 => Self::Cancel,
+            5 => Self::File { index },
+            kind => unreachable!("kind {kind} was never submitted"),
+        }
+    }
+}
+
+/// One reaped completion.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Completion {
+    pub(crate) token: Token,
+    /// What the operation returned: a count, a descriptor, or a negated error number.
+    pub(crate) result: i32,
+    /// The operation goes on and will complete again.
+    pub(crate) more: bool,
+    /// The provided buffer that holds what was received.
+    pub(crate) buffer: Option<BufferId>,
+}
+
+/// Why there is no ring: with the likely cause and the line that mends it.
+#[derive(Debug, thiserror::Error)]
+pub enum RingError {
+    /// The kernel forbids io_uring to this process.
+    #[error(
+        "io_uring is refused ({0}): a seccomp profile or kernel.io_uring_disabled forbids it; \
+         allow it with `sysctl -w kernel.io_uring_disabled=0`, or in a container with a seccomp \
+         profile that permits io_uring_setup, io_uring_enter and io_uring_register"
+    )]
+    Refused(#[source] io::Error),
+    /// The kernel is too old for what the shard needs.
+    #[error("the kernel lacks an io_uring feature that is needed ({0}): Linux 6.1 or newer is")]
+    Unsupported(#[source] io::Error),
+    /// Not enough memory may be locked.
+    #[error("io_uring got no memory ({0}): raise the limit with `ulimit -l unlimited`")]
+    Memory(#[source] io::Error),
+    /// Something else.
+    #[error("io_uring could not be set up: {0}")]
+    Other(#[source] io::Error),
+}
+
+impl From<io::Error> for RingError {
+    fn from(error: io::Error) -> Self {
+        match error
+            .raw_os_error()
+            .map(rustix::io::Errno::from_raw_os_error)
+        {
+            Some(
+                rustix::io::Errno::PERM | rustix::io::Errno::ACCESS | rustix::io::Errno::NOSYS,
+            ) => Self::Refused(error),
+            Some(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => {
+                Self::Unsupported(error)
+            }
+            Some(rustix::io::Errno::NOMEM) => Self::Memory(error),
+            _ => Self::Other(error),
+        }
+    }
+}
+
+/// Sizes of a ring; all powers of two.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RingSizes {
+    pub(crate) submissions: u32,
+    pub(crate) buffers: u16,
+    pub(crate) buffer_bytes: usize,
+}
+
+/// A send in flight: its bytes and the connection that waits for it.
+#[derive(Debug)]
+struct InFlight {
+    key: SlotKey,
+    sending: Sending,
+}
+
+pub(crate) struct Ring {
+    // Fields drop in this order: the ring first, which ends all operations, then their memory.
+    ring: IoUring,
+    sends: Slab<InFlight>,
+    buffers: Buffers,
+}
+
+impl std::fmt::Debug for Ring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ring")
+            .field("sends", &self.sends.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// At most this many bytes go out in one operation, so that progress can be seen.
+const SEND_BYTES_MAX: usize = 256 * 1024;
+
+impl Ring {
+    pub(crate) fn new(sizes: RingSizes) -> Result<Self, RingError> {
+        let mut builder = IoUring::builder();
+        builder
+            .setup_single_issuer()
+            .setup_coop_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .setup_cqsize(sizes.submissions * 8);
+        let ring: IoUring = builder.build(sizes.submissions)?;
+        let buffers = Buffers::register(&ring.submitter(), sizes.buffers, sizes.buffer_bytes)?;
+        Ok(Self {
+            ring,
+            sends: Slab::new(),
+            buffers,
+        })
+    }
+
+    /// Accepts connections until told otherwise; each completion carries a descriptor.
+    pub(crate) fn accept(&mut self, listener: RawFd, index: u32) {
+        let flags = rustix::net::SocketFlags::CLOEXEC.bits().cast_signed();
+        let entry = opcode::AcceptMulti::new(types::Fd(listener))
+            .flags(flags)
+            .build();
+        self.push(entry, Token::Accept { listener: index });
+    }
+
+    /// Receives once into a provided buffer.
+    pub(crate) fn receive_once(&mut self, fd: RawFd, key: SlotKey) {
+        let entry = opcode::Recv::new(types::Fd(fd), std::ptr::null_mut(), 0)
+            .buf_group(BUFFER_GROUP)
+            .build()
+            .flags(Flags::BUFFER_SELECT);
+        self.push(entry, Token::Receive(key));
+    }
+
+    /// Receives into provided buffers until it is cancelled or ends.
+    pub(crate) fn receive(&mut self, fd: RawFd, key: SlotKey) {
+        let entry = opcode::RecvMulti::new(types::Fd(fd), BUFFER_GROUP).build();
+        self.push(entry, Token::Receive(key));
+    }
+
+    /// Ends the receive of a connection; its last completion says so.
+    pub(crate) fn cancel_receive(&mut self, key: SlotKey) {
+        let entry = opcode::AsyncCancel::new(Token::Receive(key).pack()).build();
+        self.push(entry, Token::Cancel);
+    }
+
+    /// Ends an accept; its last completion says so.
+    pub(crate) fn cancel_accept(&mut self, index: u32) {
+        let entry = opcode::AsyncCancel::new(Token::Accept { listener: index }.pack()).build();
+        self.push(entry, Token::Cancel);
+    }
+
+    /// Sends what is left of `sending`, which belongs to the ring until [`Ring::sent`].
+    pub(crate) fn send(&mut self, fd: RawFd, key: SlotKey, sending: Sending) {
+        let vacant = self.sends.vacant_entry();
+        let index = u32::try_from(vacant.key()).unwrap_or(u32::MAX);
+        let in_flight = vacant.insert(InFlight { key, sending });
+        let rest = in_flight.sending.rest();
+        let count = rest.len().min(SEND_BYTES_MAX);
+        let flags = (rustix::net::SendFlags::NOSIGNAL.bits() | MSG_WAITALL).cast_signed();
+        // The bytes are on the heap behind `sending`, which stays in `sends` until `sent`.
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let entry = opcode::Send::new(types::Fd(fd), rest.as_ptr(), count)
+            .flags(flags)
+            .build();
+        self.push(entry, Token::Send { index });
+    }
+
+    /// Takes back the bytes of a completed send, and whose they are.
+    pub(crate) fn sent(&mut self, index: u32) -> (SlotKey, Sending) {
+        let in_flight = self.sends.remove(index as usize);
+        (in_flight.key, in_flight.sending)
+    }
+
+    /// Submits a prepared operation on files; `entry` must only refer to memory that lives until
+    /// its completion, which the caller keeps (see `file.rs`).
+    pub(crate) fn push_file(&mut self, entry: Entry, index: u32) {
+        self.push(entry, Token::File { index });
+    }
+
+    /// Makes room for `count` entries, so that a chain of links is not cut by a submission.
+    pub(crate) fn make_room(&mut self, count: usize) -> io::Result<()> {
+        let queue = self.ring.submission();
+        let free = queue.capacity() - queue.len();
+        drop(queue);
+        if free < count {
+            self.ring.submit()?;
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, entry: Entry, token: Token) {
+        let entry = entry.user_data(token.pack());
+        loop {
+            // SAFETY: buffers and sends are owned by `self` until they complete, provided
+            // buffers are registered for as long as the ring lives, and other operations refer
+            // to no memory or, for files, to memory that `file.rs` keeps until completion.
+            let pushed = unsafe { self.ring.submission().push(&entry) };
+            if pushed.is_ok() {
+                return;
+            }
+            // The queue is full: handing it to the kernel empties it.
+            if let Err(error) = self.ring.submit()
+                && error.kind() != io::ErrorKind::Interrupted
+                && error.raw_os_error() != Some(rustix::io::Errno::BUSY.raw_os_error())
+            {
+                panic!("io_uring takes no submissions: {error}");
+            }
+        }
+    }
+
+    /// Hands everything queued to the kernel, and returned buffers too.
+    pub(crate) fn submit(&mut self) {
+        self.buffers.publish();
+        let queue = self.ring.submission();
+        let wanted = !queue.is_empty() || queue.taskrun() || queue.cq_overflow();
+        drop(queue);
+        if !wanted {
+            return;
+        }
+        match self.ring.submit() {
+            Ok(_) => {}
+            // Busy: the completion queue overflowed; reaping makes room and the next turn submits.
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::BUSY.raw_os_error()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::AGAIN.raw_os_error()) => {
+            }
+            Err(error) => panic!("io_uring takes no submissions: {error}"),
+        }
+    }
+
+    /// Appends up to `count_max` completions to `out`.
+    pub(crate) fn reap(&mut self, count_max: usize, out: &mut Vec<Completion>) {
+        let completions = self
+            .ring
+            .completion()
+            .take(count_max)
+            .map(|entry| Completion {
+                token: Token::unpack(entry.user_data()),
+                result: entry.result(),
+                more: cqueue::more(entry.flags()),
+                buffer: cqueue::buffer_select(entry.flags()).map(BufferId),
+            });
+        out.extend(completions);
+    }
+
+    /// Whether a completion waits or the kernel has work to run for us.
+    pub(crate) fn is_ready(&mut self) -> bool {
+        !self.ring.completion().is_empty() || self.ring.submission().taskrun()
+    }
+
+    /// How many completions found no room in the queue since the start.
+    pub(crate) fn overflows(&mut self) -> u32 {
+        self.ring.completion().overflow()
+    }
+
+    /// How many sends are in flight.
+    pub(crate) fn sends_in_flight(&self) -> usize {
+        self.sends.len()
+    }
+
+    /// Another descriptor of the same ring, watched by the runtime for completions.
+    pub(crate) fn watch(&self) -> io::Result<AsyncFd<OwnedFd>> {
+        // SAFETY: the ring is open for as long as `self` lives, and so during this call.
+        let own = unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) };
+        let second = own.try_clone_to_owned()?;
+        // SAFETY: an `OwnedFd` names the same open file until it is dropped, with the watch.
+        let watch = unsafe { AsyncFd::register_with_interest(second, Interest::READABLE) };
+        watch.map_err(io::Error::from)
+    }
+
+    /// The provided buffers.
+    pub(crate) fn buffers(&mut self) -> &mut Buffers {
+        &mut self.buffers
+    }
+}
+
+/// Not in rustix: the kernel itself finishes a short send.
+const MSG_WAITALL: u32 = 0x100;
+
+/// Finds out whether this process may use io_uring as a shard does.
+///
+/// # Errors
+/// Says the likely cause and the line that mends it.
+pub fn probe() -> Result<(), RingError> {
+    let sizes = RingSizes {
+        submissions: 8,
+        buffers: 8,
+        buffer_bytes: 512,
+    };
+    Ring::new(sizes).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_survive_packing() {
+        let key = SlotKey {
+            slot: u32::MAX,
+            generation: (1 << GENERATION_BITS) - 1,
+        };
+        let tokens = [
+            Token::Accept { listener: 3 },
+            Token::Receive(key),
+            Token::Send { index: 7 },
+            Token::Cancel,
+            Token::File { index: u32::MAX },
+        ];
+        for token in tokens {
+            assert_eq!(Token::unpack(token.pack()), token);
+        }
+    }
+
+    #[test]
+    fn this_machine_has_io_uring() {
+        probe().unwrap();
+    }
+}

@@ -1,0 +1,188 @@
+//! What all shards of a server share: read-only descriptions, and the few counters that are
+//! touched when a connection comes or goes. Knows no connection.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use ahash::AHashMap;
+use parking_lot::Mutex;
+
+use crate::auth::{Authenticator, OriginPolicy};
+use crate::broker::pattern::Patterns;
+use crate::broker::relay::Unhandled;
+use crate::config::Limits;
+use crate::gateway::container::Container;
+use crate::gateway::raw_handler::AnyRawHandler;
+use crate::gateway::relay_handler::AnyRelayHandler;
+use crate::gateway::send::Connected;
+use crate::id::{ConnId, Partition, Tenant};
+
+use super::command::Command;
+use super::mailbox::Port;
+use super::outbox::OutboxLimits;
+
+/// What is spoken on a mount.
+pub(crate) enum Dialect {
+    Raw(Box<dyn AnyRawHandler>),
+    Relay,
+}
+
+impl std::fmt::Debug for Dialect {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Raw(_) => "Raw",
+            Self::Relay => "Relay",
+        })
+    }
+}
+
+/// A path and what is spoken there.
+#[derive(Debug)]
+pub(crate) struct Mount {
+    pub(crate) path: String,
+    pub(crate) dialect: Dialect,
+    pub(crate) public: bool,
+    /// All its clients are of the default tenant.
+    pub(crate) shared: bool,
+}
+
+/// What a reload replaces.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) limits: Limits,
+    /// The limits of each mount.
+    pub(crate) mount_limits: Box<[Limits]>,
+    pub(crate) authenticator: Arc<Authenticator>,
+    pub(crate) origins: OriginPolicy,
+}
+
+impl Live {
+    /// The limits of a mount.
+    pub(crate) fn limits_of(&self, mount: u16) -> &Limits {
+        self.mount_limits
+            .get(usize::from(mount))
+            .unwrap_or(&self.limits)
+    }
+
+    /// The bounds of the outbox of a connection on `mount`.
+    pub(crate) fn outbox_limits(&self, mount: u16, topic_frames_max: usize) -> OutboxLimits {
+        let limits = self.limits_of(mount);
+        OutboxLimits {
+            frames_max: limits.outbox_frames_max,
+            bytes_max: limits.outbox_bytes_max,
+            topic_frames_max,
+        }
+    }
+}
+
+/// The relay topics of a server.
+pub(crate) struct RelayWorld {
+    pub(crate) patterns: Arc<Patterns>,
+    pub(crate) handlers: Box<[Box<dyn AnyRelayHandler>]>,
+    pub(crate) topic_capacity: usize,
+    pub(crate) subscriptions_max: usize,
+    pub(crate) unhandled: Unhandled,
+    pub(crate) shared: bool,
+    pub(crate) conn_ids: AtomicU64,
+    pub(crate) census: Census,
+}
+
+impl std::fmt::Debug for RelayWorld {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RelayWorld")
+            .field("patterns", &self.patterns)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RelayWorld {
+    /// The next number of a connection (D-16).
+    pub(crate) fn next_conn_id(&self) -> ConnId {
+        self.conn_ids.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+/// How many connections each tenant has. Touched when a connection comes or goes, and read by
+/// sends that name no tenant.
+#[derive(Debug, Default)]
+pub(crate) struct Census {
+    tenants: Mutex<AHashMap<Tenant, usize>>,
+}
+
+impl Census {
+    pub(crate) fn add(&self, tenant: &Tenant) {
+        *self.tenants.lock().entry(tenant.clone()).or_default() += 1;
+    }
+
+    pub(crate) fn remove(&self, tenant: &Tenant) {
+        let mut tenants = self.tenants.lock();
+        let Some(count) = tenants.get_mut(tenant) else {
+            return;
+        };
+        *count -= 1;
+        if *count == 0 {
+            tenants.remove(tenant);
+        }
+    }
+
+    pub(crate) fn connected(&self) -> Connected {
+        let tenants = self.tenants.lock();
+        let mut names = tenants.keys();
+        match (names.next(), names.next()) {
+            (None, _) => Connected::None,
+            (Some(tenant), None) => Connected::One(tenant.clone()),
+            (Some(_), Some(_)) => Connected::Many,
+        }
+    }
+}
+
+/// Everything that the shards of one server share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) ports: Arc<[Port<Command>]>,
+    /// Connections of each shard, for giving a new one to the least loaded.
+    pub(crate) loads: Box<[AtomicUsize]>,
+    pub(crate) partitions: u16,
+    pub(crate) connections_max: usize,
+    pub(crate) mounts: Box<[Mount]>,
+    pub(crate) mount_of: AHashMap<String, u16>,
+    pub(crate) relay: Option<RelayWorld>,
+    pub(crate) container: Container,
+    pub(crate) draining: AtomicBool,
+}
+
+impl Shared {
+    pub(crate) fn shards(&self) -> u16 {
+        u16::try_from(self.ports.len()).unwrap_or(u16::MAX)
+    }
+
+    /// The shard that is home to a topic.
+    pub(crate) fn home_of(&self, tenant: &Tenant, topic: &str) -> u16 {
+        if self.ports.len() == 1 {
+            return 0;
+        }
+        Partition::of(tenant, topic, self.partitions).shard(self.shards())
+    }
+
+    /// Pushes that wait for one subscriber of one relay topic.
+    pub(crate) fn topic_capacity(&self) -> usize {
+        self.relay
+            .as_ref()
+            .map_or(usize::MAX, |relay| relay.topic_capacity)
+    }
+
+    /// Connections of all shards.
+    pub(crate) fn connections(&self) -> usize {
+        self.loads
+            .iter()
+            .map(|load| load.load(Ordering::Relaxed))
+            .sum()
+    }
+
+    /// The shard with the fewest connections; `own` wins a draw.
+    pub(crate) fn least_loaded(&self, own: u16) -> u16 {
+        let load = |shard: u16| self.loads[usize::from(shard)].load(Ordering::Relaxed);
+        let least = (0..self.shards()).min_by_key(|shard| (load(*shard), *shard != own));
+        least.unwrap_or(own)
+    }
+}

@@ -1,0 +1,346 @@
+//! What a shard owns apart from its ring: connections, memberships, the relay topics whose home
+//! it is, deadlines. Reached by the loop and, between two of its steps, by user code on the same
+//! thread; so it is borrowed for short moves only, never across user code.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use crate::auth::TokenCache;
+use crate::broker::ConnKey;
+use crate::broker::relay::{Call, Home, HomeLimits, LeaveReason};
+use crate::config::Limits;
+use crate::metrics::{Counter, Refusal as RefusedFor, ShardMetrics};
+use crate::proto::frame::{self, Opcode};
+use crate::session::Session;
+
+use super::command::Command;
+use super::connection::{Connection, Connections, Phase, Receiving};
+use super::mailbox::Mailboxes;
+use super::members::Members;
+use super::outbox::Spare;
+use super::posts::Posts;
+use super::ring::SlotKey;
+use super::shared::{Live, Shared};
+use super::timer::Wheel;
+
+/// What the loop must do on the ring for a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// Arm the receive.
+    Receive,
+    /// Cancel the receive.
+    CancelReceive,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) index: u16,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) live: Arc<Live>,
+    pub(crate) connections: Connections,
+    pub(crate) spare: Spare,
+    /// Connections that have output, or whose end is due.
+    pub(crate) dirty: Vec<SlotKey>,
+    pub(crate) wishes: Vec<(SlotKey, Wish)>,
+    pub(crate) members: Members,
+    pub(crate) home: Option<Home>,
+    /// Runs of relay handlers that are due.
+    pub(crate) calls: VecDeque<Call>,
+    pub(crate) posts: Posts,
+    pub(crate) wheel: Wheel,
+    pub(crate) tokens: TokenCache,
+    pub(crate) metrics: Arc<ShardMetrics>,
+    /// Connections whose request head is still being read.
+    pub(crate) half_open: usize,
+    /// Frames given out in this turn.
+    pub(crate) fanned_out: usize,
+    pub(crate) now_ms: u64,
+    pub(crate) draining: bool,
+    /// When draining ends whether or not everybody has left.
+    pub(crate) drain_until_ms: Option<u64>,
+    /// Connections that came back from HTTP, with frames that were read already.
+    pub(crate) returned: Vec<(SlotKey, Vec<u8>)>,
+}
+
+/// The reason that goes with close code 1008 for a peer that does not read.
+pub(crate) const NOT_DRAINING: &str = "outbox full, the client is not draining its messages";
+
+impl State {
+    pub(crate) fn new(
+        index: u16,
+        shared: Arc<Shared>,
+        live: Arc<Live>,
+        mailboxes: Mailboxes<Command>,
+        (tokens, metrics): (TokenCache, Arc<ShardMetrics>),
+    ) -> Self {
+        let shards = usize::from(shared.shards());
+        let home = shared.relay.as_ref().map(|relay| {
+            let limits = home_limits(&live.limits, relay.unhandled);
+            Home::new(Arc::clone(&relay.patterns), limits, shards)
+        });
+        let commands_max = live.limits.mailbox_descriptors_max;
+        Self {
+            index,
+            live,
+            connections: Connections::new(),
+            spare: Spare::default(),
+            dirty: Vec::new(),
+            wishes: Vec::new(),
+            members: Members::default(),
+            home,
+            calls: VecDeque::new(),
+            posts: Posts::new(mailboxes, commands_max),
+            wheel: Wheel::new(0),
+            tokens,
+            metrics,
+            half_open: 0,
+            fanned_out: 0,
+            now_ms: 0,
+            drain_until_ms: None,
+            returned: Vec::new(),
+            draining: shared.draining.load(Ordering::Relaxed),
+            shared,
+        }
+    }
+
+    /// Takes a socket whose request head is still to come, or was read elsewhere.
+    pub(crate) fn insert(&mut self, fd: OwnedFd) -> SlotKey {
+        let key = self.connections.insert(fd, self.now_ms);
+        self.half_open += 1;
+        let handshake_ms_max = self.live.limits.handshake_ms_max;
+        self.look_at(key, self.now_ms + handshake_ms_max);
+        key
+    }
+
+    /// The name of a connection for other shards.
+    pub(crate) fn key_of(&self, key: SlotKey) -> ConnKey {
+        ConnKey {
+            shard: self.index,
+            slot: key.slot,
+            generation: key.generation,
+        }
+    }
+
+    /// Queues one frame for one connection, written by `write`. A peer that does not read is not
+    /// read from either; one that makes us queue too much all the same is closed with 1008.
+    pub(crate) fn queue_with(&mut self, key: SlotKey, write: impl FnOnce(&mut Vec<u8>)) {
+        self.give_out();
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        if !connection.takes_frames() {
+            return;
+        }
+        connection.outbox.push_with(&mut self.spare, write);
+        self.metrics.add(Counter::MessagesSent, 1);
+        mark_dirty(&mut self.dirty, connection, key);
+        let (frames, bytes) = (connection.outbox.frames(), connection.outbox.bytes());
+        let limits = self.live.outbox_limits(connection.mount, usize::MAX);
+        if limits.bytes_max < bytes {
+            self.close(key, 1008, NOT_DRAINING, LeaveReason::Slow);
+        } else if limits.frames_max <= frames || limits.bytes_max / 2 <= bytes {
+            self.pause_for_outbox(key);
+        }
+    }
+
+    fn pause_for_outbox(&mut self, key: SlotKey) {
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        // Without a send in flight this turn's flush makes room at once.
+        if connection.sending && !connection.pauses.outbox {
+            connection.pauses.outbox = true;
+            self.wishes.push((key, Wish::CancelReceive));
+        }
+    }
+
+    /// Queues a text frame.
+    pub(crate) fn queue_text_with(&mut self, key: SlotKey, write: impl FnOnce(&mut Vec<u8>)) {
+        self.queue_with(key, |out| frame::put_text_with(out, write));
+    }
+
+    /// Queues a frame of any kind.
+    pub(crate) fn queue_frame(&mut self, key: SlotKey, opcode: Opcode, payload: &[u8]) {
+        self.queue_with(key, |out| frame::put(out, opcode, payload));
+    }
+
+    /// Notes that a connection has something for the flush to look at.
+    pub(crate) fn touch(&mut self, key: SlotKey) {
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        mark_dirty(&mut self.dirty, connection, key);
+    }
+
+    /// Starts the closing handshake behind everything that is queued. The session ends now.
+    pub(crate) fn close(&mut self, key: SlotKey, code: u16, reason: &str, leave: LeaveReason) {
+        self.close_with_frame(key, &frame::close(code, reason), false, leave);
+        self.metrics.closed(code);
+    }
+
+    /// Answers the peer's close, after which the socket goes.
+    pub(crate) fn close_with_frame(
+        &mut self,
+        key: SlotKey,
+        close: &Bytes,
+        peer_closed: bool,
+        leave: LeaveReason,
+    ) {
+        self.give_out();
+        let now_ms = self.now_ms;
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        match connection.phase {
+            Phase::Open => {
+                connection.phase = Phase::Closing { peer_closed };
+                connection.times.closing_ms = now_ms;
+                connection
+                    .outbox
+                    .push_with(&mut self.spare, |out| out.extend_from_slice(close));
+                mark_dirty(&mut self.dirty, connection, key);
+                self.end_session(key, leave);
+                self.look_at(key, now_ms + CLOSE_MS_MAX);
+            }
+            Phase::Closing { peer_closed: false } if peer_closed => {
+                connection.phase = Phase::Closing { peer_closed };
+                mark_dirty(&mut self.dirty, connection, key);
+            }
+            _ => {}
+        }
+    }
+
+    /// Answers a request that is no upgrade of ours, and closes.
+    pub(crate) fn refuse(&mut self, key: SlotKey, response: &[u8], why: RefusedFor) {
+        let now_ms = self.now_ms;
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        connection.phase = Phase::Refusing;
+        connection.times.closing_ms = now_ms;
+        connection
+            .outbox
+            .push_with(&mut self.spare, |out| out.extend_from_slice(response));
+        mark_dirty(&mut self.dirty, connection, key);
+        self.half_open -= 1;
+        self.metrics.refused(why);
+        self.look_at(key, now_ms + CLOSE_MS_MAX);
+    }
+
+    /// Nothing more will be sent. The peer's end is awaited for a moment, so that what was sent
+    /// last is not cut off by a reset.
+    pub(crate) fn finish(&mut self, key: SlotKey) {
+        let now_ms = self.now_ms;
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        // The peer may be gone already, and then there is nothing to shut down.
+        let _ = rustix::net::shutdown(&connection.fd, rustix::net::Shutdown::Write);
+        connection.phase = Phase::Dead;
+        connection.times.closing_ms = now_ms;
+        self.wishes.push((key, Wish::Receive));
+        self.look_at(key, now_ms + LINGER_MS_MAX);
+    }
+
+    /// Ends a connection at once. Its slot is free when its operations have completed.
+    pub(crate) fn abort(&mut self, key: SlotKey, leave: LeaveReason) {
+        self.end_session(key, leave);
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        if matches!(connection.phase, Phase::Head(_)) {
+            self.half_open -= 1;
+        }
+        // The peer may be gone already; the completions that end the operations come anyway.
+        let _ = rustix::net::shutdown(&connection.fd, rustix::net::Shutdown::Both);
+        connection.phase = Phase::Dead;
+        self.remove_if_idle(key);
+    }
+
+    /// Frees the slot of a dead connection that has nothing in flight.
+    pub(crate) fn remove_if_idle(&mut self, key: SlotKey) {
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        let idle = connection.receiving == Receiving::Off && !connection.sending;
+        if matches!(connection.phase, Phase::Dead) && idle {
+            self.connections.remove(key);
+            self.shared.loads[usize::from(self.index)].fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes a connection whose socket goes elsewhere out of its slot.
+    pub(crate) fn release(&mut self, key: SlotKey) -> Option<Connection> {
+        let connection = self.connections.remove(key)?;
+        self.half_open -= 1;
+        self.shared.loads[usize::from(self.index)].fetch_sub(1, Ordering::Relaxed);
+        Some(connection)
+    }
+
+    /// Tells everybody who should know that a connection is no longer there.
+    fn end_session(&mut self, key: SlotKey, leave: LeaveReason) {
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        connection.leave_reason = leave;
+        match std::mem::replace(&mut connection.session, Session::None) {
+            Session::None => {}
+            Session::Raw(session) => session.inbox.close(),
+            Session::Relay(session) => self.leave_all(key, session, leave),
+        }
+    }
+
+    /// Asks for a look at a connection, if none is due before `at_ms`.
+    pub(crate) fn look_at(&mut self, key: SlotKey, at_ms: u64) {
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        let due_ms = connection.times.tick * super::timer::TICK_MS;
+        let pending = self.now_ms < due_ms;
+        if !pending || at_ms < due_ms {
+            connection.times.tick = self.wheel.schedule(key, at_ms);
+        }
+    }
+
+    /// Where the peer of a connection is.
+    pub(crate) fn peer_of(&mut self, key: SlotKey) -> Option<SocketAddr> {
+        self.connections.get(key)?.peer()
+    }
+
+    /// Whether the loop has something to do.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.dirty.is_empty()
+            || !self.wishes.is_empty()
+            || !self.calls.is_empty()
+            || !self.returned.is_empty()
+            || self.members.has_open()
+            || self.posts.has_posted()
+    }
+}
+
+/// How long the peer's close frame is awaited.
+const CLOSE_MS_MAX: u64 = 2_000;
+/// How long the peer's end is awaited after ours.
+const LINGER_MS_MAX: u64 = 1_000;
+
+pub(crate) fn home_limits(
+    limits: &Limits,
+    unhandled: crate::broker::relay::Unhandled,
+) -> HomeLimits {
+    HomeLimits {
+        handler_queue_max: limits.handler_queue_max,
+        unhandled,
+    }
+}
+
+pub(crate) fn mark_dirty(dirty: &mut Vec<SlotKey>, connection: &mut Connection, key: SlotKey) {
+    if !connection.dirty {
+        connection.dirty = true;
+        dirty.push(key);
+    }
+}
