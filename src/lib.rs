@@ -24,3 +24,20 @@ mod http;
 pub mod server;
 
 pub mod cli;
+
+pub use auth::{AuthConfig, CurrentUser};
+pub use broker::presence::PresenceEntry;
+pub use broker::relay::LeaveReason;
+pub use gateway::container::State;
+pub use gateway::relay::Relay;
+pub use gateway::relay_handler::RelayEvent;
+pub use gateway::send::SendError;
+pub use gateway::socket::{CloseFrame, Message, SocketError, WebSocket, WsReceiver, WsSender};
+pub use server::{RelayConfig, Server};
+
+/// Anything that a handler or a `main` can fail with; the text that a client sees is its
+/// `Display`.
+pub use anyhow::Error;
+
+/// What handlers and `main` return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

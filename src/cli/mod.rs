@@ -3,6 +3,8 @@
 
 pub mod options;
 
+mod serve;
+
 mod config;
 
 mod token;
@@ -12,6 +14,8 @@ use std::fmt::Display;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::server::{RunError, StartError};
 
 pub use options::ServeOptions;
 
@@ -32,6 +36,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Serve
+    Serve(ServeOptions),
     /// Make and check tokens
     #[command(subcommand)]
     Token(token::TokenVerb),
@@ -47,6 +53,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => return usage(&error),
     };
     let done = match arguments.verb {
+        Verb::Serve(options) => serve::run(&options),
         Verb::Token(verb) => token::run(&verb),
         Verb::Config(verb) => config::run(&verb),
     };
@@ -69,6 +76,9 @@ enum Failure {
     /// The configuration is refused.
     #[error(transparent)]
     Config(#[from] crate::config::Error),
+    /// The server does not start, or ends early.
+    #[error(transparent)]
+    Serve(#[from] RunError),
     /// A token cannot be made.
     #[error("the token cannot be made")]
     Key(#[from] crate::auth::KeyError),
@@ -88,7 +98,8 @@ impl Failure {
     fn report(&self) -> ExitCode {
         complain(format_args!("tidegate: {}", with_causes(self)));
         match self {
-            Self::Config(_) => ExitCode::from(EXIT_CONFIG),
+            Self::Config(_) | Self::Serve(RunError::Config(_)) => ExitCode::from(EXIT_CONFIG),
+            Self::Serve(RunError::Start(StartError::Ring(_))) => ExitCode::from(EXIT_CONFIG),
             _ => ExitCode::FAILURE,
         }
     }

@@ -1,1 +1,576 @@
-//! Wires a configuration, mounts and handlers into running shards.
+//! Wires a configuration, mounts and handlers into running shards. The one place that starts
+//! threads and binds ports.
+
+mod run;
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::thread::JoinHandle;
+
+use ahash::AHashMap;
+use axum::Router;
+use parking_lot::Mutex;
+
+use crate::auth::{Authenticator, Origin, OriginPolicy};
+use crate::broker::pattern::{PatternTaken, Patterns};
+use crate::broker::relay::Unhandled as Policy;
+use crate::config::{Config, Dialect as ConfigDialect, Limits, RelaySection, Tenants, Unhandled};
+use crate::gateway::container::{ContainerBuilder, StartError as ContainerError};
+use crate::gateway::raw_handler::{self, AnyRawHandler, RawHandler};
+use crate::gateway::relay::Relay;
+use crate::gateway::relay_handler::{self, AnyRelayHandler, RelayHandler};
+use crate::gateway::socket::echo;
+use crate::id::PARTITIONS_MAX;
+use crate::metrics::Metrics;
+use crate::shard::Setup;
+use crate::shard::command::Command;
+use crate::shard::link;
+use crate::shard::mailbox::{Port, connect};
+use crate::shard::shared::{Census, Dialect, Live, Mount, RelayWorld, Shared};
+
+pub use crate::shard::{RingError, probe};
+pub use run::RunError;
+
+use run::Process;
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The port is taken, or may not be used.
+    #[error("cannot listen on {address}: {source}{hint}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// No io_uring.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// Two mounts want one path (D-02).
+    #[error("{first} and {second} are both mounted on `{path}`: give one of them another path")]
+    PathTaken {
+        /// The path.
+        path: String,
+        /// Who has it.
+        first: String,
+        /// Who wants it too.
+        second: String,
+    },
+    /// A mount of the configuration names a handler that nobody registered.
+    #[error(
+        "the mount `{path}` names the handler `{handler}`, which does not exist; there is: {known}"
+    )]
+    UnknownHandler {
+        /// The path.
+        path: String,
+        /// The name.
+        handler: String,
+        /// The names that there are.
+        known: String,
+    },
+    /// Two relay handlers want the same topics.
+    #[error(transparent)]
+    Pattern(#[from] PatternTaken),
+    /// Services do not fit together.
+    #[error(transparent)]
+    Services(#[from] ContainerError),
+    /// A thread could not be started.
+    #[error("cannot start a shard's thread: {0}")]
+    Thread(std::io::Error),
+    /// `public_route` names a path where nothing is mounted.
+    #[error("public_route names `{0}`, where nothing is mounted")]
+    NoSuchMount(String),
+}
+
+/// How the relay mount behaves; the defaults are those of the seed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RelayConfig {
+    section: RelaySection,
+}
+
+impl Default for RelayConfig {
+    fn default() -> Self {
+        Self {
+            section: RelaySection::default(),
+        }
+    }
+}
+
+impl RelayConfig {
+    /// Mounts the relay on another path than `/ws`.
+    #[must_use]
+    pub fn with_path(mut self, path: impl Into<String>) -> Self {
+        self.section.path = path.into();
+        self
+    }
+
+    /// How many pushes of one topic may wait for one slow subscriber, in place of 128.
+    #[must_use]
+    pub fn with_topic_capacity(mut self, frames: usize) -> Self {
+        self.section.topic_capacity = frames;
+        self
+    }
+
+    /// How many topics one connection may subscribe to, in place of 50.
+    #[must_use]
+    pub fn with_max_subscriptions(mut self, topics: usize) -> Self {
+        self.section.max_subscriptions_per_connection = topics;
+        self
+    }
+}
+
+/// A registered raw handler.
+struct RawMount {
+    path: String,
+    handler: Box<dyn AnyRawHandler>,
+}
+
+/// A registered relay handler.
+struct RelayMount {
+    pattern: String,
+    handler: Box<dyn AnyRelayHandler>,
+}
+
+/// Collects what a server consists of.
+pub struct ServerBuilder {
+    config: Config,
+    authenticator: Arc<Authenticator>,
+    container: ContainerBuilder,
+    raw: Vec<RawMount>,
+    relay: Vec<RelayMount>,
+    public: Vec<String>,
+    router: Router,
+    /// How the process was started, if it is a server and nothing else.
+    process: Option<Process>,
+}
+
+impl std::fmt::Debug for ServerBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerBuilder")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A server, before and while it runs.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    metrics: Metrics,
+    address: SocketAddr,
+    /// The keys in force.
+    keys: Mutex<Arc<Authenticator>>,
+    threads: Vec<JoinHandle<Result<(), RingError>>>,
+}
+
+impl Server {
+    /// Begins a server with a configuration and the keys that it believes.
+    pub fn builder(config: Config, authenticator: Arc<Authenticator>) -> ServerBuilder {
+        ServerBuilder {
+            config,
+            authenticator,
+            container: ContainerBuilder::new(),
+            raw: Vec::new(),
+            relay: Vec::new(),
+            public: Vec::new(),
+            router: Router::new(),
+            process: None,
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// The relay, for code that is no handler.
+    pub fn relay(&self) -> Relay {
+        link::relay_of(&self.shared)
+    }
+
+    /// Puts other keys and limits in force, for new connections and old.
+    /// Without keys those in force stay.
+    pub fn reload(&self, config: &Config, keys: Option<Arc<Authenticator>>) {
+        let keys = keys.unwrap_or_else(|| Arc::clone(&self.keys.lock()));
+        *self.keys.lock() = Arc::clone(&keys);
+        let live = Arc::new(live_of(config, keys, &self.shared.mounts));
+        self.tell_all(|| Command::Reload(Arc::clone(&live)));
+    }
+
+    /// Begins to drain: nobody new is accepted, everybody is closed with 1012.
+    pub fn drain(&self) {
+        self.shared
+            .draining
+            .store(true, std::sync::atomic::Ordering::Relaxed);
+        self.tell_all(|| Command::Drain);
+    }
+
+    fn tell_all(&self, command: impl Fn() -> Command) {
+        for port in self.shared.ports.iter() {
+            // A full queue empties within turns; these commands must arrive.
+            while port.post(command()).is_err() {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// Waits until all shards have drained.
+    ///
+    /// # Errors
+    /// When a shard could not run.
+    pub fn join(self) -> Result<(), StartError> {
+        for thread in self.threads {
+            match thread.join() {
+                Ok(result) => result?,
+                Err(_) => std::process::abort(),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ServerBuilder {
+    /// Provides a value that handlers can take as `State<T>` or `Arc<T>`.
+    #[must_use]
+    pub fn provide<T: Send + Sync + 'static>(mut self, value: T) -> Self {
+        self.container.provide(value);
+        self
+    }
+
+    /// Mounts the relay, or changes how it is mounted.
+    #[must_use]
+    pub fn relay_config(mut self, relay: RelayConfig) -> Self {
+        self.config.set_relay(relay.section);
+        self
+    }
+
+    /// Registers a handler for the relay topics that match `pattern`: a literal name, or a
+    /// prefix that ends with `*`.
+    #[must_use]
+    pub fn relay<Args: 'static>(mut self, pattern: &str, handler: impl RelayHandler<Args>) -> Self {
+        for dependency in handler.dependencies() {
+            self.container
+                .require(dependency, &format!("the relay handler of `{pattern}`"));
+        }
+        let handler = relay_handler::erase(handler);
+        self.relay.push(RelayMount {
+            pattern: pattern.to_owned(),
+            handler,
+        });
+        self
+    }
+
+    /// Mounts a raw handler, which owns the socket of each of its connections.
+    #[must_use]
+    pub fn raw<Args: 'static>(mut self, path: &str, handler: impl RawHandler<Args>) -> Self {
+        for dependency in handler.dependencies() {
+            self.container
+                .require(dependency, &format!("the raw handler on `{path}`"));
+        }
+        self.raw.push(RawMount {
+            path: path.to_owned(),
+            handler: raw_handler::erase(handler),
+        });
+        self
+    }
+
+    /// Lets everybody use a mount without a token.
+    #[must_use]
+    pub fn public_route(mut self, _method: &str, path: &str) -> Self {
+        self.public.push(path.to_owned());
+        self
+    }
+
+    /// Adds the user's own routes beside those of the server.
+    #[must_use]
+    pub fn router(mut self, router: Router) -> Self {
+        self.router = self.router.merge(router);
+        self
+    }
+
+    /// Binds, starts all shards and returns while they run.
+    ///
+    /// # Errors
+    /// Says what is missing or in the way, and the line that mends it.
+    pub fn start(mut self) -> Result<Server, StartError> {
+        probe()?;
+        let (mounts, mount_of) = self.mounts()?;
+        let relay = self.relay_world()?;
+        let container = std::mem::take(&mut self.container).build()?;
+        let shards = shard_count(&self.config);
+        let limits = &self.config.limits;
+        let ports: Arc<[Port<Command>]> = (0..shards)
+            .map(|_| Port::new(limits.outside_queue_max))
+            .collect();
+        let live = Arc::new(live_of(
+            &self.config,
+            Arc::clone(&self.authenticator),
+            &mounts,
+        ));
+        let shared = Arc::new(Shared {
+            loads: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
+            partitions: PARTITIONS_MAX,
+            connections_max: connections_max(limits),
+            mounts,
+            mount_of,
+            relay,
+            container,
+            draining: AtomicBool::new(false),
+            ports,
+        });
+        let listener = listen(&self.config)?;
+        let address = listener
+            .local_addr()
+            .map_err(|source| self.refused(source))?;
+        let metrics = Metrics::new(shards);
+        let listeners: Arc<[OwnedFd]> = Arc::new([listener.into()]);
+        let boot = Boot {
+            shared: &shared,
+            live: &live,
+            metrics: &metrics,
+            listeners: &listeners,
+        };
+        let threads = boot.start(&self.config, &self.router)?;
+        let keys = Mutex::new(self.authenticator);
+        Ok(Server {
+            shared,
+            metrics,
+            address,
+            keys,
+            threads,
+        })
+    }
+
+    fn refused(&self, source: std::io::Error) -> StartError {
+        refused(self.config.server.listen, source)
+    }
+
+    fn mounts(&mut self) -> Result<(Box<[Mount]>, AHashMap<String, u16>), StartError> {
+        let mut mounts = Vec::new();
+        for raw in std::mem::take(&mut self.raw) {
+            let public = self.public.contains(&raw.path);
+            let dialect = Dialect::Raw(raw.handler);
+            mounts.push(Mount {
+                path: raw.path,
+                dialect,
+                public,
+                shared: false,
+            });
+        }
+        for mount in &self.config.mounts {
+            let dialect = match mount.dialect {
+                ConfigDialect::Relay => Dialect::Relay,
+                ConfigDialect::Raw => {
+                    Dialect::Raw(built_in(&mount.path, mount.handler.as_deref())?)
+                }
+                _ => continue,
+            };
+            let public = mount.public || self.public.contains(&mount.path);
+            let shared = mount.tenants == Tenants::Shared;
+            mounts.push(Mount {
+                path: mount.path.clone(),
+                dialect,
+                public,
+                shared,
+            });
+        }
+        let mut mount_of = AHashMap::new();
+        for (number, mount) in (0..).zip(&mounts) {
+            if let Some(first) = mount_of.insert(mount.path.clone(), number) {
+                return Err(StartError::PathTaken {
+                    path: mount.path.clone(),
+                    first: mounts[usize::from(first)].name(),
+                    second: mount.name(),
+                });
+            }
+        }
+        if let Some(path) = self
+            .public
+            .iter()
+            .find(|path| !mount_of.contains_key(*path))
+        {
+            return Err(StartError::NoSuchMount(path.clone()));
+        }
+        Ok((mounts.into(), mount_of))
+    }
+
+    fn relay_world(&mut self) -> Result<Option<RelayWorld>, StartError> {
+        let mut patterns = Patterns::default();
+        for (index, relay) in self.relay.iter().enumerate() {
+            patterns.insert(&relay.pattern, index)?;
+        }
+        let handlers = std::mem::take(&mut self.relay)
+            .into_iter()
+            .map(|relay| relay.handler);
+        let Some(section) = &self.config.relay else {
+            return Ok(None);
+        };
+        Ok(Some(RelayWorld {
+            patterns: Arc::new(patterns),
+            handlers: handlers.collect(),
+            topic_capacity: section.topic_capacity,
+            subscriptions_max: section.max_subscriptions_per_connection,
+            unhandled: match section.unhandled {
+                Unhandled::Broadcast => Policy::Broadcast,
+                Unhandled::Reject => Policy::Reject,
+            },
+            shared: section.tenants == Tenants::Shared,
+            conn_ids: AtomicU64::new(0),
+            census: Census::default(),
+        }))
+    }
+}
+
+/// What the threads of all shards are started with.
+struct Boot<'a> {
+    shared: &'a Arc<Shared>,
+    live: &'a Arc<Live>,
+    metrics: &'a Metrics,
+    listeners: &'a Arc<[OwnedFd]>,
+}
+
+impl Boot<'_> {
+    fn start(
+        &self,
+        config: &Config,
+        router: &Router,
+    ) -> Result<Vec<JoinHandle<Result<(), RingError>>>, StartError> {
+        let mailboxes = connect(&self.shared.ports, config.limits.mailbox_descriptors_max);
+        let cores = core_affinity::get_core_ids().unwrap_or_default();
+        let mut threads = Vec::new();
+        for (index, mailboxes) in (0..).zip(mailboxes) {
+            let Some(metrics) = self.metrics.shard(index) else {
+                continue;
+            };
+            let setup = Setup {
+                index,
+                shared: Arc::clone(self.shared),
+                live: Arc::clone(self.live),
+                mailboxes,
+                listeners: Arc::clone(self.listeners),
+                sizes: config.shard.clone(),
+                metrics: Arc::clone(metrics),
+                router: router.clone(),
+            };
+            // More shards than cores are for tests; pinning them would pile them up.
+            let pin = config.shard.pin && usize::from(self.shared.shards()) <= cores.len();
+            let core = cores.get(usize::from(index)).copied().filter(|_| pin);
+            let run = move || {
+                if let Some(core) = core {
+                    core_affinity::set_for_current(core);
+                }
+                // The log makes a restart safe; going on without a shard would not be.
+                let run = std::panic::AssertUnwindSafe(|| crate::shard::run(setup));
+                std::panic::catch_unwind(run).unwrap_or_else(|_| std::process::abort())
+            };
+            let thread = std::thread::Builder::new().name(format!("shard-{index}"));
+            threads.push(thread.spawn(run).map_err(StartError::Thread)?);
+        }
+        Ok(threads)
+    }
+}
+
+impl Mount {
+    fn name(&self) -> String {
+        match self.dialect {
+            Dialect::Raw(_) => "a raw mount".to_owned(),
+            Dialect::Relay => "the relay".to_owned(),
+        }
+    }
+}
+
+/// A handler that needs no code of the user's.
+fn built_in(path: &str, handler: Option<&str>) -> Result<Box<dyn AnyRawHandler>, StartError> {
+    match handler {
+        Some("echo") => Ok(raw_handler::erase(echo)),
+        other => Err(StartError::UnknownHandler {
+            path: path.to_owned(),
+            handler: other.unwrap_or_default().to_owned(),
+            known: "echo".to_owned(),
+        }),
+    }
+}
+
+fn live_of(config: &Config, authenticator: Arc<Authenticator>, mounts: &[Mount]) -> Live {
+    let origins = config.auth.allowed_origins.iter();
+    Live {
+        limits: config.limits.clone(),
+        mount_limits: mounts
+            .iter()
+            .map(|mount| config.limits_of(&mount.path).clone())
+            .collect(),
+        authenticator,
+        origins: OriginPolicy {
+            allowed: origins.filter_map(|origin| Origin::parse(origin)).collect(),
+            required: config.auth.require_origin,
+            loopback_only: config.dev,
+        },
+    }
+}
+
+fn shard_count(config: &Config) -> u16 {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    match config.server.shards {
+        0 => u16::try_from(cores()).unwrap_or(u16::MAX),
+        shards => shards,
+    }
+}
+
+/// Descriptors that are left for files, rings and HTTP, at most.
+const DESCRIPTORS_RESERVED_MAX: u64 = 512;
+
+/// All connections that the process may have: its open files less an eighth, at most 512.
+fn connections_max(limits: &Limits) -> usize {
+    if 0 < limits.connections_max {
+        return limits.connections_max;
+    }
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let files = files.unwrap_or(u64::MAX);
+    let reserve = (files / 8).min(DESCRIPTORS_RESERVED_MAX);
+    usize::try_from(files - reserve).unwrap_or(usize::MAX)
+}
+
+/// Binds once and without SO_REUSEPORT, so that a second server on the port fails.
+fn listen(config: &Config) -> Result<TcpListener, StartError> {
+    let address = config.server.listen;
+    let bind = || -> std::io::Result<TcpListener> {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with};
+        let family = match address {
+            SocketAddr::V4(_) => AddressFamily::INET,
+            SocketAddr::V6(_) => AddressFamily::INET6,
+        };
+        let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
+        bind(&socket, &address)?;
+        listen(&socket, config.shard.backlog.cast_signed())?;
+        Ok(socket.into())
+    };
+    bind().map_err(|source| refused(address, source))
+}
+
+fn refused(address: SocketAddr, source: std::io::Error) -> StartError {
+    let hint = match source.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            "; another program has this port: stop it, or choose one with `--listen`"
+        }
+        std::io::ErrorKind::PermissionDenied => "; ports below 1024 want CAP_NET_BIND_SERVICE",
+        std::io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
+        _ => "",
+    };
+    StartError::Listen {
+        address,
+        source,
+        hint,
+    }
+}

@@ -1,0 +1,217 @@
+//! A server as a process: arguments, log, first line, signals, end. Knows flags and signals;
+//! what runs is in the module above.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use clap::Parser;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::auth::{AuthConfig, Claims};
+use crate::cli::ServeOptions;
+use crate::config::secret::Identity;
+use crate::config::{Config, LogFormat, Sources};
+use crate::id::Tenant;
+use crate::logging::{LogError, Logging};
+
+use super::{Server, ServerBuilder, StartError};
+
+/// Why a process that serves ends early.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The configuration is refused.
+    #[error(transparent)]
+    Config(#[from] crate::config::Error),
+    /// Nothing can be logged as asked for.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The server does not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// Signals cannot be waited for.
+    #[error("signals cannot be waited for: {0}")]
+    Signals(std::io::Error),
+}
+
+/// Flags of a program that is a server.
+#[derive(Debug, Parser)]
+struct Flags {
+    #[command(flatten)]
+    serve: ServeOptions,
+}
+
+/// What a process is told at its start, and asks again on SIGHUP.
+#[derive(Debug)]
+pub(super) struct Process {
+    sources: Sources,
+    issuer: Issuer,
+    logging: Logging,
+}
+
+/// What is left of the identity when the keys went to the server.
+#[derive(Debug)]
+struct Issuer {
+    tokens: AuthConfig,
+    ephemeral: bool,
+}
+
+impl Server {
+    /// Begins a server that is told by its command line, environment and configuration file what
+    /// to do, exactly as `tidegate serve` is. Wrong usage ends the process with a text.
+    ///
+    /// # Errors
+    /// When the configuration is refused.
+    pub fn from_args() -> Result<ServerBuilder, RunError> {
+        Self::from_options(&Flags::parse().serve)
+    }
+
+    /// The same with flags that were parsed elsewhere.
+    ///
+    /// # Errors
+    /// When the configuration is refused.
+    pub fn from_options(options: &ServeOptions) -> Result<ServerBuilder, RunError> {
+        let sources = options.sources();
+        let config = Config::load(&sources)?;
+        let logging = Logging::start(&config.log.level, config.log.format == LogFormat::Json)?;
+        let Identity {
+            authenticator,
+            issuer,
+            ephemeral,
+        } = config.identity(&sources)?;
+        let mut builder = Self::builder(config, Arc::new(authenticator));
+        let issuer = Issuer {
+            tokens: issuer,
+            ephemeral,
+        };
+        builder.process = Some(Process {
+            sources,
+            issuer,
+            logging,
+        });
+        Ok(builder)
+    }
+}
+
+impl ServerBuilder {
+    /// Serves until SIGTERM or SIGINT, then drains. SIGHUP loads keys, limits and the level of
+    /// the log anew.
+    ///
+    /// # Errors
+    /// Says what is missing or in the way, and the line that mends it.
+    pub fn run(mut self) -> Result<(), RunError> {
+        let process = self.process.take();
+        let dev = self.config.dev;
+        let relay = self.config.relay.as_ref().map(|relay| relay.path.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let runtime = runtime.map_err(RunError::Signals)?;
+        let entered = runtime.enter();
+        let mut signals = Signals::new().map_err(RunError::Signals)?;
+        let server = self.start()?;
+        announce(&server);
+        if let Some(process) = process.as_ref().filter(|_| dev) {
+            greet(&server, process, relay.as_deref());
+        }
+        drop(entered);
+        runtime.block_on(signals.serve(&server, process.as_ref()));
+        server.drain();
+        server.join()?;
+        Ok(())
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn serve(&mut self, server: &Server, process: Option<&Process>) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => reload(server, process),
+            }
+        }
+    }
+}
+
+/// A reload that fails changes nothing.
+fn reload(server: &Server, process: Option<&Process>) {
+    let Some(process) = process else { return };
+    match try_reload(server, process) {
+        Ok(()) => tracing::info!("reloaded keys, limits and log level"),
+        Err(error) => tracing::error!(error = crate::cli::with_causes(&error), "not reloaded"),
+    }
+}
+
+fn try_reload(server: &Server, process: &Process) -> Result<(), RunError> {
+    let config = Config::load(&process.sources)?;
+    process.logging.reload(&config.log.level)?;
+    // A secret that was made up at the start stays: nobody could know another one.
+    let keys = match process.issuer.ephemeral {
+        true => None,
+        false => Some(Arc::new(config.identity(&process.sources)?.authenticator)),
+    };
+    server.reload(&config, keys);
+    Ok(())
+}
+
+/// The first line on stdout, which programs read (C-21).
+fn announce(server: &Server) {
+    say(&format!(
+        "tidegate listening on http://{}",
+        server.address()
+    ));
+}
+
+/// What a developer wants to know first (C-20).
+fn greet(server: &Server, process: &Process, relay: Option<&str>) {
+    let address = server.address();
+    let claims =
+        Claims::new(Tenant::parse("demo").unwrap_or_default(), "dev").role(crate::auth::ROLE_ADMIN);
+    let issuer = process.issuer.tokens.clone().ttl_s(DEV_TOKEN_TTL_S);
+    let token = match issuer.issue(&claims, unix_s()) {
+        Ok(token) => token,
+        Err(error) => return tracing::error!(%error, "no token"),
+    };
+    say(&format!("token (tenant demo, valid 12 h): {token}"));
+    if let Some(path) = relay {
+        say(&format!("relay: ws://{address}{path}?token=TOKEN"));
+        say("try:");
+        say(&format!("  TOKEN={token}"));
+        say(&format!(
+            "  curl -H \"authorization: Bearer $TOKEN\" http://{address}/v1/relay/push \
+             -d '{{\"topic\":\"news\",\"event\":\"hello\",\"payload\":\"world\"}}'"
+        ));
+    }
+}
+
+/// How long the token that `--dev` prints is valid.
+const DEV_TOKEN_TTL_S: u64 = 12 * 3_600;
+
+fn say(line: &str) {
+    // A closed standard output is no reason not to serve.
+    let _ = writeln!(std::io::stdout(), "{line}").and_then(|()| std::io::stdout().flush());
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a token is issued by the wall clock"
+)]
+fn unix_s() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
