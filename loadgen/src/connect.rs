@@ -1,0 +1,261 @@
+//! Connect: connections that come at a fixed rate, upgrade, subscribe, close and go. Open loop:
+//! a latency counts from the moment at which the connection was due.
+
+use std::net::TcpStream;
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use loadgen::ring::{Completion, Kind, Ring, TaskWork};
+use slab::Slab;
+use socket2::SockAddr;
+
+use crate::clock::Nanos;
+use crate::frame::{self, Frame, FrameWalker};
+use crate::latency::Latencies;
+use crate::options::Connect;
+use crate::report::{Load, Report};
+use crate::run::{self, Seen, Tally, Window};
+use crate::schedule::Schedule;
+use crate::socket::{self, Target};
+
+/// Runs the load and reports.
+pub(crate) fn run(options: &Connect) -> Result<Report> {
+    let target = options.common.target(&options.path);
+    // One connection beforehand, so that a wrong path or token is told before the run.
+    drop(target.open(1, |_| ())?);
+    run::allow_files(OPEN_MAX)?;
+    let job = |window: Window, seen: &Seen| Worker::new(options, target, window)?.drive(seen);
+    let measured = run::measure(&options.common, vec![Box::new(job)])?;
+    let load = Load {
+        mode: "connect",
+        unit: "connection",
+        path: options.path.clone(),
+        connections: 0,
+        at_once: 1,
+        message_bytes: 0,
+        offered_per_second: Some(options.rate),
+    };
+    Ok(Report::new(&options.common, load, &measured))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Connecting,
+    Upgrading,
+    Subscribing,
+    Closing,
+}
+
+/// One connection from its due time to its end.
+struct Visit {
+    socket: TcpStream,
+    phase: Phase,
+    due: Nanos,
+    head: Vec<u8>,
+    walker: FrameWalker,
+    receiving: bool,
+    sends: u32,
+}
+
+struct Worker {
+    target: Target,
+    address: &'static SockAddr,
+    sources: u8,
+    request: &'static [u8],
+    subscribe: Option<&'static [u8]>,
+    close: &'static [u8],
+    window: Window,
+    ring: Ring,
+    schedule: Schedule,
+    visits: Slab<Visit>,
+    tally: Tally,
+}
+
+impl Worker {
+    fn new(options: &Connect, target: Target, window: Window) -> Result<Self> {
+        let topic = &options.topic;
+        let subscribe = (!topic.is_empty()).then(|| socket::subscribe_frame(topic).leak() as &_);
+        Ok(Self {
+            address: Box::leak(Box::new(target.server.into())),
+            sources: target.source_count(PORTS_WANTED),
+            request: target.upgrade_request().leak(),
+            subscribe,
+            close: frame::masked(frame::CLOSE, &CLOSE_NORMAL.to_be_bytes()).leak(),
+            target,
+            window,
+            ring: Ring::new(TaskWork::Deferred, BUFFER_BYTES)?,
+            schedule: Schedule::new(window.start, options.rate),
+            visits: Slab::new(),
+            tally: Tally {
+                latencies: vec![Latencies::new("ready")?],
+                ..Tally::default()
+            },
+        })
+    }
+
+    fn drive(mut self, seen: &Seen) -> Result<Tally> {
+        let clock = self.window.clock;
+        clock.sleep_until(self.window.start);
+        while clock.now() < self.window.end {
+            self.begin_due(clock.now())?;
+            let at_most = self
+                .schedule
+                .next()
+                .min(self.window.end)
+                .saturating_sub(clock.now());
+            self.ring
+                .wait(Duration::from_nanos(at_most.min(WAIT_MAX)))?;
+            let completions = self.ring.completions();
+            completions
+                .iter()
+                .try_for_each(|completion| self.handle(completion))?;
+            self.ring.recycle(completions);
+            seen.store(self.tally.messages, Ordering::Relaxed);
+        }
+        let stuck = self
+            .visits
+            .iter()
+            .filter(|(_, it)| it.due + STUCK_AFTER < self.window.end);
+        self.tally.wrong += stuck.count() as u64;
+        Ok(self.tally)
+    }
+
+    fn begin_due(&mut self, now: Nanos) -> Result<()> {
+        while self.schedule.next() <= now {
+            let due = self.schedule.next();
+            let number = usize::try_from(self.schedule.advance())?;
+            if self.visits.len() < OPEN_MAX {
+                self.begin(number, due)?;
+            } else {
+                self.tally.wrong += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, number: usize, due: Nanos) -> Result<()> {
+        let socket = TcpStream::from(self.target.bound_socket(number, self.sources)?);
+        let visit = Visit {
+            socket,
+            phase: Phase::Connecting,
+            due,
+            head: Vec::new(),
+            walker: FrameWalker::default(),
+            receiving: false,
+            sends: 0,
+        };
+        let id = u32::try_from(self.visits.insert(visit))?;
+        let socket = self.visits[id as usize].socket.as_fd();
+        self.ring
+            .connect(socket, self.address, id)
+            .context("start a connect")
+    }
+
+    fn handle(&mut self, completion: &Completion) -> Result<()> {
+        let id = completion.id as usize;
+        match completion.kind {
+            Kind::Connect => self.handle_connected(completion)?,
+            Kind::Receive => self.handle_received(completion)?,
+            Kind::Send | Kind::SendOwned => self.visits[id].sends -= 1,
+        }
+        let visit = &self.visits[id];
+        if !visit.receiving && visit.sends == 0 {
+            let visit = self.visits.remove(id);
+            self.tally.wrong += u64::from(visit.phase != Phase::Closing);
+        }
+        Ok(())
+    }
+
+    fn handle_connected(&mut self, completion: &Completion) -> Result<()> {
+        if completion.result.is_err() {
+            return Ok(());
+        }
+        self.receive(completion.id)?;
+        self.send(completion.id, Phase::Upgrading, self.request)
+    }
+
+    fn handle_received(&mut self, completion: &Completion) -> Result<()> {
+        let visit = &mut self.visits[completion.id as usize];
+        visit.receiving = completion.more;
+        match completion.result {
+            Ok(0) => return Ok(()),
+            Err(libc::ENOBUFS) => return self.receive(completion.id),
+            Err(_) => return Ok(()),
+            Ok(_) => {}
+        }
+        let answered = self.ring.read(completion, |bytes| read(visit, bytes))?;
+        if !completion.more {
+            self.receive(completion.id)?;
+        }
+        match (answered, self.subscribe) {
+            (Answer::Upgraded, Some(subscribe)) => {
+                self.send(completion.id, Phase::Subscribing, subscribe)
+            }
+            (Answer::Upgraded, None) | (Answer::Subscribed, _) => self.handle_ready(completion.id),
+            (Answer::Nothing, _) => Ok(()),
+        }
+    }
+
+    fn handle_ready(&mut self, id: u32) -> Result<()> {
+        let now = self.window.clock.now();
+        if self.window.holds(now) {
+            self.tally.messages += 1;
+            let due = self.visits[id as usize].due;
+            self.tally.latencies[0].record(now.saturating_sub(due), 1);
+        }
+        self.send(id, Phase::Closing, self.close)
+    }
+
+    fn receive(&mut self, id: u32) -> Result<()> {
+        let visit = &mut self.visits[id as usize];
+        visit.receiving = true;
+        Ok(self.ring.receive(visit.socket.as_fd(), id)?)
+    }
+
+    fn send(&mut self, id: u32, phase: Phase, bytes: &'static [u8]) -> Result<()> {
+        let visit = &mut self.visits[id as usize];
+        visit.phase = phase;
+        visit.sends += 1;
+        Ok(self.ring.send(visit.socket.as_fd(), bytes, id)?)
+    }
+}
+
+enum Answer {
+    Nothing,
+    Upgraded,
+    Subscribed,
+}
+
+/// Takes a chunk and tells what it completes.
+fn read(visit: &mut Visit, bytes: &[u8]) -> Result<Answer> {
+    if visit.phase == Phase::Upgrading {
+        visit.head.extend_from_slice(bytes);
+        return Ok(match socket::upgraded(&visit.head)? {
+            Some(end) => {
+                visit.walker.walk(&visit.head[end..], |_| ())?;
+                Answer::Upgraded
+            }
+            None => Answer::Nothing,
+        });
+    }
+    let mut messages = 0_u32;
+    visit.walker.walk(bytes, |frame| {
+        messages += u32::from(matches!(frame, Frame::Data { .. }))
+    })?;
+    let subscribed = 0 < messages && visit.phase == Phase::Subscribing;
+    Ok(if subscribed {
+        Answer::Subscribed
+    } else {
+        Answer::Nothing
+    })
+}
+
+const CLOSE_NORMAL: u16 = 1000;
+const OPEN_MAX: usize = 10_000;
+/// Ports of connections that ended lately are not free at once: spread them over addresses.
+const PORTS_WANTED: usize = 64_000;
+const BUFFER_BYTES: usize = 4 << 10;
+const WAIT_MAX: Nanos = 50_000_000;
+const STUCK_AFTER: Nanos = 5_000_000_000;

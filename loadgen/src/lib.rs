@@ -1,0 +1,3 @@
+//! What the load generator shares with the peers that it measures: the ring.
+
+pub mod ring;

@@ -1,0 +1,199 @@
+//! The command line of the load generator. Knows what may be asked, not how it is done.
+
+use std::net::SocketAddr;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::socket::Target;
+
+/// Load for a WebSocket server, and what it cost that server.
+///
+/// Run it on a core of its own beside the server's (--cpu 1), give it the server's process id
+/// (--pid) and read `server`: CPU nanoseconds per message, the least noisy figure there is.
+/// Without --rate a run is a closed loop, right for the highest rate and for CPU per message;
+/// with --rate it is an open loop whose latencies count from the moment at which a message was
+/// due, so that a server that stalls cannot hide it. A run that cannot be trusted says
+/// THROW AWAY, why, and exits with 2.
+#[derive(Debug, Parser)]
+#[command(version, after_long_help = EXAMPLES)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    pub(crate) mode: Mode,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  taskset -c 0 tidegate serve --dev --listen 127.0.0.1:9000 &
+  loadgen echo    --server 127.0.0.1:9000 --connections 100 --depth 16 --pid $! --cpu 1
+  loadgen echo    --server 127.0.0.1:9000 --connections 500 --rate 50000 --seconds 15
+  loadgen fanout  --server 127.0.0.1:9000 --connections 1000 --burst 8 --token $TOKEN --pid $!
+  loadgen idle    --server 127.0.0.1:9000 --connections 15000 --pid $!
+  loadgen connect --server 127.0.0.1:9000 --rate 500 --token $TOKEN";
+
+/// The kinds of load.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Mode {
+    /// Messages that the server returns, on every connection.
+    Echo(Echo),
+    /// One publisher, many subscribers of one relay topic; the publisher is one of them.
+    Fanout(Fanout),
+    /// Connections that do nothing: what each costs in memory and CPU.
+    Idle(Idle),
+    /// Connections that come, upgrade, subscribe and go, at a fixed rate.
+    Connect(Connect),
+}
+
+impl Mode {
+    /// What every mode takes.
+    pub(crate) fn common(&self) -> &Common {
+        match self {
+            Self::Echo(echo) => &echo.common,
+            Self::Fanout(fanout) => &fanout.common,
+            Self::Idle(idle) => &idle.common,
+            Self::Connect(connect) => &connect.common,
+        }
+    }
+}
+
+/// Options of `echo`.
+#[derive(Debug, Args)]
+pub(crate) struct Echo {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Path of the echo mount.
+    #[arg(long, default_value = "/echo")]
+    pub(crate) path: String,
+    /// Open connections.
+    #[arg(long, short = 'n', default_value_t = 100)]
+    pub(crate) connections: usize,
+    /// Messages that each connection sends at once; the next ones go when all have come back.
+    #[arg(long, short = 'd', default_value_t = 1, conflicts_with = "rate", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) depth: u16,
+    /// Payload bytes of a message.
+    #[arg(long, short = 'b', default_value_t = 64)]
+    pub(crate) bytes: usize,
+    /// Open loop: messages a second over all connections, each sent when it is due.
+    #[arg(long, value_parser = positive)]
+    pub(crate) rate: Option<f64>,
+    /// Threads; the first runs on --cpu, the others on the cores behind it.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub(crate) threads: u8,
+    /// Send text frames instead of binary ones.
+    #[arg(long)]
+    pub(crate) text: bool,
+    /// The server is plain TCP and returns the bytes it gets: the floor below any WebSocket.
+    #[arg(long)]
+    pub(crate) raw: bool,
+}
+
+/// Options of `fanout`.
+#[derive(Debug, Args)]
+pub(crate) struct Fanout {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Path of the relay mount.
+    #[arg(long, default_value = "/ws")]
+    pub(crate) path: String,
+    /// Subscribers.
+    #[arg(long, short = 'n', default_value_t = 1000)]
+    pub(crate) connections: usize,
+    /// Messages that the publisher sends at once; the next ones go when every subscriber has
+    /// got all of them.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) burst: u16,
+    /// Bytes of the `push` message that each subscriber gets, its envelope included.
+    #[arg(long, short = 'b', default_value_t = 128)]
+    pub(crate) bytes: usize,
+    /// Open loop: published messages a second, sent in bursts when they are due.
+    #[arg(long, value_parser = positive)]
+    pub(crate) rate: Option<f64>,
+    /// The topic.
+    #[arg(long, default_value = "bench")]
+    pub(crate) topic: String,
+}
+
+/// Options of `idle`.
+#[derive(Debug, Args)]
+pub(crate) struct Idle {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Path of any mount.
+    #[arg(long, default_value = "/echo")]
+    pub(crate) path: String,
+    /// Open connections.
+    #[arg(long, short = 'n', default_value_t = 15_000)]
+    pub(crate) connections: usize,
+    /// Connections opened and closed before memory is first read, so that what the server
+    /// allocates once is not billed to the idle ones.
+    #[arg(long, default_value_t = 500)]
+    pub(crate) prime: usize,
+}
+
+/// Options of `connect`.
+#[derive(Debug, Args)]
+pub(crate) struct Connect {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Path of the relay mount.
+    #[arg(long, default_value = "/ws")]
+    pub(crate) path: String,
+    /// Connections a second, each begun when it is due.
+    #[arg(long, default_value_t = 200.0, value_parser = positive)]
+    pub(crate) rate: f64,
+    /// Topic to subscribe to; empty = close after the upgrade.
+    #[arg(long, default_value = "bench")]
+    pub(crate) topic: String,
+}
+
+/// What every mode takes.
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// Address of the server.
+    #[arg(long, default_value = "127.0.0.1:9000")]
+    pub(crate) server: SocketAddr,
+    /// Sent as `Authorization: Bearer`.
+    #[arg(long, env = "LOADGEN_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    /// Measured seconds.
+    #[arg(long, default_value_t = 5.0, value_parser = positive)]
+    pub(crate) seconds: f64,
+    /// Seconds of load before measuring.
+    #[arg(long, default_value_t = 1.0, value_parser = positive)]
+    pub(crate) warmup: f64,
+    /// Core to run on.
+    #[arg(long)]
+    pub(crate) cpu: Option<usize>,
+    /// Process id of the server, to read its CPU time and memory from /proc.
+    #[arg(long)]
+    pub(crate) pid: Option<u32>,
+    /// Loopback addresses 127.0.0.1, .2, .. to connect from; 0 = as many as are needed.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) sources: u8,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Common {
+    /// Where to connect.
+    pub(crate) fn target(&self, path: &str) -> Target {
+        Target {
+            server: self.server,
+            path: path.to_owned(),
+            token: self.token.clone(),
+            raw: false,
+            sources: self.sources,
+        }
+    }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if 0.0 < value && value <= VALUE_MAX => Ok(value),
+        _ => Err(format!(
+            "{text} is not a number above 0 and up to {VALUE_MAX}"
+        )),
+    }
+}
+
+const VALUE_MAX: f64 = 1e9;

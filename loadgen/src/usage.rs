@@ -1,0 +1,158 @@
+//! What the kernel says that a process has used: CPU time and memory, and what the machine did
+//! beside it. Knows /proc and nothing of the load.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::clock::Nanos;
+
+/// CPU time of every thread of a process: nanoseconds run and nanoseconds waited for a core.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Threads(BTreeMap<String, (Nanos, Nanos)>);
+
+impl Threads {
+    /// Reads the threads of a process, those of the kernel's io workers among them.
+    pub(crate) fn of(process: &str) -> Result<Self> {
+        let folder = format!("/proc/{process}/task");
+        let tasks =
+            fs::read_dir(&folder).with_context(|| format!("read {folder}: is --pid right?"))?;
+        let mut threads = BTreeMap::new();
+        for task in tasks {
+            let path = task?.path();
+            // A thread may end between the listing and the reading.
+            if let Ok(text) = fs::read_to_string(path.join("schedstat")) {
+                threads.insert(path.to_string_lossy().into_owned(), run_and_wait(&text));
+            }
+        }
+        Ok(Self(threads))
+    }
+
+    /// What was run and waited since `before`. Threads that ended meanwhile are left out.
+    pub(crate) fn since(&self, before: &Self) -> (Nanos, Nanos) {
+        self.0
+            .iter()
+            .fold((0, 0), |(run, wait), (thread, (run_now, wait_now))| {
+                let (run_then, wait_then) = before.0.get(thread).copied().unwrap_or((0, 0));
+                (
+                    run + run_now.saturating_sub(run_then),
+                    wait + wait_now.saturating_sub(wait_then),
+                )
+            })
+    }
+}
+
+/// Ticks of all cores together.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Machine {
+    all: u64,
+    stolen: u64,
+}
+
+impl Machine {
+    /// Reads the machine's ticks.
+    pub(crate) fn now() -> Result<Self> {
+        Ok(ticks(
+            &fs::read_to_string("/proc/stat").context("read /proc/stat")?,
+        ))
+    }
+
+    /// Which part of the time since `before` the hypervisor gave to others.
+    pub(crate) fn steal_since(self, before: Self) -> f64 {
+        let all = self.all.saturating_sub(before.all).max(1);
+        self.stolen.saturating_sub(before.stolen) as f64 / all as f64
+    }
+}
+
+/// Memory in bytes.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(crate) struct Memory {
+    /// Resident pages of the process.
+    pub(crate) resident: u64,
+    /// Those that it shares with nobody.
+    pub(crate) private: u64,
+    /// The kernel's slabs, of the whole machine.
+    pub(crate) slab: u64,
+}
+
+impl Memory {
+    /// Reads the memory of a process.
+    pub(crate) fn of(process: &str) -> Result<Self> {
+        let read = |path: String| fs::read_to_string(&path).with_context(|| format!("read {path}"));
+        let rollup = read(format!("/proc/{process}/smaps_rollup"))?;
+        let private = kibibytes(&rollup, "Private_Clean:") + kibibytes(&rollup, "Private_Dirty:");
+        Ok(Self {
+            resident: kibibytes(&read(format!("/proc/{process}/status"))?, "VmRSS:") * 1024,
+            private: private * 1024,
+            slab: kibibytes(&read("/proc/meminfo".into())?, "Slab:") * 1024,
+        })
+    }
+
+    /// What each of `count` connections has added since `before`.
+    pub(crate) fn per_connection_since(&self, before: &Self, count: u64) -> Self {
+        let share = |now: u64, then: u64| now.saturating_sub(then) / count.max(1);
+        Self {
+            resident: share(self.resident, before.resident),
+            private: share(self.private, before.private),
+            slab: share(self.slab, before.slab),
+        }
+    }
+}
+
+fn run_and_wait(schedstat: &str) -> (Nanos, Nanos) {
+    let mut fields = schedstat
+        .split_whitespace()
+        .map(|field| field.parse().unwrap_or(0));
+    (fields.next().unwrap_or(0), fields.next().unwrap_or(0))
+}
+
+fn ticks(stat: &str) -> Machine {
+    let line = stat.lines().next().unwrap_or_default();
+    let fields = line
+        .split_whitespace()
+        .skip(1)
+        .map(|field| field.parse().unwrap_or(0));
+    // user nice system idle iowait irq softirq steal: guest time behind them is part of user.
+    let fields: Vec<u64> = fields.take(8).collect();
+    Machine {
+        all: fields.iter().sum(),
+        stolen: fields.get(7).copied().unwrap_or(0),
+    }
+}
+
+fn kibibytes(text: &str, key: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(key));
+    let value = line.and_then(|rest| rest.split_whitespace().next());
+    value.and_then(|value| value.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_began_meanwhile_counts_as_a_whole() {
+        let threads = |of: &[(&str, u64)]| {
+            Threads(
+                of.iter()
+                    .map(|(name, run)| ((*name).to_owned(), (*run, 1)))
+                    .collect(),
+            )
+        };
+        let before = threads(&[("1", 100), ("2", 50)]);
+        assert_eq!(threads(&[("1", 170), ("3", 5)]).since(&before), (75, 1));
+    }
+
+    #[test]
+    fn the_kernels_tables_are_read_by_name() {
+        assert_eq!(run_and_wait("2310 77 5\n"), (2310, 77));
+        let machine = ticks("cpu  10 1 2 80 1 0 1 5 3 0\ncpu0 1 1 1 1\n");
+        assert_eq!((machine.all, machine.stolen), (100, 5));
+        assert_eq!(
+            kibibytes("VmPeak:  9 kB\nVmRSS:\t  2504 kB\n", "VmRSS:"),
+            2504
+        );
+    }
+}
