@@ -1,0 +1,36 @@
+//! An echo on fastwebsockets and hyper, as that crate's own example has it.
+
+use anyhow::Result;
+use fastwebsockets::{FragmentCollector, OpCode, WebSocketError, upgrade};
+use http_body_util::Empty;
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+/// Returns the messages of one connection.
+pub(super) async fn serve(stream: TcpStream) -> Result<()> {
+    let connection =
+        http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(accept));
+    Ok(connection.with_upgrades().await?)
+}
+
+async fn accept(mut request: Request<Incoming>) -> Result<Response<Empty<Bytes>>, WebSocketError> {
+    let (response, upgraded) = upgrade::upgrade(&mut request)?;
+    tokio::spawn(tokio::task::unconstrained(echo(upgraded)));
+    Ok(response)
+}
+
+async fn echo(upgraded: upgrade::UpgradeFut) -> Result<(), WebSocketError> {
+    let mut socket = FragmentCollector::new(upgraded.await?);
+    loop {
+        let frame = socket.read_frame().await?;
+        match frame.opcode {
+            OpCode::Close => return Ok(()),
+            OpCode::Text | OpCode::Binary => socket.write_frame(frame).await?,
+            _ => {}
+        }
+    }
+}
