@@ -3,7 +3,7 @@
 
 use std::net::TcpStream;
 use std::os::fd::AsFd;
-use std::sync::atomic::Ordering;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -16,7 +16,7 @@ use crate::frame::{self, Frame, FrameWalker};
 use crate::latency::Latencies;
 use crate::options::Connect;
 use crate::report::{Load, Report};
-use crate::run::{self, Seen, Tally, Window};
+use crate::run::{self, Progress, Tally, Window};
 use crate::schedule::Schedule;
 use crate::socket::{self, Target};
 
@@ -26,7 +26,8 @@ pub(crate) fn run(options: &Connect) -> Result<Report> {
     // One connection beforehand, so that a wrong path or token is told before the run.
     drop(target.open(1, |_| ())?);
     run::allow_files(OPEN_MAX)?;
-    let job = |window: Window, seen: &Seen| Worker::new(options, target, window)?.drive(seen);
+    let job =
+        |window: Window, progress: &Progress| Worker::new(options, target, window)?.drive(progress);
     let measured = run::measure(&options.common, vec![Box::new(job)])?;
     let load = Load {
         mode: "connect",
@@ -95,16 +96,13 @@ impl Worker {
         })
     }
 
-    fn drive(mut self, seen: &Seen) -> Result<Tally> {
+    fn drive(mut self, progress: &Progress) -> Result<Tally> {
         let clock = self.window.clock;
         clock.sleep_until(self.window.start);
-        while clock.now() < self.window.end {
+        let mut told = 0;
+        while !progress.has_ended() {
             self.begin_due(clock.now())?;
-            let at_most = self
-                .schedule
-                .next()
-                .min(self.window.end)
-                .saturating_sub(clock.now());
+            let at_most = self.schedule.next().saturating_sub(clock.now());
             self.ring
                 .wait(Duration::from_nanos(at_most.min(WAIT_MAX)))?;
             let completions = self.ring.completions();
@@ -112,7 +110,8 @@ impl Worker {
                 .iter()
                 .try_for_each(|completion| self.handle(completion))?;
             self.ring.recycle(completions);
-            seen.store(self.tally.messages, Ordering::Relaxed);
+            progress.add(self.tally.messages - told);
+            told = self.tally.messages;
         }
         let stuck = self
             .visits

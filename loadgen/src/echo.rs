@@ -2,7 +2,7 @@
 //! with a due time for each message.
 
 use std::net::TcpStream;
-use std::sync::atomic::Ordering;
+
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
@@ -14,7 +14,7 @@ use crate::frame;
 use crate::latency::Latencies;
 use crate::options::Echo;
 use crate::report::{Load, Report};
-use crate::run::{self, Job, Seen, Tally, Window};
+use crate::run::{self, Job, Progress, Tally, Window};
 use crate::schedule::Schedule;
 use crate::setup;
 
@@ -29,8 +29,9 @@ pub(crate) fn run(options: &Echo) -> Result<Report> {
         .into_iter()
         .map(|streams| {
             let plan = &plan;
-            let job: Job<'_> =
-                Box::new(move |window, seen| Worker::new(plan, streams, window)?.drive(seen));
+            let job: Job<'_> = Box::new(move |window, progress| {
+                Worker::new(plan, streams, window)?.drive(progress)
+            });
             job
         });
     let measured = run::measure(&options.common, jobs.collect())?;
@@ -154,31 +155,26 @@ impl<'a> Worker<'a> {
         })
     }
 
-    fn drive(mut self, seen: &Seen) -> Result<Tally> {
+    fn drive(mut self, progress: &Progress) -> Result<Tally> {
         let clock = self.window.clock;
         clock.sleep_until(self.window.start);
         if self.schedule.is_none() {
             (0..self.connections.len()).try_for_each(|index| self.start_round(index))?;
         }
-        let mut last_seen = 0;
-        loop {
+        let mut told = 0;
+        while !progress.has_ended() {
             let next = self.send_due(clock.now())?;
             let now = clock.now();
-            if self.window.end <= now {
-                break;
-            }
-            let at_most = next
-                .min(self.window.end)
-                .min(now + WAIT_MAX)
-                .saturating_sub(now);
+
+            let at_most = next.min(now + WAIT_MAX).saturating_sub(now);
             self.ring.wait(Duration::from_nanos(at_most))?;
             let completions = self.ring.completions();
             completions
                 .iter()
                 .try_for_each(|completion| self.handle(completion))?;
             self.ring.recycle(completions);
-            seen.fetch_add(self.messages - last_seen, Ordering::Relaxed);
-            last_seen = self.messages;
+            progress.add(self.messages - told);
+            told = self.messages;
         }
         let mut latencies = vec![self.round_trip];
         latencies.extend(self.schedule.map(|_| self.lateness));
@@ -286,4 +282,4 @@ impl<'a> Worker<'a> {
 const OPEN_LOOP_BATCH_MAX: usize = 16;
 const BUFFER_BYTES_MIN: usize = 4 << 10;
 const BUFFER_BYTES_MAX: usize = 64 << 10;
-const WAIT_MAX: Nanos = 100_000_000;
+const WAIT_MAX: Nanos = 20_000_000;

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::net::TcpStream;
-use std::sync::atomic::Ordering;
+
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
@@ -16,7 +16,7 @@ use crate::frame;
 use crate::latency::Latencies;
 use crate::options::Fanout;
 use crate::report::{Load, Report};
-use crate::run::{self, Seen, Tally, Window};
+use crate::run::{self, Progress, Tally, Window};
 use crate::schedule::Schedule;
 use crate::{setup, socket};
 
@@ -29,7 +29,8 @@ pub(crate) fn run(options: &Fanout) -> Result<Report> {
     streams
         .iter_mut()
         .try_for_each(|stream| socket::exchange(stream, &subscribe))?;
-    let job = |window: Window, seen: &Seen| Worker::new(&plan, streams, window)?.drive(seen);
+    let job =
+        |window: Window, progress: &Progress| Worker::new(&plan, streams, window)?.drive(progress);
     let measured = run::measure(&options.common, vec![Box::new(job)])?;
     let load = Load {
         mode: "fanout",
@@ -145,32 +146,27 @@ impl<'a> Worker<'a> {
         })
     }
 
-    fn drive(mut self, seen: &Seen) -> Result<Tally> {
+    fn drive(mut self, progress: &Progress) -> Result<Tally> {
         let clock = self.window.clock;
         clock.sleep_until(self.window.start);
         if self.schedule.is_none() {
             self.publish(clock.now())?;
         }
-        let mut last_seen = 0;
-        loop {
+        let mut told = 0;
+        while !progress.has_ended() {
             let next = self.publish_due(clock.now())?;
             let now = clock.now();
-            if self.window.end <= now {
-                break;
-            }
+
             self.check_progress(now)?;
-            let at_most = next
-                .min(self.window.end)
-                .min(now + WAIT_MAX)
-                .saturating_sub(now);
+            let at_most = next.min(now + WAIT_MAX).saturating_sub(now);
             self.ring.wait(Duration::from_nanos(at_most))?;
             let completions = self.ring.completions();
             completions
                 .iter()
                 .try_for_each(|completion| self.handle(completion))?;
             self.ring.recycle(completions);
-            seen.fetch_add(self.tally.messages - last_seen, Ordering::Relaxed);
-            last_seen = self.tally.messages;
+            progress.add(self.tally.messages - told);
+            told = self.tally.messages;
         }
         Ok(self.tally)
     }
@@ -283,5 +279,5 @@ impl<'a> Worker<'a> {
 
 const BUFFER_BYTES_MIN: usize = 4 << 10;
 const BUFFER_BYTES_MAX: usize = 64 << 10;
-const WAIT_MAX: Nanos = 100_000_000;
+const WAIT_MAX: Nanos = 20_000_000;
 const STALL_MAX: Nanos = 3_000_000_000;

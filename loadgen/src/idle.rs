@@ -10,7 +10,7 @@ use crate::clock::Nanos;
 use crate::connection::Connection;
 use crate::options::Idle;
 use crate::report::{Load, Report};
-use crate::run::{self, Seen, Tally, Window};
+use crate::run::{self, Progress, Tally};
 use crate::setup;
 use crate::usage::Memory;
 
@@ -29,8 +29,8 @@ pub(crate) fn run(options: &Idle) -> Result<Report> {
     let streams = setup::open(&target, options.connections)?;
     let measured = run::measure(
         &options.common,
-        vec![Box::new(|window, _: &Seen| {
-            hold(streams, window, || Memory::of(&pid))
+        vec![Box::new(|_, progress: &Progress| {
+            hold(streams, progress, || Memory::of(&pid))
         })],
     )?;
     let after = measured
@@ -53,7 +53,7 @@ pub(crate) fn run(options: &Idle) -> Result<Report> {
 /// Holds the connections to the end of the run and reads the server's memory before they close.
 fn hold(
     streams: Vec<TcpStream>,
-    window: Window,
+    progress: &Progress,
     memory: impl FnOnce() -> Result<Memory>,
 ) -> Result<Tally> {
     let mut ring = Ring::new(TaskWork::Deferred, BUFFER_BYTES)?;
@@ -62,7 +62,7 @@ fn hold(
         connections.push(Connection::arm(stream, &mut ring, id)?);
     }
     let mut messages = 0;
-    while window.clock.now() < window.end {
+    while !progress.has_ended() {
         ring.wait(Duration::from_nanos(WAIT_MAX))?;
         let completions = ring.completions();
         for completion in &completions {

@@ -27,8 +27,17 @@ use crate::options::{Mode, Options};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() -> Result<ExitCode> {
-    let options = Options::parse();
+fn main() -> ExitCode {
+    match perform(&Options::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(options: &Options) -> Result<ExitCode> {
     let common = options.mode.common();
     run::pin(common.cpu)?;
     let report = match &options.mode {
@@ -48,6 +57,11 @@ fn main() -> Result<ExitCode> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+#[expect(clippy::print_stderr, reason = "the end of a command line program")]
+fn complain(error: &anyhow::Error) {
+    eprintln!("error: {error:#}");
 }
 
 #[expect(clippy::print_stdout, reason = "the report is what the program is for")]

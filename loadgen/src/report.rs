@@ -135,6 +135,9 @@ impl Report {
                 "the server waited {share} of the time for a core (> 5 %)"
             ));
         }
+        if self.count == 0 && self.load.mode != "idle" {
+            faults.push("nothing came back".into());
+        }
         if 0 < self.wrong {
             faults.push(format!(
                 "{} answers were not what was asked for",
@@ -204,10 +207,14 @@ impl fmt::Display for Report {
         self.write_load(f)?;
         self.write_memory(f)?;
         let unit = self.load.unit;
+        let plural = match unit {
+            "delivery" => "deliveries".into(),
+            one => format!("{one}s"),
+        };
         if 0 < self.count {
             writeln!(
                 f,
-                "rate     {:.0} {unit}s/s, {} in all",
+                "rate     {:.0} {plural}/s, {} in all",
                 self.per_second, self.count
             )?;
         }
@@ -228,24 +235,17 @@ impl fmt::Display for Report {
             )?;
             writeln!(f, "p99.9 {p99_9_us}, p99.99 {p99_99_us}, max {max_us}")?;
         }
-        for (name, process) in self
-            .server
-            .iter()
-            .map(|it| ("server", it))
+        let server = self.server.iter().map(|process| ("server", process));
+        for (name, process) in server
             .chain([("own", &self.own)])
+            .filter(|_| 0 < self.count)
         {
-            let Process {
-                cpu_ns_per_unit,
-                cpu_share,
-                wait_share,
-                ..
-            } = process;
-            write!(
+            let (cost, busy) = (process.cpu_ns_per_unit, percent(process.cpu_share));
+            let waited = percent(process.wait_share);
+            writeln!(
                 f,
-                "{name:8} {cpu_ns_per_unit:.0} ns CPU per {unit}, {} of a core",
-                percent(*cpu_share)
+                "{name:8} {cost:.0} ns CPU per {unit}, {busy} of a core, waited {waited}"
             )?;
-            writeln!(f, ", waited {}", percent(*wait_share))?;
         }
         write!(f, "steal    {}", percent(self.steal_share))?;
         self.throw_away

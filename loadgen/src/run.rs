@@ -1,7 +1,7 @@
 //! The frame of every run: threads on their cores, warm-up, the measured window, and what the
 //! kernel says at its two ends. Knows nothing of what the load is.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -22,7 +22,7 @@ pub(crate) struct Window {
     pub(crate) start: Nanos,
     /// Measuring starts.
     pub(crate) begin: Nanos,
-    /// Both end.
+    /// Measuring ends; the load goes on until the watching thread has taken its sample.
     pub(crate) end: Nanos,
 }
 
@@ -33,11 +33,27 @@ impl Window {
     }
 }
 
-/// Messages seen so far, for the progress bar.
-pub(crate) type Seen = AtomicU64;
+/// What the threads of a run tell the one that watches, and it them.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    messages: AtomicU64,
+    ended: AtomicBool,
+}
+
+impl Progress {
+    /// Tells how many messages came since the last time.
+    pub(crate) fn add(&self, messages: u64) {
+        self.messages.fetch_add(messages, Ordering::Relaxed);
+    }
+
+    /// The last sample is taken: until then the load goes on, and its threads stay countable.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+}
 
 /// What a thread does in a run.
-pub(crate) type Job<'a> = Box<dyn FnOnce(Window, &Seen) -> Result<Tally> + Send + 'a>;
+pub(crate) type Job<'a> = Box<dyn FnOnce(Window, &Progress) -> Result<Tally> + Send + 'a>;
 
 /// What a thread has counted within the window.
 #[derive(Debug, Default)]
@@ -72,20 +88,21 @@ pub(crate) fn measure(common: &Common, jobs: Vec<Job<'_>>) -> Result<Measured> {
         begin,
         end: begin + seconds(common.seconds),
     };
-    let seen = Seen::new(0);
+    let progress = Progress::default();
     thread::scope(|scope| {
         let mut threads = Vec::new();
         for (number, job) in jobs.into_iter().enumerate() {
-            let (cpu, seen) = (common.cpu.map(|cpu| cpu + number), &seen);
+            let (cpu, progress) = (common.cpu.map(|cpu| cpu + number), &progress);
             threads.push(scope.spawn(move || {
                 pin(cpu)?;
-                job(window, seen)
+                job(window, progress)
             }));
         }
-        let before =
-            watch(window.begin, window, &threads, &seen).and_then(|()| Sample::take(common, clock));
-        let after =
-            watch(window.end, window, &threads, &seen).and_then(|()| Sample::take(common, clock));
+        let before = watch(window.begin, window, &threads, &progress)
+            .and_then(|()| Sample::take(common, clock));
+        let after = watch(window.end, window, &threads, &progress)
+            .and_then(|()| Sample::take(common, clock));
+        progress.ended.store(true, Ordering::Relaxed);
         let mut tally = Tally::default();
         for thread in threads {
             let part = thread
@@ -184,7 +201,7 @@ fn watch(
     until: Nanos,
     window: Window,
     threads: &[ScopedJoinHandle<'_, Result<Tally>>],
-    seen: &Seen,
+    progress: &Progress,
 ) -> Result<()> {
     let bar = progress_bar(window);
     while window.clock.now() < until {
@@ -199,7 +216,10 @@ fn watch(
             "measuring"
         };
         bar.set_position(now.saturating_sub(window.start) / 1_000_000);
-        bar.set_message(format!("{phase}, {} so far", seen.load(Ordering::Relaxed)));
+        bar.set_message(format!(
+            "{phase}, {} so far",
+            progress.messages.load(Ordering::Relaxed)
+        ));
         window.clock.sleep_until(until.min(now + SHOWN_EVERY));
     }
     bar.finish_and_clear();

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use anyhow::Result;
 use futures_util::stream::SplitSink;
 use futures_util::{SinkExt, StreamExt};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Mutex, broadcast, mpsc};
@@ -64,7 +65,7 @@ impl Peer {
             Some("subscribe") => self.subscribe(topic).await,
             Some("unsubscribe") => self.unsubscribe(topic).await,
             Some("message") => self.publish(topic, message).await,
-            Some("ping") => self.answer(&json!({"type": "pong"})).await,
+            Some("ping") => self.answer(&Answer::Pong).await,
             _ => self.refuse("invalid message: unknown type").await,
         }
     }
@@ -78,16 +79,14 @@ impl Peer {
             self.subscriptions
                 .insert(topic.clone(), tokio::spawn(forwarding));
         }
-        self.answer(&json!({"type": "subscribed", "topic": topic}))
-            .await
+        self.answer(&Answer::Subscribed { topic }).await
     }
 
     async fn unsubscribe(&mut self, topic: String) -> Result<()> {
         if let Some(forwarding) = self.subscriptions.remove(&topic) {
             forwarding.abort();
         }
-        self.answer(&json!({"type": "unsubscribed", "topic": topic}))
-            .await
+        self.answer(&Answer::Unsubscribed { topic }).await
     }
 
     async fn publish(&self, topic: String, mut message: Value) -> Result<()> {
@@ -95,22 +94,53 @@ impl Peer {
             return self.refuse(&format!("not subscribed to {topic}")).await;
         }
         let (event, payload) = (message["event"].take(), message["payload"].take());
-        let push = json!({"type": "push", "topic": topic, "event": event, "payload": payload});
         if let Some(channel) = self.topics.lock().await.get(&topic) {
+            let event = event.as_str().unwrap_or_default().to_owned();
+            let push = Answer::Push {
+                topic,
+                event,
+                payload,
+            };
             // Nobody listening is no error.
-            drop(channel.send(push.to_string().into()));
+            drop(channel.send(serde_json::to_string(&push)?.into()));
         }
         Ok(())
     }
 
     async fn refuse(&self, message: &str) -> Result<()> {
-        self.answer(&json!({"type": "error", "message": message}))
-            .await
+        self.answer(&Answer::Error {
+            message: message.into(),
+        })
+        .await
     }
 
-    async fn answer(&self, answer: &Value) -> Result<()> {
-        Ok(self.outgoing.send(answer.to_string().into()).await?)
+    async fn answer(&self, answer: &Answer) -> Result<()> {
+        Ok(self
+            .outgoing
+            .send(serde_json::to_string(answer)?.into())
+            .await?)
     }
+}
+
+/// What the relay says, its keys in the protocol's order.
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Answer {
+    Subscribed {
+        topic: String,
+    },
+    Unsubscribed {
+        topic: String,
+    },
+    Push {
+        topic: String,
+        event: String,
+        payload: Value,
+    },
+    Pong,
+    Error {
+        message: String,
+    },
 }
 
 async fn forward(mut topic: broadcast::Receiver<Utf8Bytes>, outgoing: mpsc::Sender<Utf8Bytes>) {
@@ -134,7 +164,7 @@ async fn write(
 ) -> Result<()> {
     while let Some(text) = waiting.recv().await {
         sink.feed(Message::Text(text)).await?;
-        while let (true, Ok(text)) = (coalesce, waiting.try_recv()) {
+        while coalesce && let Ok(text) = waiting.try_recv() {
             sink.feed(Message::Text(text)).await?;
         }
         sink.flush().await?;
