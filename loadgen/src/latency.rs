@@ -24,7 +24,9 @@ impl Latencies {
 
     /// Notes that `count` messages took so long; what exceeds a minute counts as a minute.
     pub(crate) fn record(&mut self, latency: Nanos, count: u64) {
-        self.histogram.saturating_record_n(latency, count);
+        if 0 < count {
+            self.histogram.saturating_record_n(latency, count);
+        }
     }
 
     /// Takes over the latencies of another thread.
