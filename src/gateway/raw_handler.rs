@@ -60,7 +60,7 @@ pub trait RawHandler<Args>: Send + Sync + 'static {
 }
 
 macro_rules! raw_handler {
-    ($($arg:ident),*) => {
+    ($($arg:ident $name:ident),*) => {
         impl<F, Fut, $($arg,)*> RawHandler<($($arg,)*)> for F
         where
             F: Fn(WebSocket, $($arg),*) -> Fut + Send + Sync + 'static,
@@ -72,10 +72,11 @@ macro_rules! raw_handler {
                 all.into_iter().flatten().collect()
             }
 
-            #[expect(non_snake_case, clippy::allow_attributes_without_reason, unused_variables)]
             fn call(&self, socket: WebSocket, call: &RawCall) -> RawFuture {
+                // Without further arguments nothing is taken from the call.
+                let _ = call;
                 $(
-                    let $arg = match $arg::from_call(call) {
+                    let $name = match $arg::from_call(call) {
                         Ok(argument) => argument,
                         Err(error) => {
                             tracing::error!(target: "tidegate::raw", %error, "argument");
@@ -83,17 +84,17 @@ macro_rules! raw_handler {
                         }
                     };
                 )*
-                Box::pin(self(socket, $($arg),*))
+                Box::pin(self(socket, $($name),*))
             }
         }
     };
 }
 
 raw_handler!();
-raw_handler!(A1);
-raw_handler!(A1, A2);
-raw_handler!(A1, A2, A3);
-raw_handler!(A1, A2, A3, A4);
+raw_handler!(A1 a1);
+raw_handler!(A1 a1, A2 a2);
+raw_handler!(A1 a1, A2 a2, A3 a3);
+raw_handler!(A1 a1, A2 a2, A3 a3, A4 a4);
 
 /// A handler whose argument types are forgotten.
 pub(crate) trait AnyRawHandler: Send + Sync {

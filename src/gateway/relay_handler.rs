@@ -182,7 +182,7 @@ pub trait RelayHandler<Args>: Send + Sync + 'static {
 }
 
 macro_rules! relay_handler {
-    ($($arg:ident),*) => {
+    ($($arg:ident $name:ident),*) => {
         impl<F, Fut, E, $($arg,)*> RelayHandler<($($arg,)*)> for F
         where
             F: Fn($($arg),*) -> Fut + Send + Sync + 'static,
@@ -195,10 +195,9 @@ macro_rules! relay_handler {
                 all.into_iter().flatten().collect()
             }
 
-            #[expect(non_snake_case, clippy::allow_attributes_without_reason, unused_variables)]
             fn call(&self, call: &RelayCall) -> HandlerFuture {
                 $(
-                    let $arg = match $arg::from_call(call) {
+                    let $name = match $arg::from_call(call) {
                         Ok(argument) => argument,
                         Err(error) => {
                             tracing::error!(target: "tidegate::relay", %error, "argument");
@@ -206,21 +205,21 @@ macro_rules! relay_handler {
                         }
                     };
                 )*
-                let future = self($($arg),*);
+                let future = self($($name),*);
                 Box::pin(async move { future.await.map_err(|error| error.to_string()) })
             }
         }
     };
 }
 
-relay_handler!(A1);
-relay_handler!(A1, A2);
-relay_handler!(A1, A2, A3);
-relay_handler!(A1, A2, A3, A4);
-relay_handler!(A1, A2, A3, A4, A5);
-relay_handler!(A1, A2, A3, A4, A5, A6);
-relay_handler!(A1, A2, A3, A4, A5, A6, A7);
-relay_handler!(A1, A2, A3, A4, A5, A6, A7, A8);
+relay_handler!(A1 a1);
+relay_handler!(A1 a1, A2 a2);
+relay_handler!(A1 a1, A2 a2, A3 a3);
+relay_handler!(A1 a1, A2 a2, A3 a3, A4 a4);
+relay_handler!(A1 a1, A2 a2, A3 a3, A4 a4, A5 a5);
+relay_handler!(A1 a1, A2 a2, A3 a3, A4 a4, A5 a5, A6 a6);
+relay_handler!(A1 a1, A2 a2, A3 a3, A4 a4, A5 a5, A6 a6, A7 a7);
+relay_handler!(A1 a1, A2 a2, A3 a3, A4 a4, A5 a5, A6 a6, A7 a7, A8 a8);
 
 /// A handler whose argument types are forgotten.
 pub(crate) trait AnyRelayHandler: Send + Sync {

@@ -89,17 +89,9 @@ pub enum StartError {
 }
 
 /// How the relay mount behaves; the defaults are those of the seed.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct RelayConfig {
     section: RelaySection,
-}
-
-impl Default for RelayConfig {
-    fn default() -> Self {
-        Self {
-            section: RelaySection::default(),
-        }
-    }
 }
 
 impl RelayConfig {
@@ -124,6 +116,9 @@ impl RelayConfig {
         self
     }
 }
+
+/// The mounts, and the number of each path.
+type Mounts = (Box<[Mount]>, AHashMap<String, u16>);
 
 /// A registered raw handler.
 struct RawMount {
@@ -356,7 +351,7 @@ impl ServerBuilder {
         refused(self.config.server.listen, source)
     }
 
-    fn mounts(&mut self) -> Result<(Box<[Mount]>, AHashMap<String, u16>), StartError> {
+    fn mounts(&mut self) -> Result<Mounts, StartError> {
         let mut mounts = Vec::new();
         for raw in std::mem::take(&mut self.raw) {
             let public = self.public.contains(&raw.path);

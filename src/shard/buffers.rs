@@ -88,11 +88,6 @@ impl Buffers {
             self.published = self.tail;
         }
     }
-
-    /// Bytes that one buffer takes.
-    pub(crate) fn buffer_bytes(&self) -> usize {
-        self.buffer_bytes
-    }
 }
 
 /// The mapped array of entries. The kernel wants it on a page boundary.
@@ -125,9 +120,11 @@ impl Entries {
     }
 
     fn set(&mut self, index: u16, address: u64, length: u32, id: BufferId) {
-        // SAFETY: the caller masks the index by the count that was mapped, and the kernel does
-        // not read an entry behind the published tail.
-        let entry = unsafe { &mut *self.base.add(usize::from(index)) };
+        // SAFETY: the caller masks the index by the count that was mapped.
+        let entry = unsafe { self.base.add(usize::from(index)) };
+        // SAFETY: the entry lies in the mapping, and the kernel reads none behind the published
+        // tail.
+        let entry = unsafe { &mut *entry };
         entry.set_addr(address);
         entry.set_len(length);
         entry.set_bid(id.0);

@@ -21,8 +21,8 @@ use super::ring::{GENERATION_BITS, SlotKey};
 /// Where a connection is in its life.
 #[derive(Debug)]
 pub(crate) enum Phase {
-    /// The request head is being read; what came so far, if it did not come at once.
-    Head(Option<Box<Vec<u8>>>),
+    /// The request head is being read; what came so far.
+    Head(Vec<u8>),
     /// The answer to a refused request is being sent.
     Refusing,
     /// Frames flow.
@@ -147,7 +147,7 @@ impl Connections {
         let slot = self.slots.insert(Connection {
             fd,
             generation: self.generation,
-            phase: Phase::Head(None),
+            phase: Phase::Head(Vec::new()),
             receiving: Receiving::Off,
             pauses: Pauses::default(),
             sending: false,

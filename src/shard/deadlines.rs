@@ -85,10 +85,6 @@ fn due_open(connection: &Connection, limits: &Limits, now_ms: u64) -> Due {
         .filter_map(|(due, at_ms)| Some((*due, (*at_ms)?)));
     let passed = set.clone().find(|(_, at_ms)| *at_ms <= now_ms);
     let next_ms = set.map(|(_, at_ms)| at_ms).min().unwrap_or(u64::MAX);
-    passed.map_or(
-        Due::Nothing {
-            next_ms: next_ms.min(now_ms + LOOK_MS_MAX),
-        },
-        |(due, _)| due,
-    )
+    let next_ms = next_ms.min(now_ms + LOOK_MS_MAX);
+    passed.map_or(Due::Nothing { next_ms }, |(due, _)| due)
 }

@@ -77,10 +77,6 @@ impl<T> Port<T> {
         self.sleeper.wake();
         Ok(())
     }
-
-    pub(crate) fn sleeper(&self) -> &Sleeper {
-        &self.sleeper
-    }
 }
 
 /// A shard's end of all its mailboxes.

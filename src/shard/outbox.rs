@@ -147,7 +147,7 @@ pub(crate) struct Outbox {
     chunks: SmallVec<[Chunk; 1]>,
     frames: u32,
     bytes: usize,
-    lags: Option<Box<Vec<Lag>>>,
+    lags: Vec<Lag>,
 }
 
 /// Small chunks are copied together up to this size; larger ones go out as they are.
@@ -157,7 +157,7 @@ const ALONE_BYTES_MIN: usize = 16 * 1024;
 
 impl Outbox {
     pub(crate) fn is_empty(&self) -> bool {
-        self.chunks.is_empty() && self.lags.is_none()
+        self.chunks.is_empty() && self.lags.is_empty()
     }
 
     pub(crate) fn frames(&self) -> usize {
@@ -273,10 +273,9 @@ impl Outbox {
 
     /// Notes that the receiver missed frames of a topic.
     pub(crate) fn note_lag(&mut self, topic: TopicTag, missed: usize) {
-        let lags = self.lags.get_or_insert_default();
-        match lags.iter_mut().find(|lag| lag.topic == topic) {
+        match self.lags.iter_mut().find(|lag| lag.topic == topic) {
             Some(lag) => lag.missed += missed as u64,
-            None => lags.push(Lag {
+            None => self.lags.push(Lag {
                 topic,
                 missed: missed as u64,
             }),
@@ -286,7 +285,7 @@ impl Outbox {
     /// Takes the lags out and puts what `write` makes of each in front: what was lost is older
     /// than everything that the topic still has here.
     pub(crate) fn tell_lags(&mut self, mut write: impl FnMut(TopicTag, u64, &mut Vec<u8>)) {
-        let Some(lags) = self.lags.take() else { return };
+        let lags = std::mem::take(&mut self.lags);
         let mut bytes = Vec::new();
         for lag in lags.iter() {
             write(lag.topic, lag.missed, &mut bytes);
@@ -339,12 +338,7 @@ impl Outbox {
 
     /// Forgets what one topic still has here: its subscriber left.
     pub(crate) fn forget_lag(&mut self, topic: TopicTag) {
-        if let Some(lags) = &mut self.lags {
-            lags.retain(|lag| lag.topic != topic);
-            if lags.is_empty() {
-                self.lags = None;
-            }
-        }
+        self.lags.retain(|lag| lag.topic != topic);
     }
 }
 

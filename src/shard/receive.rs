@@ -57,7 +57,7 @@ impl Turn {
         }
     }
 
-    fn note_receive(&mut self, key: SlotKey, completion: &Completion) -> Reader {
+    fn note_receive(&self, key: SlotKey, completion: &Completion) -> Reader {
         let mut state = self.shard.state.borrow_mut();
         let now_ms = state.now_ms;
         let bytes = u64::try_from(completion.result).unwrap_or(0);
@@ -111,7 +111,7 @@ impl Turn {
             let Phase::Head(so_far) = &mut connection.phase else {
                 return;
             };
-            so_far.take().map_or_else(Vec::new, |so_far| *so_far)
+            std::mem::take(so_far)
         };
         bytes.extend_from_slice(received);
         let limits = self.shard.state.borrow().live.limits.clone();
@@ -135,7 +135,7 @@ impl Turn {
         let Some(connection) = state.connections.get(key) else {
             return;
         };
-        connection.phase = Phase::Head(Some(Box::new(bytes)));
+        connection.phase = Phase::Head(bytes);
         connection.receiving = Receiving::Armed;
         let fd = connection.raw_fd();
         self.ring.receive_once(fd, key);

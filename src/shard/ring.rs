@@ -311,16 +311,6 @@ impl Ring {
         !self.ring.completion().is_empty() || self.ring.submission().taskrun()
     }
 
-    /// How many completions found no room in the queue since the start.
-    pub(crate) fn overflows(&mut self) -> u32 {
-        self.ring.completion().overflow()
-    }
-
-    /// How many sends are in flight.
-    pub(crate) fn sends_in_flight(&self) -> usize {
-        self.sends.len()
-    }
-
     /// Another descriptor of the same ring, watched by the runtime for completions.
     pub(crate) fn watch(&self) -> io::Result<AsyncFd<OwnedFd>> {
         // SAFETY: the ring is open for as long as `self` lives, and so during this call.

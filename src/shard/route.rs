@@ -255,7 +255,7 @@ impl State {
     pub(crate) fn leave_all(
         &mut self,
         key: SlotKey,
-        mut session: Box<RelaySession>,
+        mut session: RelaySession,
         reason: LeaveReason,
     ) {
         let Some(connection) = self.connections.get(key) else {

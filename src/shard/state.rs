@@ -11,7 +11,6 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use crate::auth::TokenCache;
-use crate::broker::ConnKey;
 use crate::broker::relay::{Call, Home, HomeLimits, LeaveReason};
 use crate::config::Limits;
 use crate::metrics::{Counter, Refusal as RefusedFor, ShardMetrics};
@@ -117,15 +116,6 @@ impl State {
         key
     }
 
-    /// The name of a connection for other shards.
-    pub(crate) fn key_of(&self, key: SlotKey) -> ConnKey {
-        ConnKey {
-            shard: self.index,
-            slot: key.slot,
-            generation: key.generation,
-        }
-    }
-
     /// Queues one frame for one connection, written by `write`. A peer that does not read is not
     /// read from either; one that makes us queue too much all the same is closed with 1008.
     pub(crate) fn queue_with(&mut self, key: SlotKey, write: impl FnOnce(&mut Vec<u8>)) {
@@ -167,14 +157,6 @@ impl State {
     /// Queues a frame of any kind.
     pub(crate) fn queue_frame(&mut self, key: SlotKey, opcode: Opcode, payload: &[u8]) {
         self.queue_with(key, |out| frame::put(out, opcode, payload));
-    }
-
-    /// Notes that a connection has something for the flush to look at.
-    pub(crate) fn touch(&mut self, key: SlotKey) {
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
-        mark_dirty(&mut self.dirty, connection, key);
     }
 
     /// Starts the closing handshake behind everything that is queued. The session ends now.
@@ -291,7 +273,7 @@ impl State {
         match std::mem::replace(&mut connection.session, Session::None) {
             Session::None => {}
             Session::Raw(session) => session.inbox.close(),
-            Session::Relay(session) => self.leave_all(key, session, leave),
+            Session::Relay(session) => self.leave_all(key, *session, leave),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The loop of a shard: what a turn does, in which order, and when it sleeps.
 //!
-//! 1. reap completions, 2. drain mailboxes, 3. process what was received, 4. flush outboxes,
-//! 5. submit once and wake the shards that were posted to. Completions, frames given out and
+//! A turn reaps completions, drains mailboxes, processes what was received, flushes outboxes,
+//! submits once and wakes the shards that were posted to. Completions, frames given out and
 //! time are bounded in a turn; what is left waits for the next one.
 
 use std::collections::VecDeque;
@@ -191,7 +191,7 @@ impl Turn {
         CLOCK_START_MS + elapsed
     }
 
-    fn read_clock(&mut self) {
+    fn read_clock(&self) {
         let now_ms = self.now_ms();
         let mut state = self.shard.state.borrow_mut();
         state.now_ms = now_ms;
@@ -237,7 +237,7 @@ impl Turn {
         self.shard.run_calls();
     }
 
-    fn reload(&mut self, live: Arc<Live>) {
+    fn reload(&self, live: Arc<Live>) {
         let mut state = self.shard.state.borrow_mut();
         let state = &mut *state;
         if let (Some(home), Some(relay)) = (&mut state.home, &state.shared.relay) {
@@ -286,7 +286,7 @@ impl Turn {
         if completion.more {
             return;
         }
-        let mut state = self.shard.state.borrow_mut();
+        let state = self.shard.state.borrow_mut();
         if state.draining {
             return;
         }
@@ -322,7 +322,7 @@ impl Turn {
         }
     }
 
-    fn turn_away(&mut self, fd: OwnedFd) {
+    fn turn_away(&self, fd: OwnedFd) {
         let text = "the server has all the connections it may have (limits.connections_max)";
         let response = crate::proto::http::error_response(503, text);
         self.shard.state.borrow().metrics.refused(RefusedFor::Limit);
@@ -461,7 +461,7 @@ impl Turn {
         Future::poll(sleep, cx)
     }
 
-    fn next_deadline_ms(&mut self) -> u64 {
+    fn next_deadline_ms(&self) -> u64 {
         let state = self.shard.state.borrow();
         let idle_ms = state.now_ms + IDLE_MS_MAX;
         let wheel_ms = state.wheel.next_ms().unwrap_or(idle_ms);
