@@ -1,0 +1,134 @@
+//! What the home of durable topics wants done: records appended, messages read, peers answered.
+//! It does not know whether the log is a file here or an engine elsewhere.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::id::{HomedId, Seq, Tenant};
+
+use super::answer::{Answer, Message};
+use super::command::{NewMessages, Peer, Retention};
+
+/// Counts the appends of one partition: each is one more than the one before.
+pub type AppendId = u64;
+
+/// Counts the reads of one partition.
+pub type ReadId = u64;
+
+/// Something that the caller must carry out before it polls again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Append this to the log. If the log cannot take it, `handle_refused` is called before the
+    /// next poll; else it is durable once `handle_durable` names its id or a later one.
+    Append {
+        /// Its number.
+        id: AppendId,
+        /// What to keep.
+        value: Value,
+    },
+    /// Read messages of a topic and answer by `handle_read`.
+    Read {
+        /// Its number.
+        id: ReadId,
+        /// Which topic.
+        topic: HomedId,
+        /// The first message; the answer starts with it.
+        from_seq: Seq,
+        /// The last message that may be shown.
+        through_seq: Seq,
+        /// Enough bytes, as `Message::cost` counts them; one message is read even if it is larger.
+        bytes_max: u64,
+        /// Enough messages.
+        count_max: u32,
+    },
+    /// Tell a peer.
+    Answer {
+        /// Whom.
+        to: Peer,
+        /// The mark that it put on its request.
+        reference: Option<Bytes>,
+        /// What.
+        answer: Answer,
+    },
+}
+
+/// What survives a restart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// A topic is there.
+    TopicCreated {
+        /// Its id.
+        topic: HomedId,
+        /// Its tenant.
+        tenant: Tenant,
+        /// Its name.
+        name: Arc<str>,
+        /// When.
+        unix_ms: u64,
+        /// What it keeps.
+        retention: Retention,
+    },
+    /// A topic is gone, and all its messages and subscriptions with it.
+    TopicDeleted {
+        /// Its id.
+        topic: HomedId,
+    },
+    /// Messages with consecutive seqs, in one batch or not at all.
+    Publish {
+        /// Their topic.
+        topic: HomedId,
+        /// The seq of the first.
+        first_seq: Seq,
+        /// When.
+        unix_ms: u64,
+        /// By whom.
+        publisher: Arc<str>,
+        /// The messages.
+        messages: NewMessages,
+    },
+    /// A subscription is there.
+    SubscriptionCreated {
+        /// Its id.
+        subscription: HomedId,
+        /// Its topic.
+        topic: HomedId,
+        /// Its key.
+        sub_name: Arc<str>,
+        /// Where its cursor starts.
+        cursor: Seq,
+        /// When.
+        unix_ms: u64,
+    },
+    /// A subscription is gone.
+    SubscriptionDeleted {
+        /// Its id.
+        subscription: HomedId,
+    },
+    /// Cursors stand here now, forward or back.
+    CursorsMoved {
+        /// Subscription and cursor.
+        moves: Vec<(HomedId, Seq)>,
+    },
+    /// Messages before `first_seq` are no longer kept.
+    Trim {
+        /// Their topic.
+        topic: HomedId,
+        /// The first one kept.
+        first_seq: Seq,
+    },
+}
+
+/// A piece of what was read, in order of seq and without a hole between the pieces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadItem {
+    /// A good message.
+    Message(Message),
+    /// Messages whose stored bytes are bad.
+    Damaged {
+        /// The first of them.
+        from: Seq,
+        /// The last of them.
+        to: Seq,
+    },
+}
