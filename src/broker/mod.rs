@@ -7,6 +7,12 @@ pub mod pattern;
 pub mod presence;
 pub mod relay;
 
+mod topic;
+
+mod subscription;
+
+pub mod durable;
+
 /// One connection of one life of its slot, as other shards name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConnKey {

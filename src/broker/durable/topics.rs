@@ -1,0 +1,221 @@
+//! Topics by request: made or resolved, listed, deleted, and cut by retention. A topic is seen
+//! once its record is durable and found no more once its end was asked for.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use crate::broker::topic::{Life, Topic};
+use crate::id::HomedId;
+
+use super::{
+    Answer, Appended, Caller, Durable, Ended, Now, Refused, Retention, TopicRef, Value, World,
+};
+
+impl Durable {
+    pub(super) fn resolve_topic(
+        &mut self,
+        now: Now,
+        caller: &Caller,
+        name: Arc<str>,
+        retention: Retention,
+    ) -> Result<(), Refused> {
+        check_name("topic name", &name, self.limits.topic_name_bytes_max)?;
+        let known = self
+            .tenants
+            .get(&caller.tenant)
+            .and_then(|world| world.names.get(&name));
+        if let Some(id) = known.copied() {
+            return self.resolve_known(caller, id);
+        }
+        self.writable()?;
+        self.room_for_topic(caller)?;
+        let id = self.new_id(now);
+        let mut topic = Topic::new(caller.tenant.clone(), name.clone(), now.unix_ms, retention);
+        topic.life = Life::Creating(vec![(caller.peer, caller.reference.clone())]);
+        self.insert_topic(id, topic);
+        let tenant = caller.tenant.clone();
+        let value = Value::TopicCreated {
+            topic: id,
+            tenant,
+            name,
+            unix_ms: now.unix_ms,
+            retention,
+        };
+        self.append(value, Appended::Topic(id));
+        Ok(())
+    }
+
+    fn resolve_known(&mut self, caller: &Caller, id: HomedId) -> Result<(), Refused> {
+        let Some(topic) = self.topics.get_mut(&id) else {
+            return Err(Refused::UnknownTopic);
+        };
+        if let Life::Creating(told) = &mut topic.life {
+            let max = u64::from(self.limits.publishes_in_flight_max);
+            if max <= told.len() as u64 {
+                return Err(Refused::Overloaded {
+                    max,
+                    knob: "publishes_in_flight_max",
+                });
+            }
+            told.push((caller.peer, caller.reference.clone()));
+            return Ok(());
+        }
+        let view = topic.view(id);
+        self.answer(
+            caller,
+            Answer::Topic {
+                view,
+                created: false,
+            },
+        );
+        Ok(())
+    }
+
+    fn room_for_topic(&mut self, caller: &Caller) -> Result<(), Refused> {
+        let count_max = self.limits.topics_per_tenant_max;
+        let world = self.world(&caller.tenant);
+        let full = count_max <= world.here.topics + world.elsewhere.topics;
+        if full {
+            Err(Refused::TopicsFull { count_max })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Puts a topic into every index.
+    pub(super) fn insert_topic(&mut self, id: HomedId, topic: Topic) {
+        let (name, bytes) = (topic.name.clone(), topic.bytes);
+        let world = self.world(&topic.tenant);
+        world.here.topics += 1;
+        world.here.bytes += bytes;
+        let before = world.names.insert(name, id);
+        assert!(before.is_none(), "a name is one topic");
+        if topic.retention != Retention::default() {
+            self.retained.push(id);
+        }
+        self.topics.insert(id, topic);
+    }
+
+    /// Takes a topic with its subscriptions out of every index and tells who was bound.
+    pub(super) fn remove_topic(&mut self, id: HomedId) {
+        let Some(topic) = self.topics.remove(&id) else {
+            return;
+        };
+        let world = self.world(&topic.tenant);
+        world.here.topics -= 1;
+        world.here.bytes -= topic.bytes;
+        if world.names.get(&topic.name) == Some(&id) {
+            world.names.remove(&topic.name);
+        }
+        for subscription in topic.subscriptions.values() {
+            self.remove_subscription(*subscription, Ended::TopicDeleted);
+        }
+        if topic.retention != Retention::default() {
+            self.retained.retain(|retained| *retained != id);
+        }
+        if self.tenants.get(&topic.tenant).is_some_and(World::empty) {
+            self.tenants.remove(&topic.tenant);
+        }
+    }
+
+    pub(super) fn list_topics(&mut self, caller: &Caller, after: Option<&Arc<str>>, limit: usize) {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let names = self.tenants.get(&caller.tenant).map(|world| &world.names);
+        let pages = names.into_iter().flat_map(|names| {
+            names
+                .range::<Arc<str>, _>((start, Bound::Unbounded))
+                .map(|(_, id)| *id)
+        });
+        let views = pages.filter_map(|id| {
+            let topic = self.topics.get(&id)?;
+            matches!(topic.life, Life::Kept).then(|| topic.view(id))
+        });
+        let page = views.take(limit).collect();
+        self.answer(caller, Answer::Topics(page));
+    }
+
+    pub(super) fn get_topic(&mut self, caller: &Caller, topic: &TopicRef) -> Result<(), Refused> {
+        let id = self.find_topic(caller, topic)?;
+        self.resolve_known(caller, id)
+    }
+
+    pub(super) fn delete_topic(
+        &mut self,
+        caller: &Caller,
+        topic: &TopicRef,
+    ) -> Result<(), Refused> {
+        let id = self.find_topic(caller, topic)?;
+        self.writable()?;
+        let Some(topic) = self.topics.get_mut(&id) else {
+            return Err(Refused::UnknownTopic);
+        };
+        if matches!(topic.life, Life::Creating(_)) {
+            return Err(Refused::UnknownTopic);
+        }
+        topic.life = Life::Deleting;
+        let name = topic.name.clone();
+        self.world(&caller.tenant).names.remove(&name);
+        self.append(
+            Value::TopicDeleted { topic: id },
+            Appended::TopicEnd(id, caller.clone()),
+        );
+        Ok(())
+    }
+
+    /// The log would not take the end of a topic: it stays.
+    pub(super) fn keep_topic(&mut self, id: HomedId) {
+        let Some(topic) = self.topics.get_mut(&id) else {
+            return;
+        };
+        topic.life = Life::Kept;
+        let (tenant, name) = (topic.tenant.clone(), topic.name.clone());
+        self.world(&tenant).names.insert(name, id);
+    }
+
+    /// Asks for what retention takes away to be cut.
+    pub(super) fn retain(&mut self, now: Now) {
+        if self.log.failed {
+            return;
+        }
+        for index in 0..self.retained.len() {
+            let id = self.retained[index];
+            let topic = self.topics.get(&id).filter(|topic| !topic.deleting());
+            if let Some(first_seq) = topic.and_then(|topic| topic.kept_from(now.unix_ms)) {
+                let value = Value::Trim {
+                    topic: id,
+                    first_seq,
+                };
+                self.append(value, Appended::Trim(id, first_seq));
+            }
+        }
+    }
+}
+
+impl World {
+    /// A tenant that has nothing here and nothing elsewhere is forgotten.
+    pub(super) fn empty(&self) -> bool {
+        self.names.is_empty() && [self.here, self.elsewhere] == [super::Usage::default(); 2]
+    }
+}
+
+/// A name has at least one byte and no more than its limit.
+pub(super) fn check_name(what: &'static str, name: &str, bytes_max: usize) -> Result<(), Refused> {
+    let bytes = name.len();
+    if name.is_empty() {
+        return Err(Refused::Empty { what });
+    }
+    let knob = match what {
+        "sub_name" => "sub_name_bytes_max",
+        "idempotency_key" => "idempotency_key_bytes_max",
+        _ => "topic_name_bytes_max",
+    };
+    if bytes_max < bytes {
+        return Err(Refused::NameBytes {
+            what,
+            bytes,
+            bytes_max,
+            knob,
+        });
+    }
+    Ok(())
+}
