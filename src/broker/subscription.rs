@@ -171,7 +171,8 @@ impl Subscription {
         let Some(binding) = &self.binding else {
             return Step::Wait;
         };
-        if binding.opening.is_some() || binding.read.is_some() || self.deleting {
+        if binding.opening.is_some() || binding.read.is_some() || self.deleting || topic.deleting()
+        {
             return Step::Wait;
         }
         if binding.new_epoch {

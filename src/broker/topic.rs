@@ -1,17 +1,17 @@
 //! One durable topic at its home: where its seqs stand, which publishes wait for the disk, which
-//! idempotency keys are known, the newest messages, and what retention may take away. It knows
-//! neither subscriptions' cursors nor the log; it never waits.
+//! idempotency keys are known, and the newest messages. It knows neither subscriptions' cursors
+//! nor the log; it never waits.
 //!
-//! Bounds: `waiting` by `publishes_in_flight_max` of each publisher; `keys` by `keys_max` and
-//! `keys_ms_max`, the oldest forgotten first; `recent` by the tail of the partition, which evicts;
-//! `marks` by 64 a retention rule.
+//! Bounds: `waiting` by `publishes_in_flight_max` of each publisher; `keys` by
+//! `idempotency_keys_max` and `idempotency_ms_max`, the oldest forgotten first; `recent` by the
+//! tail of the partition, which evicts.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ahash::AHashMap;
 use bytes::Bytes;
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::id::{HomedId, Seq, Tenant};
 
@@ -37,7 +37,6 @@ pub(super) struct Topic {
     pub(super) waiting: VecDeque<Waiting>,
     pub(super) keys: Keys,
     pub(super) recent: Recent,
-    pub(super) marks: Marks,
     /// Subscriptions by key; one that is being deleted is no longer here.
     pub(super) subscriptions: AHashMap<Arc<str>, HomedId>,
     /// Bound subscriptions that have read everything and wait for a commit.
@@ -86,7 +85,6 @@ impl Topic {
             waiting: VecDeque::new(),
             keys: Keys::default(),
             recent: Recent::default(),
-            marks: Marks::default(),
             subscriptions: AHashMap::new(),
             idle: Vec::new(),
             bound: 0,
@@ -117,10 +115,16 @@ impl Topic {
         for (seq, message) in (first..).zip(messages) {
             let stored = stored_bytes(message);
             bytes += stored;
-            self.marks.add(&self.retention, seq, unix_ms, stored);
             if let Some(key) = &message.idempotency_key {
-                self.keys
-                    .insert(key.clone(), seq, xxh3_128(&message.payload), unix_ms);
+                let payload = payload_fingerprint(&message.payload);
+                self.keys.insert(
+                    key_fingerprint(key),
+                    KnownKey {
+                        seq,
+                        payload,
+                        unix_ms,
+                    },
+                );
             }
             self.appended = seq;
         }
@@ -128,26 +132,23 @@ impl Topic {
         (first, self.appended, bytes)
     }
 
-    /// Takes back the seqs from `first` on, which the log has not taken, and tells the bytes.
-    pub(super) fn rewind(&mut self, first: Seq, bytes: u64) {
+    /// Takes back the seqs from `first` on, which the log has not taken, and tells how many of
+    /// their `bytes` still counted.
+    pub(super) fn rewind(&mut self, first: Seq, bytes: u64) -> u64 {
         assert!(self.durable < first, "what is durable is never taken back");
         self.appended = first - 1;
-        self.bytes -= bytes;
         self.keys.forget_from(first);
         self.recent.forget_from(first);
-        self.marks.forget_from(first, bytes);
+        let freed = bytes.min(self.bytes);
+        self.bytes -= freed;
+        freed
     }
 
-    /// The seq from which on retention keeps, if that has moved.
-    pub(super) fn kept_from(&self, unix_ms: u64) -> Option<Seq> {
-        let kept = self.marks.kept_from(&self.retention, self, unix_ms);
-        (self.first < kept).then_some(kept)
-    }
-
-    /// Forgets what is before `first`, and says how many stored bytes that was.
-    pub(super) fn trim(&mut self, first: Seq) -> u64 {
+    /// Forgets what is before `first`, so that `bytes` are left; tells how many have gone.
+    pub(super) fn trim(&mut self, first: Seq, bytes: u64) -> u64 {
+        assert!(first <= self.appended + 1, "only what exists is forgotten");
         self.first = self.first.max(first);
-        let freed = self.marks.trim(first, self.appended).min(self.bytes);
+        let freed = self.bytes.saturating_sub(bytes);
         self.bytes -= freed;
         freed
     }
@@ -161,18 +162,29 @@ pub(super) fn stored_bytes(message: &NewMessage) -> u64 {
 
 const RECORD_BYTES: u64 = 48;
 
-/// The idempotency keys of a topic, oldest first.
+/// The idempotency keys of a topic, oldest first, by fingerprint.
 #[derive(Debug, Default)]
 pub(super) struct Keys {
-    known: AHashMap<Arc<str>, Known>,
-    order: VecDeque<(Seq, Arc<str>)>,
+    known: AHashMap<u128, KnownKey>,
+    order: VecDeque<(Seq, u128)>,
 }
 
+/// A key that was used.
 #[derive(Debug, Clone, Copy)]
-struct Known {
-    seq: Seq,
-    hash: u128,
-    unix_ms: u64,
+pub(super) struct KnownKey {
+    pub(super) seq: Seq,
+    pub(super) payload: u64,
+    pub(super) unix_ms: u64,
+}
+
+/// What a key is remembered by.
+pub(super) fn key_fingerprint(key: &str) -> u128 {
+    xxh3_128(key.as_bytes())
+}
+
+/// What a payload is remembered by, to tell a repeat from a conflict.
+pub(super) fn payload_fingerprint(payload: &[u8]) -> u64 {
+    xxh3_64(payload)
 }
 
 /// What the keys of a publish say.
@@ -195,25 +207,21 @@ impl Keys {
     /// Compares `messages` with what is known. A batch with one repeat in it is a conflict: it
     /// could be neither appended whole nor answered with consecutive seqs.
     pub(super) fn look(&self, messages: &[NewMessage]) -> Repeat {
-        let keyed = messages
+        let keys = messages
             .iter()
-            .filter_map(|m| Some((m.idempotency_key.as_ref()?, m)));
-        let known = keyed
+            .filter_map(|message| message.idempotency_key.as_deref());
+        if !keys
             .clone()
-            .filter(|(key, _)| self.known.contains_key(*key))
-            .count();
-        if known == 0 {
-            let double = 1 < messages.len() && has_double(keyed.map(|(key, _)| key));
+            .any(|key| self.known.contains_key(&key_fingerprint(key)))
+        {
+            let double = 1 < messages.len() && has_double(keys);
             return if double {
                 Repeat::Conflict
             } else {
                 Repeat::Fresh
             };
         }
-        let mut seqs = keyed.map(|(key, message)| {
-            let known = self.known.get(key)?;
-            (known.hash == xxh3_128(&message.payload)).then_some(known.seq)
-        });
+        let mut seqs = messages.iter().map(|message| self.original(message));
         let Some(Some(first)) = seqs.next() else {
             return Repeat::Conflict;
         };
@@ -226,10 +234,17 @@ impl Keys {
         }
     }
 
-    /// Remembers a key.
-    pub(super) fn insert(&mut self, key: Arc<str>, seq: Seq, hash: u128, unix_ms: u64) {
-        self.known.insert(key.clone(), Known { seq, hash, unix_ms });
-        self.order.push_back((seq, key));
+    /// The seq that the message was given when it came first.
+    fn original(&self, message: &NewMessage) -> Option<Seq> {
+        let key = message.idempotency_key.as_deref()?;
+        let known = self.known.get(&key_fingerprint(key))?;
+        (known.payload == payload_fingerprint(&message.payload)).then_some(known.seq)
+    }
+
+    /// Remembers a key; they come in the order of their seqs.
+    pub(super) fn insert(&mut self, key: u128, known: KnownKey) {
+        self.known.insert(key, known);
+        self.order.push_back((known.seq, key));
     }
 
     /// Forgets the oldest beyond `count_max` and those older than `age_ms_max`.
@@ -251,9 +266,9 @@ impl Keys {
     }
 }
 
-fn has_double<'a>(keys: impl Iterator<Item = &'a Arc<str>>) -> bool {
+fn has_double<'a>(mut keys: impl Iterator<Item = &'a str>) -> bool {
     let mut seen = ahash::AHashSet::new();
-    keys.into_iter().any(|key| !seen.insert(key))
+    keys.any(|key| !seen.insert(key))
 }
 
 /// The newest messages of a topic, shared with the log and with the frames made of them.
@@ -298,120 +313,4 @@ impl Recent {
             .is_some()
         {}
     }
-}
-
-/// Where retention may cut: positions with their time and the bytes behind them, about 64 for
-/// each rule, so that a topic of any length costs the same.
-#[derive(Debug, Default)]
-pub(super) struct Marks {
-    marks: VecDeque<Mark>,
-}
-
-/// A run of messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mark {
-    /// The first message of the run.
-    pub first_seq: Seq,
-    /// When the first message was appended.
-    pub first_ms: u64,
-    /// When the last message was appended.
-    pub last_ms: u64,
-    /// Stored bytes of the run.
-    pub bytes: u64,
-}
-
-/// A rule is kept to within this part of its bound.
-const RETENTION_PARTS: u64 = 64;
-
-impl Marks {
-    fn add(&mut self, retention: &Retention, seq: Seq, unix_ms: u64, bytes: u64) {
-        let fits = |mark: &Mark| !quantum_reached(retention, mark, seq, unix_ms);
-        match self.marks.back_mut().filter(|mark| fits(mark)) {
-            Some(mark) => {
-                mark.last_ms = mark.last_ms.max(unix_ms);
-                mark.bytes += bytes;
-            }
-            None => self.push(Mark {
-                first_seq: seq,
-                first_ms: unix_ms,
-                last_ms: unix_ms,
-                bytes,
-            }),
-        }
-    }
-
-    /// Takes a run over, as recovery found it.
-    pub(super) fn push(&mut self, mark: Mark) {
-        assert!(
-            self.marks
-                .back()
-                .is_none_or(|last| last.first_seq < mark.first_seq)
-        );
-        self.marks.push_back(mark);
-    }
-
-    fn forget_from(&mut self, first: Seq, mut bytes: u64) {
-        while let Some(mark) = self.marks.pop_back_if(|mark| first <= mark.first_seq) {
-            bytes -= mark.bytes;
-        }
-        if let Some(mark) = self.marks.back_mut() {
-            mark.bytes -= bytes;
-        }
-    }
-
-    /// The first seq that every rule keeps. A run goes when all of it may go; the newest run is
-    /// cut by age only, and by count exactly where a run is one message.
-    fn kept_from(&self, retention: &Retention, topic: &Topic, unix_ms: u64) -> Seq {
-        let mut kept = topic.first;
-        let mut bytes = topic.bytes;
-        for (index, mark) in self.marks.iter().enumerate() {
-            let end = self
-                .marks
-                .get(index + 1)
-                .map_or(topic.durable + 1, |next| next.first_seq);
-            if topic.durable + 1 < end || !may_go(retention, topic, (mark, end, bytes), unix_ms) {
-                break;
-            }
-            bytes = bytes.saturating_sub(mark.bytes);
-            kept = end;
-        }
-        kept
-    }
-
-    fn trim(&mut self, first: Seq, appended: Seq) -> u64 {
-        let mut freed = 0;
-        while !self.marks.is_empty() {
-            let end = self
-                .marks
-                .get(1)
-                .map_or(appended + 1, |next| next.first_seq);
-            if first < end {
-                break;
-            }
-            freed += self.marks.pop_front().map_or(0, |mark| mark.bytes);
-        }
-        freed
-    }
-}
-
-fn quantum_reached(retention: &Retention, mark: &Mark, seq: Seq, unix_ms: u64) -> bool {
-    let reached = |max: Option<u64>, value: u64| {
-        max.is_some_and(|max| (max / RETENTION_PARTS).max(1) <= value)
-    };
-    reached(retention.messages_max, seq - mark.first_seq)
-        || reached(retention.bytes_max, mark.bytes)
-        || reached(retention.age_ms_max, unix_ms.saturating_sub(mark.first_ms))
-}
-
-/// Whether the run, which ends before `end` and has `bytes` behind and in it, may go.
-fn may_go(rules: &Retention, topic: &Topic, run: (&Mark, Seq, u64), unix_ms: u64) -> bool {
-    let (mark, end, bytes) = run;
-    let newest = topic.durable < end;
-    let behind = topic.durable + 1 - end;
-    let old = rules
-        .age_ms_max
-        .is_some_and(|max| mark.last_ms.saturating_add(max) < unix_ms);
-    let many = rules.messages_max.is_some_and(|max| max <= behind);
-    let large = rules.bytes_max.is_some_and(|max| max < bytes);
-    old || (!newest && (many || large))
 }

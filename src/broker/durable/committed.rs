@@ -37,7 +37,6 @@ impl Durable {
                 self.answer(&caller, Answer::Deleted);
             }
             Appended::Cursors(told, _) => self.cursors_made(told),
-            Appended::Trim(topic, first_seq) => self.trimmed(topic, first_seq),
         }
     }
 
@@ -135,24 +134,25 @@ impl Durable {
         }
     }
 
-    fn trimmed(&mut self, id: HomedId, first_seq: Seq) {
+    /// Retention has taken what stood before `first_seq`; the log still stores `bytes` of it.
+    pub fn handle_trimmed(&mut self, id: HomedId, first_seq: Seq, bytes: u64) {
         let Some(topic) = self.topics.get_mut(&id) else {
             return;
         };
-        let freed = topic.trim(first_seq);
+        let freed = topic.trim(first_seq, bytes);
         let tenant = topic.tenant.clone();
         self.world(&tenant).here.bytes -= freed;
     }
 
-    /// The log has not taken the append that was polled last: there is no room for it. It was as
-    /// if never asked for, and uses up no seq.
-    pub fn handle_refused(&mut self, id: AppendId) {
+    /// The log has not taken this append, and takes none of those behind it, which were refused
+    /// before this one. They are as if never asked for, and use up no seq.
+    pub fn handle_refused(&mut self, id: AppendId, refused: Refused) {
         let last = self.log.waiting.pop_back();
         let appended = last.and_then(|(last, appended)| (last == id).then_some(appended));
-        assert!(appended.is_some(), "a refusal comes before the next append");
+        assert!(appended.is_some(), "the newest append is refused first");
         self.log.next = id;
         if let Some(appended) = appended {
-            self.undo(id, appended, Refused::StorageFull);
+            self.undo(id, appended, refused);
         }
     }
 
@@ -176,7 +176,6 @@ impl Durable {
                 self.cursors_again(moved);
                 self.refuse_moved(told, refused);
             }
-            Appended::Trim(..) => {}
         }
     }
 
@@ -210,9 +209,9 @@ impl Durable {
         let Some(topic) = self.topics.get_mut(&id) else {
             return;
         };
-        topic.rewind(first, bytes);
+        let freed = topic.rewind(first, bytes);
         let tenant = topic.tenant.clone();
-        self.world(&tenant).here.bytes -= bytes;
+        self.world(&tenant).here.bytes -= freed;
         loop {
             let Some(topic) = self.topics.get_mut(&id) else {
                 return;

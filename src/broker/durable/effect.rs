@@ -19,8 +19,8 @@ pub type ReadId = u64;
 /// Something that the caller must carry out before it polls again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Append this to the log. If the log cannot take it, `handle_refused` is called before the
-    /// next poll; else it is durable once `handle_durable` names its id or a later one.
+    /// Append this to the log. It is durable once `handle_durable` names its id or a later one,
+    /// unless `handle_refused` takes it back.
     Append {
         /// Its number.
         id: AppendId,
@@ -109,13 +109,6 @@ pub enum Value {
     CursorsMoved {
         /// Subscription and cursor.
         moves: Vec<(HomedId, Seq)>,
-    },
-    /// Messages before `first_seq` are no longer kept.
-    Trim {
-        /// Their topic.
-        topic: HomedId,
-        /// The first one kept.
-        first_seq: Seq,
     },
 }
 

@@ -1,6 +1,6 @@
 //! The home of durable topics: one partition's topics, subscriptions and cursors as a state
 //! machine. Requests come in by `handle_request`, the log's reports by `handle_durable`,
-//! `handle_refused`, `handle_read` and `handle_failed`; after each of them the caller carries out
+//! `handle_refused`, `handle_read`, `handle_trimmed` and `handle_failed`; after each of them the caller carries out
 //! what `poll_effect` gives until it gives nothing. It knows no file, no socket, no clock and no
 //! dialect, and it does not assume that the log is on this machine: an append is asked for and
 //! its durability arrives as an event.
@@ -47,7 +47,6 @@ use crate::id::{HomedId, Partition, Seq, Tenant};
 use super::subscription::{Connections, Subscription};
 use super::topic::Topic;
 
-pub use super::topic::Mark;
 pub use answer::{
     Answer, Ended, Gap, GapReason, MESSAGE_OVERHEAD_BYTES, Message, Refused, Subscribed,
     SubscriptionView, TopicView,
@@ -56,7 +55,7 @@ pub use command::{
     Caller, Command, NewMessage, NewMessages, Now, Open, Peer, Request, Retention, TopicRef,
 };
 pub use effect::{AppendId, Effect, ReadId, ReadItem, Value};
-pub use restore::{RestoredKey, RestoredSubscription, RestoredTopic, payload_hash};
+pub use restore::{RestoredKey, RestoredSubscription, RestoredTopic};
 
 /// What a partition allows. Limits of a tenant count what its other partitions report too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,8 +100,6 @@ pub struct Limits {
     pub histories_max: u64,
     /// How long a moved cursor may wait before it is given to the log.
     pub cursor_delay_ms_max: u64,
-    /// How often retention is looked at.
-    pub retention_interval_ms: u64,
 }
 
 impl Default for Limits {
@@ -128,7 +125,6 @@ impl Default for Limits {
             history_bytes_max: 4 << 20,
             histories_max: 64,
             cursor_delay_ms_max: 50,
-            retention_interval_ms: 1000,
         }
     }
 }
@@ -178,9 +174,6 @@ pub struct Durable {
     reads: AHashMap<ReadId, Reading>,
     histories: u64,
     next_read: ReadId,
-    /// Topics whose retention is looked at, and when next.
-    retained: Vec<HomedId>,
-    retention_at_ms: u64,
     /// Bound subscriptions that can be moved on.
     ready: VecDeque<HomedId>,
     effects: VecDeque<Effect>,
@@ -213,7 +206,6 @@ enum Appended {
     Subscription(HomedId),
     SubscriptionEnd(HomedId, Caller),
     Cursors(Vec<Moved>, Vec<HomedId>),
-    Trim(HomedId, Seq),
 }
 
 /// Who is told once a cursor is durable.
@@ -277,8 +269,6 @@ impl Durable {
             reads: AHashMap::new(),
             histories: 0,
             next_read: 1,
-            retained: Vec::new(),
-            retention_at_ms: 0,
             ready: VecDeque::new(),
             effects: VecDeque::new(),
             totals: Totals::default(),
@@ -369,16 +359,12 @@ impl Durable {
         self.effects.pop_front()
     }
 
-    /// Looks at what is due by time: moved cursors and retention.
+    /// Looks at what is due by time: moved cursors.
     pub fn handle_time(&mut self, now: Now) {
         self.cursors.seen_ms = now.mono_ms;
         let due = |since: u64| since + self.limits.cursor_delay_ms_max <= now.mono_ms;
         if self.cursors.since_ms.is_some_and(due) {
             self.flush_cursors();
-        }
-        if self.retention_at_ms <= now.mono_ms {
-            self.retention_at_ms = now.mono_ms + self.limits.retention_interval_ms;
-            self.retain(now);
         }
     }
 
@@ -388,9 +374,7 @@ impl Durable {
             return None;
         }
         let moved = self.cursors.since_ms.filter(|_| !self.cursors.under_way);
-        let cursors = moved.map(|since| since + self.limits.cursor_delay_ms_max);
-        let retention = (!self.retained.is_empty()).then_some(self.retention_at_ms);
-        cursors.into_iter().chain(retention).min()
+        moved.map(|since| since + self.limits.cursor_delay_ms_max)
     }
 
     /// Gives all moved cursors to the log now: before a clean stop.

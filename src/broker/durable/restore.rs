@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use crate::broker::subscription::Subscription;
-use crate::broker::topic::Topic;
+use crate::broker::topic::{KnownKey, Topic};
 use crate::id::{HomedId, Seq, Tenant};
 
-use super::{Durable, Mark, Retention};
+use super::{Durable, Retention};
 
 /// A topic as the log has it.
 #[derive(Debug, Clone)]
@@ -26,8 +26,8 @@ pub struct RestoredTopic {
     pub first_seq: Seq,
     /// The last message.
     pub last_seq: Seq,
-    /// Its messages in runs, oldest first, for retention and for the bytes of the tenant.
-    pub marks: Vec<Mark>,
+    /// What it stores, which counts against its tenant.
+    pub bytes: u64,
 }
 
 /// A subscription as the log has it.
@@ -46,23 +46,18 @@ pub struct RestoredSubscription {
 }
 
 /// An idempotency key as the log has it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct RestoredKey {
     /// Its topic, which was restored before.
     pub topic: HomedId,
-    /// The key.
-    pub key: Arc<str>,
-    /// The message that was published under it.
+    /// XXH3-128 of the key.
+    pub key: u128,
+    /// XXH3-64 of the payload that was published under it.
+    pub payload: u64,
+    /// The seq that it was given.
     pub seq: Seq,
-    /// [`payload_hash`] of that message.
-    pub payload_hash: u128,
-    /// When it was published.
+    /// When.
     pub unix_ms: u64,
-}
-
-/// What an idempotency key remembers of a payload.
-pub fn payload_hash(payload: &[u8]) -> u128 {
-    xxhash_rust::xxh3::xxh3_128(payload)
 }
 
 impl Durable {
@@ -84,10 +79,7 @@ impl Durable {
         topic.first = restored.first_seq.max(1);
         topic.durable = restored.last_seq;
         topic.appended = restored.last_seq;
-        for mark in restored.marks {
-            topic.bytes += mark.bytes;
-            topic.marks.push(mark);
-        }
+        topic.bytes = restored.bytes;
         self.insert_topic(id, topic);
     }
 
@@ -111,12 +103,19 @@ impl Durable {
         if let Some(topic) = self.topics.get_mut(&restored.topic) {
             let RestoredKey {
                 key,
+                payload,
                 seq,
-                payload_hash,
                 unix_ms,
                 ..
             } = restored;
-            topic.keys.insert(key, seq, payload_hash, unix_ms);
+            topic.keys.insert(
+                key,
+                KnownKey {
+                    seq,
+                    payload,
+                    unix_ms,
+                },
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Topics by request: made or resolved, listed, deleted, and cut by retention. A topic is seen
+//! Topics by request: made or resolved, listed, deleted. A topic is seen
 //! once its record is durable and found no more once its end was asked for.
 
 use std::ops::Bound;
@@ -90,9 +90,6 @@ impl Durable {
         world.here.bytes += bytes;
         let before = world.names.insert(name, id);
         assert!(before.is_none(), "a name is one topic");
-        if topic.retention != Retention::default() {
-            self.retained.push(id);
-        }
         self.topics.insert(id, topic);
     }
 
@@ -109,9 +106,6 @@ impl Durable {
         }
         for subscription in topic.subscriptions.values() {
             self.remove_subscription(*subscription, Ended::TopicDeleted);
-        }
-        if topic.retention != Retention::default() {
-            self.retained.retain(|retained| *retained != id);
         }
         if self.tenants.get(&topic.tenant).is_some_and(World::empty) {
             self.tenants.remove(&topic.tenant);
@@ -169,25 +163,9 @@ impl Durable {
         };
         topic.life = Life::Kept;
         let (tenant, name) = (topic.tenant.clone(), topic.name.clone());
+        let subscriptions: Vec<HomedId> = topic.subscriptions.values().copied().collect();
         self.world(&tenant).names.insert(name, id);
-    }
-
-    /// Asks for what retention takes away to be cut.
-    pub(super) fn retain(&mut self, now: Now) {
-        if self.log.failed {
-            return;
-        }
-        for index in 0..self.retained.len() {
-            let id = self.retained[index];
-            let topic = self.topics.get(&id).filter(|topic| !topic.deleting());
-            if let Some(first_seq) = topic.and_then(|topic| topic.kept_from(now.unix_ms)) {
-                let value = Value::Trim {
-                    topic: id,
-                    first_seq,
-                };
-                self.append(value, Appended::Trim(id, first_seq));
-            }
-        }
+        subscriptions.into_iter().for_each(|id| self.wake(id));
     }
 }
 

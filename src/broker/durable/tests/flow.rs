@@ -327,25 +327,11 @@ fn a_drain_flushes_the_cursors() {
 #[test]
 fn retention_that_passes_a_cursor_sends_a_gap() {
     let mut rig = Rig::new();
-    let retention = Retention {
-        messages_max: Some(3),
-        ..Retention::default()
-    };
-    rig.ask(
-        1,
-        Command::ResolveTopic {
-            name: name("a"),
-            retention,
-        },
-    );
-    let Answer::Topic { view, .. } = rig.answer() else {
-        panic!()
-    };
-    let topic = view.id;
+    let topic = rig.topic("a");
     rig.subscribed(1, topic, "A", from(0));
     rig.ask(1, Command::Disconnect);
     rig.fill_many(topic, 10);
-    rig.pass_time(1_000);
+    rig.trim(topic, 8);
     let subscribed = rig.subscribed(1, topic, "A", from(0));
     assert_eq!(
         (subscribed.cursor, subscribed.next_seq, subscribed.first_seq),
@@ -381,68 +367,6 @@ fn retention_that_passes_a_cursor_sends_a_gap() {
             .iter()
             .any(|answer| matches!(answer, Answer::Gap { .. }))
     );
-}
-
-/// D-31: by age and by bytes
-#[test]
-fn retention_by_age_and_bytes() {
-    let mut rig = Rig::new();
-    let rules = [
-        Retention {
-            age_ms_max: Some(64_000),
-            ..Retention::default()
-        },
-        Retention {
-            bytes_max: Some(10 * 49),
-            ..Retention::default()
-        },
-    ];
-    for (index, retention) in rules.into_iter().enumerate() {
-        rig.ask(
-            1,
-            Command::ResolveTopic {
-                name: format!("t{index}").into(),
-                retention,
-            },
-        );
-        let Answer::Topic { view, .. } = rig.answer() else {
-            panic!()
-        };
-        for _ in 0..20 {
-            rig.fill(view.id, &["x"]);
-            rig.pass_time(5_000);
-        }
-        rig.ask(
-            1,
-            Command::GetTopic {
-                topic: TopicRef::Id(view.id),
-            },
-        );
-        let Answer::Topic { view, .. } = rig.answer() else {
-            panic!()
-        };
-        let kept = view.last_seq + 1 - view.first_seq;
-        assert!((10..=13).contains(&kept), "rule {index} keeps {kept}");
-    }
-    rig.pass_time(100_000);
-    rig.ask(
-        1,
-        Command::GetTopic {
-            topic: TopicRef::Name(name("t0")),
-        },
-    );
-    let Answer::Topic { view, .. } = rig.answer() else {
-        panic!()
-    };
-    assert_eq!(
-        (view.first_seq, view.last_seq),
-        (21, 20),
-        "all of it is too old"
-    );
-    assert_eq!(rig.disk.messages(view.id), []);
-    rig.fill(view.id, &["y"]);
-    rig.subscribed(1, view.id, "A", from(0));
-    assert_eq!(rig.seqs(1), [21]);
 }
 
 /// D-31, P6
@@ -534,4 +458,60 @@ fn a_small_tail_changes_nothing_but_reads() {
         expected.sort_unstable();
         assert_eq!(seqs, expected);
     }
+}
+
+/// D-31: in the middle of a replay, and down to nothing
+#[test]
+fn retention_may_overtake_a_reader() {
+    let mut rig = Rig::with(Limits {
+        tail_bytes_max: 0,
+        ..Limits::default()
+    });
+    let topic = rig.topic("a");
+    rig.fill_many(topic, 5);
+    rig.read_at_once = false;
+    rig.subscribed(1, topic, "A", from(0));
+    rig.trim(topic, 4);
+    rig.reads.retain_mut(|read| match read {
+        Effect::Read { id, .. } => {
+            rig.home.handle_read(*id, Vec::new());
+            false
+        }
+        _ => true,
+    });
+    rig.read_at_once = true;
+    rig.settle();
+    let answers = rig.answers();
+    let gap = Gap {
+        from: 1,
+        to: 3,
+        reason: GapReason::Retention,
+    };
+    assert_eq!(
+        answers[0],
+        Answer::Gap {
+            topic,
+            sub_name: name("A"),
+            gap
+        }
+    );
+    assert_eq!(answers.len(), 3);
+    rig.ask(1, Command::Disconnect);
+    rig.trim(topic, 6);
+    assert_eq!(
+        rig.home.usage().map(|(_, usage)| usage.bytes).sum::<u64>(),
+        0
+    );
+    let subscribed = rig.subscribed(1, topic, "A", from(0));
+    assert_eq!(
+        (
+            subscribed.first_seq,
+            subscribed.last_seq,
+            subscribed.next_seq
+        ),
+        (6, 5, 6)
+    );
+    rig.answers.clear();
+    rig.fill_many(topic, 1);
+    assert_eq!(rig.seqs(1), [6]);
 }

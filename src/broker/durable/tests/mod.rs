@@ -20,6 +20,7 @@ use ahash::AHashMap;
 use bytes::Bytes;
 
 use super::*;
+use crate::broker::topic::{key_fingerprint, payload_fingerprint};
 
 pub(super) const EPOCH: u64 = 7;
 
@@ -31,6 +32,8 @@ pub(super) struct Disk {
     ids: VecDeque<AppendId>,
     /// The log takes no publish and nothing else that needs new space.
     pub(super) full: bool,
+    /// Where retention has cut.
+    trimmed: AHashMap<HomedId, Seq>,
     /// Messages that are read as damaged.
     pub(super) damaged: Vec<Seq>,
 }
@@ -152,10 +155,9 @@ impl Rig {
             Value::TopicDeleted { .. }
                 | Value::SubscriptionDeleted { .. }
                 | Value::CursorsMoved { .. }
-                | Value::Trim { .. }
         );
         if self.disk.full && !reserved {
-            self.home.handle_refused(id);
+            self.home.handle_refused(id, Refused::StorageFull);
             return;
         }
         self.disk.ids.push_back(id);
@@ -224,7 +226,15 @@ impl Rig {
         disk.ids.clear();
         self.reads.clear();
         self.answers.clear();
-        self.home = rebuild(&self.disk.records, self.limits);
+        self.home = rebuild(&self.disk, self.limits);
+    }
+
+    /// What retention does: the log forgets, then the home learns of it.
+    pub(super) fn trim(&mut self, topic: HomedId, first_seq: Seq) {
+        self.disk.trimmed.insert(topic, first_seq);
+        let left = self.disk.messages(topic).len() as u64;
+        self.home.handle_trimmed(topic, first_seq, left * 50);
+        self.settle();
     }
 
     pub(super) fn answers(&mut self) -> Vec<Answer> {
@@ -373,7 +383,10 @@ impl Disk {
 
     /// What the synced records hold of a topic.
     pub(super) fn messages(&self, topic: HomedId) -> Vec<Message> {
-        messages_of(self.synced(), topic)
+        let first = self.trimmed.get(&topic).copied().unwrap_or(0);
+        let mut messages = messages_of(self.synced(), topic);
+        messages.retain(|message| first <= message.seq);
+        messages
     }
 
     pub(super) fn cursors(&self) -> AHashMap<HomedId, Seq> {
@@ -405,9 +418,6 @@ fn messages_of(records: &[Value], wanted: HomedId) -> Vec<Message> {
                     });
                 }
             }
-            Value::Trim { topic, first_seq } if *topic == wanted => {
-                kept.retain(|message| *first_seq <= message.seq);
-            }
             _ => {}
         }
     }
@@ -415,9 +425,13 @@ fn messages_of(records: &[Value], wanted: HomedId) -> Vec<Message> {
 }
 
 /// What a log's recovery does, from plain records.
-fn rebuild(records: &[Value], limits: Limits) -> Durable {
+fn rebuild(disk: &Disk, limits: Limits) -> Durable {
+    let records = &disk.records;
     let mut found = Found::default();
     records.iter().for_each(|record| found.take(record.clone()));
+    for (topic, first_seq) in &disk.trimmed {
+        found.topic(*topic).first_seq = *first_seq;
+    }
     let mut home = Durable::new(Partition(0), EPOCH, limits, records.len() as u64 + 77);
     found
         .topics
@@ -491,11 +505,6 @@ impl Found {
                         .for_each(|restored| restored.cursor = cursor);
                 }
             }
-            Value::Trim { topic, first_seq } => {
-                let restored = self.topic(topic);
-                restored.first_seq = first_seq;
-                restored.marks.retain(|mark| first_seq <= mark.first_seq);
-            }
         }
     }
 
@@ -510,24 +519,19 @@ impl Found {
         let restored = self.topic(topic);
         assert!(restored.last_seq + 1 == first_seq, "the log has no gap");
         restored.last_seq += messages.len() as u64;
-        let bytes = messages
+        restored.bytes += messages
             .iter()
             .map(crate::broker::topic::stored_bytes)
-            .sum();
-        restored.marks.push(Mark {
-            first_seq,
-            first_ms: ms,
-            last_ms: ms,
-            bytes,
-        });
+            .sum::<u64>();
         for (seq, message) in (first_seq..).zip(messages) {
-            let payload_hash = payload_hash(&message.payload);
-            if let Some(key) = message.idempotency_key.clone() {
+            let payload = payload_fingerprint(&message.payload);
+            if let Some(key) = message.idempotency_key.as_deref() {
+                let key = key_fingerprint(key);
                 self.keys.push(RestoredKey {
                     topic,
                     key,
+                    payload,
                     seq,
-                    payload_hash,
                     unix_ms: ms,
                 });
             }
@@ -544,7 +548,7 @@ fn made(record: Value) -> RestoredTopic {
             unix_ms: created_ms,
             retention,
         } => {
-            let (first_seq, last_seq, marks) = (1, 0, Vec::new());
+            let (first_seq, last_seq, bytes) = (1, 0, 0);
             RestoredTopic {
                 id,
                 tenant,
@@ -553,7 +557,7 @@ fn made(record: Value) -> RestoredTopic {
                 retention,
                 first_seq,
                 last_seq,
-                marks,
+                bytes,
             }
         }
         other => panic!("{other:?} makes no topic"),
