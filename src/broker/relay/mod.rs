@@ -692,3 +692,6 @@ impl Home {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

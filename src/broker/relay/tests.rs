@@ -1,0 +1,266 @@
+//! The home of relay topics, driven by hand: no shard, no task, no socket.
+
+use super::*;
+
+const LIMITS: HomeLimits = HomeLimits {
+    handler_queue_max: 2,
+    unhandled: Unhandled::Broadcast,
+};
+
+struct Driver {
+    home: Home,
+    tenant: Tenant,
+}
+
+impl Driver {
+    fn new(patterns: &[&str]) -> Self {
+        let mut all = Patterns::default();
+        for (index, pattern) in patterns.iter().enumerate() {
+            all.insert(pattern, index).unwrap();
+        }
+        Self {
+            home: Home::new(Arc::new(all), LIMITS, 2),
+            tenant: Tenant::default(),
+        }
+    }
+
+    fn key(conn_id: ConnId) -> ConnKey {
+        ConnKey {
+            shard: (conn_id % 2) as u16,
+            slot: conn_id as u32,
+            generation: 1,
+        }
+    }
+
+    fn subscribe(&mut self, topic: &str, conn_id: ConnId) -> Vec<Effect> {
+        let caller = Caller::anonymous();
+        let subscriber = Subscriber {
+            key: Self::key(conn_id),
+            conn_id,
+            caller,
+        };
+        self.home.handle_subscribe(&self.tenant, topic, subscriber);
+        self.effects()
+    }
+
+    fn leave(&mut self, topic: &str, conn_id: ConnId, reason: LeaveReason) -> Vec<Effect> {
+        self.home
+            .handle_leave(&self.tenant, topic, (Self::key(conn_id), conn_id), reason);
+        self.effects()
+    }
+
+    fn message(&mut self, topic: &str, conn_id: ConnId, event: &str) -> Vec<Effect> {
+        let frame = Bytes::copy_from_slice(event.as_bytes());
+        let who = (Self::key(conn_id), conn_id);
+        self.home
+            .handle_message(&self.tenant, topic, who, (event, b"1"), || frame);
+        self.effects()
+    }
+
+    fn push(&mut self, topic: &str, frame: &'static str, by: Option<LaneId>) -> Vec<Effect> {
+        let frame = Bytes::from_static(frame.as_bytes());
+        self.home.handle_push(&self.tenant, topic, frame, by);
+        self.effects()
+    }
+
+    fn called(&mut self, call: &Call, result: Result<(), String>) -> Vec<Effect> {
+        self.home.handle_called(call.lane, &call.event, result);
+        self.effects()
+    }
+
+    fn effects(&mut self) -> Vec<Effect> {
+        std::iter::from_fn(|| self.home.poll_effect()).collect()
+    }
+
+    fn count(&self, topic: &str) -> usize {
+        self.home.presence_count(&self.tenant, topic)
+    }
+}
+
+/// The effects in one line each.
+fn names(effects: &[Effect]) -> Vec<String> {
+    let name = |effect: &Effect| match effect {
+        Effect::Attach { subscriber, .. } => format!("attach {}", subscriber.conn_id),
+        Effect::Joined { key, .. } => format!("joined {}", key.slot),
+        Effect::Detach { key, answer, .. } => format!("detach {} {answer}", key.slot),
+        Effect::Refuse { key, refusal, .. } => format!("refuse {} {refusal}", key.slot),
+        Effect::Deliver { shard, frame, .. } => {
+            format!("deliver {shard} {}", String::from_utf8_lossy(frame))
+        }
+        Effect::Call(call) => format!("call {} {:?}", call.subscriber.conn_id, call.event),
+    };
+    effects.iter().map(name).collect()
+}
+
+fn call(effects: Vec<Effect>) -> Call {
+    let is_call = |effect| match effect {
+        Effect::Call(call) => Some(call),
+        _ => None,
+    };
+    effects
+        .into_iter()
+        .find_map(is_call)
+        .expect("a handler is called")
+}
+
+/// C-07, X-21, X-22, X-27
+#[test]
+fn a_topic_without_handler_broadcasts_to_everybody_and_goes_with_its_last_member() {
+    let mut driver = Driver::new(&[]);
+    assert_eq!(names(&driver.subscribe("a", 1)), ["attach 1", "joined 1"]);
+    assert_eq!(names(&driver.subscribe("a", 1)), ["joined 1"]);
+    driver.subscribe("a", 2);
+    assert_eq!(driver.count("a"), 2);
+    assert_eq!(
+        names(&driver.message("a", 1, "x")),
+        ["deliver 0 x", "deliver 1 x"]
+    );
+    driver.leave("a", 1, LeaveReason::Closed);
+    assert_eq!(names(&driver.push("a", "y", None)), ["deliver 0 y"]);
+    driver.leave("a", 2, LeaveReason::Unsubscribe);
+    assert_eq!(driver.home.topics().count(), 0);
+    assert_eq!(driver.count("a"), 0);
+}
+
+/// R-14, D-17
+#[test]
+fn a_join_holds_its_own_pushes_and_no_others() {
+    let mut driver = Driver::new(&["room:*"]);
+    let join = call(driver.subscribe("room:1", 1));
+    assert_eq!(join.event, HandlerEvent::Join);
+    assert!(driver.push("room:1", "own", Some(join.lane)).is_empty());
+    assert_eq!(
+        names(&driver.push("room:1", "other", None)),
+        ["deliver 1 other"]
+    );
+    assert_eq!(
+        names(&driver.called(&join, Ok(()))),
+        ["joined 1", "deliver 1 own"]
+    );
+}
+
+/// R-14, D-17
+#[test]
+fn a_refused_join_leaves_nothing_behind() {
+    let mut driver = Driver::new(&["room:*"]);
+    let join = call(driver.subscribe("room:1", 1));
+    assert!(
+        driver
+            .home
+            .handle_track(&driver.tenant, "room:1", 1, serde_json::json!({}))
+    );
+    driver.push("room:1", "own", Some(join.lane));
+    let effects = driver.called(&join, Err("members only".to_owned()));
+    assert_eq!(
+        names(&effects),
+        ["detach 1 false", "refuse 1 join rejected: members only"]
+    );
+    assert_eq!(driver.count("room:1"), 0);
+    assert_eq!(driver.home.topics().count(), 0);
+}
+
+/// D-18
+#[test]
+fn presence_goes_before_the_leave_is_handled() {
+    let mut driver = Driver::new(&["room:*"]);
+    let join = call(driver.subscribe("room:1", 1));
+    driver
+        .home
+        .handle_track(&driver.tenant, "room:1", 1, serde_json::json!({}));
+    driver.called(&join, Ok(()));
+    let effects = driver.leave("room:1", 1, LeaveReason::Unsubscribe);
+    assert_eq!(driver.count("room:1"), 0);
+    let unsubscribed = ["call 1 Leave(Unsubscribe)", "detach 1 true"];
+    assert_eq!(names(&effects), unsubscribed);
+    let leave = call(effects);
+    driver.called(&leave, Ok(()));
+    assert_eq!(driver.home.topics().count(), 0);
+}
+
+#[test]
+fn events_of_one_member_run_one_at_a_time_and_are_bounded() {
+    let mut driver = Driver::new(&["room:*"]);
+    let join = call(driver.subscribe("room:1", 1));
+    driver.called(&join, Ok(()));
+    let first = call(driver.message("room:1", 1, "1"));
+    assert!(driver.message("room:1", 1, "2").is_empty());
+    assert!(driver.message("room:1", 1, "3").is_empty());
+    let refused = names(&driver.message("room:1", 1, "4"));
+    let text = "overloaded: 2 events wait (limits.handler_queue_max)";
+    assert_eq!(refused, [format!("refuse 1 message handler error: {text}")]);
+    let second = call(driver.called(&first, Err("no".to_owned())));
+    assert!(matches!(&second.event, HandlerEvent::Message { event, .. } if &**event == "2"));
+}
+
+#[test]
+fn others_go_on_while_one_member_waits() {
+    let mut driver = Driver::new(&["room:*"]);
+    for conn_id in [1, 2] {
+        let join = call(driver.subscribe("room:1", conn_id));
+        driver.called(&join, Ok(()));
+    }
+    driver.message("room:1", 1, "slow");
+    assert_eq!(
+        call(driver.message("room:1", 2, "quick"))
+            .subscriber
+            .conn_id,
+        2
+    );
+}
+
+#[test]
+fn who_leaves_while_joining_is_left_for_good() {
+    let mut driver = Driver::new(&["room:*"]);
+    let join = call(driver.subscribe("room:1", 1));
+    assert_eq!(
+        names(&driver.leave("room:1", 1, LeaveReason::Closed)),
+        ["detach 1 false"]
+    );
+    let leave = call(driver.called(&join, Ok(())));
+    assert_eq!(leave.event, HandlerEvent::Leave(LeaveReason::Closed));
+    driver.called(&leave, Ok(()));
+    assert_eq!(driver.home.topics().count(), 0);
+}
+
+#[test]
+fn a_refused_join_of_one_who_left_has_no_leave() {
+    let mut driver = Driver::new(&["room:*"]);
+    let join = call(driver.subscribe("room:1", 1));
+    driver.leave("room:1", 1, LeaveReason::Closed);
+    assert!(driver.called(&join, Err("no".to_owned())).is_empty());
+    assert_eq!(driver.home.topics().count(), 0);
+}
+
+///
+#[test]
+fn strangers_get_their_answers() {
+    let mut driver = Driver::new(&[]);
+    assert_eq!(
+        names(&driver.message("a", 1, "x")),
+        ["refuse 1 not subscribed to a"]
+    );
+    assert_eq!(
+        names(&driver.leave("a", 1, LeaveReason::Unsubscribe)),
+        ["detach 1 true"]
+    );
+    assert!(
+        !driver
+            .home
+            .handle_track(&driver.tenant, "a", 1, serde_json::json!({}))
+    );
+}
+
+/// D-06
+#[test]
+fn tenants_have_topics_of_their_own() {
+    let mut driver = Driver::new(&[]);
+    driver.subscribe("a", 1);
+    let other = Tenant::parse("other").unwrap();
+    driver
+        .home
+        .handle_push(&other, "a", Bytes::from_static(b"x"), None);
+    assert!(driver.effects().is_empty());
+    assert_eq!(driver.home.presence_count(&other, "a"), 0);
+    driver.home.handle_push_all("a", &Bytes::from_static(b"x"));
+    assert_eq!(names(&driver.effects()), ["deliver 1 x"]);
+}
