@@ -5,6 +5,7 @@
 
 pub mod pattern;
 pub mod presence;
+pub mod registry;
 pub mod relay;
 
 mod topic;
