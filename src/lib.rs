@@ -1,5 +1,13 @@
 //! Tidegate: an io_uring WebSocket edge server for Linux, and the framework it is built with.
 
+// What the macros write names the crate from outside; inside of it that name is this one.
+extern crate self as tidegate;
+
+pub use tidegate_macros::{
+    after_init, concurrent, gateway, injectable, messages, module, on_connect, on_disconnect,
+    relay, subscribe_message, use_filters, use_guards, use_interceptors,
+};
+
 pub mod id;
 
 pub mod auth;

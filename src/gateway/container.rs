@@ -37,6 +37,27 @@ pub enum StartError {
         /// Its own reason.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Two gateways claim one path.
+    #[error("`{first}` and `{second}` are both mounted on `{path}`: give one of them another path")]
+    PathTaken {
+        /// The path.
+        path: String,
+        /// Who was there first.
+        first: String,
+        /// Who came later.
+        second: String,
+    },
+    /// An `after_init` hook answered with an error.
+    #[error("an after_init hook failed: {0}")]
+    Init(String),
+    /// One gateway binds one event twice.
+    #[error("`{gateway}` binds the event `{event}` twice: one event has one handler")]
+    EventTaken {
+        /// The gateway.
+        gateway: String,
+        /// The event.
+        event: String,
+    },
 }
 
 /// A type that somebody wants, by identity and by a name for people.

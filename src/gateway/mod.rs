@@ -12,3 +12,30 @@ pub mod send;
 pub mod relay;
 
 pub mod relay_handler;
+
+pub mod module;
+
+pub mod table;
+
+pub mod extract;
+
+pub mod reply;
+
+pub mod client;
+
+pub mod server;
+
+pub mod context;
+
+pub mod guard;
+
+pub mod interceptor;
+
+pub mod filter;
+
+pub mod dispatch;
+
+pub mod outlet;
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,129 @@
-//! The attribute macros of Tidegate: each emits only calls that a user could have written.
+//! The attribute macros of Tidegate: each emits only calls that a user could have written. They
+//! read spelling only to find names and places; what an argument or a return value means is left
+//! to its type.
+
+mod arguments;
+
+mod gateway;
+
+mod injectable;
+
+mod list;
+
+mod messages;
+
+mod module;
+
+mod relay;
+
+use proc_macro::TokenStream;
+use proc_macro2::Span;
+use syn::{Error, parse_macro_input};
+
+/// Makes a struct a gateway: `#[gateway(path = "/chat")]`.
+///
+/// `namespace = Marker` gives it a registry of its own. `guards(..)`, `interceptors(..)` and
+/// `filters(..)` hold for all of its events; so do `#[use_guards(..)]` and its like below it.
+/// `on_deny = "close"` and `on_panic = "close"` end the connection in those cases. Fields with
+/// `#[inject]` are injected, all others are `Default`.
+#[proc_macro_attribute]
+pub fn gateway(options: TokenStream, item: TokenStream) -> TokenStream {
+    let options = parse_macro_input!(options as gateway::Options);
+    let item = parse_macro_input!(item as syn::ItemStruct);
+    finish(gateway::expand(options, item))
+}
+
+/// Binds the methods of an `impl` block to events and hooks.
+#[proc_macro_attribute]
+pub fn messages(options: TokenStream, item: TokenStream) -> TokenStream {
+    let options = parse_macro_input!(options as list::Nothing);
+    let item = parse_macro_input!(item as syn::ItemImpl);
+    finish(messages::expand(&options, item))
+}
+
+/// Makes a struct a service: fields with `#[inject]` are injected, all others are `Default`.
+#[proc_macro_attribute]
+pub fn injectable(options: TokenStream, item: TokenStream) -> TokenStream {
+    let options = parse_macro_input!(options as list::Nothing);
+    let item = parse_macro_input!(item as syn::ItemStruct);
+    finish(injectable::expand(&options, item))
+}
+
+/// Makes a struct a module:
+/// `#[module(imports = [..], providers = [..], gateways = [..], relays = [..])]`.
+#[proc_macro_attribute]
+pub fn module(options: TokenStream, item: TokenStream) -> TokenStream {
+    let options = parse_macro_input!(options as module::Options);
+    let item = parse_macro_input!(item as syn::ItemStruct);
+    finish(module::expand(&options, &item))
+}
+
+/// Makes a function the handler of the topics that match a pattern: `#[relay("room:*")]`. It is
+/// listed in a module by its name.
+#[proc_macro_attribute]
+pub fn relay(pattern: TokenStream, item: TokenStream) -> TokenStream {
+    let pattern = parse_macro_input!(pattern as syn::LitStr);
+    let item = parse_macro_input!(item as syn::ItemFn);
+    finish(relay::expand(&pattern, item))
+}
+
+macro_rules! only_inside_messages {
+    ($($(#[$doc:meta])* $name:ident)*) => {$(
+        $(#[$doc])*
+        #[proc_macro_attribute]
+        pub fn $name(_options: TokenStream, _item: TokenStream) -> TokenStream {
+            stray(concat!(
+                "`#[", stringify!($name), "]` belongs on a method of an `impl` block with ",
+                "`#[messages]`"
+            ))
+        }
+    )*};
+}
+
+only_inside_messages! {
+    /// Binds a method to an event: `#[subscribe_message("message")]`.
+    subscribe_message
+    /// Runs when a connection has been made.
+    on_connect
+    /// Runs when a connection has ended, while its rooms can still be read.
+    on_disconnect
+    /// Runs once before the server listens.
+    after_init
+    /// The events behind this one on its connection need not wait until it ends.
+    concurrent
+}
+
+macro_rules! only_with_company {
+    ($($(#[$doc:meta])* $name:ident)*) => {$(
+        $(#[$doc])*
+        #[proc_macro_attribute]
+        pub fn $name(_options: TokenStream, _item: TokenStream) -> TokenStream {
+            stray(concat!(
+                "`#[", stringify!($name), "(..)]` belongs below `#[gateway(..)]`, or on a method ",
+                "with `#[subscribe_message(..)]`"
+            ))
+        }
+    )*};
+}
+
+only_with_company! {
+    /// Guards one event, or a gateway: `#[use_guards(AdminGuard)]`.
+    use_guards
+    /// Stands around one handler, or all of a gateway.
+    use_interceptors
+    /// Decides what becomes of the errors of one handler, or of all of a gateway.
+    use_filters
+}
+
+/// An attribute that is still there when the compiler comes to it stands in the wrong place.
+fn stray(message: &str) -> TokenStream {
+    Error::new(Span::call_site(), message)
+        .to_compile_error()
+        .into()
+}
+
+fn finish(expanded: syn::Result<proc_macro2::TokenStream>) -> TokenStream {
+    expanded
+        .unwrap_or_else(|error| error.to_compile_error())
+        .into()
+}

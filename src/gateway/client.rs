@@ -1,0 +1,247 @@
+//! `WsClient`: one open connection, as handlers and services hold it. Cheap to clone, usable from
+//! any thread. What it sends reaches its own tenant and registry, whoever calls.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::auth::{Caller, CurrentUser};
+use crate::broker::registry::ConnKey;
+use crate::gateway::outlet::{Fate, Order, Registries};
+use crate::gateway::reply::{encode_frame, encode_raw};
+use crate::gateway::server::{Pool, Registry, Scope, SendError};
+use crate::id::{ConnId, Tenant};
+use crate::proto::http::Head;
+
+/// What a peer sent to become a connection.
+#[derive(Debug)]
+pub struct Handshake {
+    /// Where it comes from.
+    pub peer: SocketAddr,
+    /// Its request.
+    pub head: Head,
+}
+
+/// One open connection.
+#[derive(Clone)]
+pub struct WsClient {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    id: ConnId,
+    shard: u16,
+    key: ConnKey,
+    caller: Arc<Caller>,
+    handshake: Arc<Handshake>,
+    registry: Arc<dyn Registry>,
+}
+
+impl WsClient {
+    /// Enters a connection of this shard into a registry; it has a number from then on.
+    pub fn connect(
+        here: &Registries,
+        key: ConnKey,
+        registry: Arc<dyn Registry>,
+        caller: Arc<Caller>,
+        handshake: Arc<Handshake>,
+    ) -> Self {
+        let pool = registry.pool();
+        let (id, shard) = (pool.next_id(), here.shard());
+        here.connect(pool.index(), id, key, &caller.tenant);
+        let inner = Inner {
+            id,
+            shard,
+            key,
+            caller,
+            handshake,
+            registry,
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Takes the connection out of its registry and out of all of its rooms.
+    pub fn disconnected(&self, here: &Registries) {
+        here.disconnect(self.pool().index(), self.id(), self.tenant());
+    }
+
+    /// Its number in its registry: from 1, never used again in a run.
+    pub fn id(&self) -> ConnId {
+        self.inner.id
+    }
+
+    /// To this connection; `false` if it is gone or does not drain its messages.
+    pub fn emit(&self, event: &str, data: &impl Serialize) -> Result<bool, SendError> {
+        self.give(encode_frame(event, data)?)
+    }
+
+    /// To this connection, any JSON: it need not be an envelope.
+    pub fn send_json(&self, value: &impl Serialize) -> Result<bool, SendError> {
+        self.give(encode_raw(value)?)
+    }
+
+    /// To the members of a room, this connection too if it is one. It need not be one.
+    pub fn to(&self, room: &str, event: &str, data: &impl Serialize) -> Result<usize, SendError> {
+        self.scope().emit_to(room, event, data)
+    }
+
+    /// To every connection of the registry, this one too.
+    pub fn broadcast(&self, event: &str, data: &impl Serialize) -> Result<usize, SendError> {
+        self.scope().broadcast(event, data)
+    }
+
+    /// Becomes a member of a room; to be one already changes nothing.
+    pub fn join(&self, room: &str) -> Result<(), SendError> {
+        match self.here() {
+            Some(here) => Ok(here.join(self.pool().index(), self.id(), room)?),
+            None => self.order(Order::Join {
+                id: self.id(),
+                room: room.into(),
+            }),
+        }
+    }
+
+    /// Is no member of a room any more.
+    pub fn leave(&self, room: &str) -> Result<(), SendError> {
+        match self.here() {
+            Some(here) => {
+                here.leave(self.pool().index(), self.id(), room);
+                Ok(())
+            }
+            None => self.order(Order::Leave {
+                id: self.id(),
+                room: room.into(),
+            }),
+        }
+    }
+
+    /// The rooms that it is in. Only its own handlers and hooks can know: elsewhere it is empty.
+    pub fn rooms(&self) -> Vec<Arc<str>> {
+        let here = self.here();
+        here.map(|here| here.rooms_of(self.pool().index(), self.id()))
+            .unwrap_or_default()
+    }
+
+    /// Ends the connection: a close frame follows what is queued already.
+    pub fn disconnect(&self, code: u16, reason: &str) -> Result<(), SendError> {
+        match self.here() {
+            Some(here) => {
+                here.close(self.inner.key, code, reason);
+                Ok(())
+            }
+            None => self.order(Order::Close {
+                connection: self.inner.key,
+                code,
+                reason: reason.into(),
+            }),
+        }
+    }
+
+    /// Its registry as its tenant sees it, for sends that leave somebody out or count everybody.
+    pub fn scope(&self) -> Scope {
+        Scope::of(self.pool(), self.tenant())
+    }
+
+    /// Its registry, without the marker.
+    pub fn registry(&self) -> &Arc<dyn Registry> {
+        &self.inner.registry
+    }
+
+    /// Where it comes from.
+    pub fn peer(&self) -> SocketAddr {
+        self.inner.handshake.peer
+    }
+
+    /// The address of the peer, without the port.
+    pub fn ip(&self) -> IpAddr {
+        self.peer().ip()
+    }
+
+    /// The first header of this name in its handshake.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.inner.handshake.head.header(name)
+    }
+
+    /// All headers of its handshake, names in lower case.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.inner.handshake.head.headers()
+    }
+
+    /// The request that it came with.
+    pub fn head(&self) -> &Head {
+        &self.inner.handshake.head
+    }
+
+    /// Its tenant.
+    pub fn tenant(&self) -> &Tenant {
+        &self.inner.caller.tenant
+    }
+
+    /// All claims of its token.
+    pub fn claims(&self) -> &serde_json::Map<String, serde_json::Value> {
+        &self.inner.caller.claims
+    }
+
+    /// Who it is.
+    pub fn user(&self) -> CurrentUser {
+        CurrentUser::from(&*self.inner.caller)
+    }
+
+    /// Who it is, as the token said.
+    pub fn caller(&self) -> &Arc<Caller> {
+        &self.inner.caller
+    }
+
+    /// Puts a whole frame into its outbox.
+    pub(crate) fn give_frame(&self, frame: Bytes) {
+        self.give(frame).ok();
+    }
+
+    fn pool(&self) -> &Arc<Pool> {
+        self.inner.registry.pool()
+    }
+
+    /// The registries of this thread, if they hold this connection.
+    fn here(&self) -> Option<std::rc::Rc<Registries>> {
+        Registries::here().filter(|here| here.shard() == self.inner.shard)
+    }
+
+    fn give(&self, frame: Bytes) -> Result<bool, SendError> {
+        match self.here() {
+            Some(here) => Ok(here.give(self.inner.key, &frame) == Fate::Accepted),
+            None => {
+                self.order(Order::Give {
+                    connection: self.inner.key,
+                    frame,
+                })?;
+                Ok(true)
+            }
+        }
+    }
+
+    fn order(&self, order: Order) -> Result<(), SendError> {
+        self.pool().post(self.inner.shard, order)
+    }
+}
+
+impl PartialEq for WsClient {
+    /// The same connection: the same number in the same registry.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+}
+
+impl fmt::Debug for WsClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WsClient")
+            .field("id", &self.inner.id)
+            .field("registry", &self.inner.registry.name())
+            .field("tenant", &self.inner.caller.tenant)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,334 @@
+//! What a program is made of: modules list providers, gateways and relay handlers, and all of it
+//! is checked before the server listens. Knows no shard: each opens the gateways for itself.
+
+use std::any::{TypeId, type_name};
+use std::fmt;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures_util::future::LocalBoxFuture;
+
+use crate::gateway::container::{
+    Container, ContainerBuilder, Dependency, Injectable, Resolver, StartError, short_name,
+};
+use crate::gateway::dispatch::{Dispatch, Dispatcher};
+use crate::gateway::filter::ExceptionFilter;
+use crate::gateway::guard::{MessageGuard, UpgradeGuard};
+use crate::gateway::interceptor::Interceptor;
+use crate::gateway::server::{Pool, Registry, WsServer};
+use crate::gateway::table::{Layers, Messages, Table};
+
+/// A part of a program. `#[module]` writes this.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no module",
+    label = "put `#[module(providers = [..], gateways = [..])]` on the struct `{Self}`"
+)]
+pub trait Module: 'static {
+    /// Lists what the module has.
+    fn register(app: &mut App);
+}
+
+/// A gateway: where it is mounted and what stands around its events. `#[gateway]` writes this.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no gateway",
+    label = "put `#[gateway(path = \"/..\")]` on the struct `{Self}`"
+)]
+pub trait Gateway: Injectable + Messages {
+    /// Where it is mounted.
+    const PATH: &'static str;
+
+    /// The marker of its registry.
+    type Namespace: 'static;
+
+    /// Adds guards, interceptors and filters that hold for all of its events.
+    fn layers(_layers: &mut Layers) {}
+}
+
+/// Collects the parts of a program.
+#[derive(Debug, Default)]
+pub struct App {
+    builder: ContainerBuilder,
+    modules: Vec<TypeId>,
+    layers: Layers,
+    registries: Vec<(TypeId, Arc<dyn Registry>)>,
+    gateways: Vec<GatewayPlan>,
+    error: Option<StartError>,
+}
+
+impl App {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a module; one that was added already adds nothing.
+    pub fn module<M: Module>(&mut self) -> &mut Self {
+        if !self.modules.contains(&TypeId::of::<M>()) {
+            self.modules.push(TypeId::of::<M>());
+            M::register(self);
+        }
+        self
+    }
+
+    /// Lists a service.
+    pub fn provider<T: Injectable>(&mut self) -> &mut Self {
+        self.builder.injectable::<T>();
+        self
+    }
+
+    /// Provides a value as a service.
+    pub fn provide<T: Send + Sync + 'static>(&mut self, value: T) -> &mut Self {
+        self.builder.provide(value);
+        self
+    }
+
+    /// Notes that somebody who is no service will ask for one.
+    pub fn require(&mut self, wanted: Dependency, who: &str) -> &mut Self {
+        self.builder.require(wanted, who);
+        self
+    }
+
+    /// Guards the upgrades of all gateways.
+    pub fn upgrade_guard<T: UpgradeGuard>(&mut self) -> &mut Self {
+        self.layers.upgrade_guard::<T>();
+        self
+    }
+
+    /// Guards the events of all gateways.
+    pub fn message_guard<T: MessageGuard>(&mut self) -> &mut Self {
+        self.layers.message_guard::<T>();
+        self
+    }
+
+    /// Stands around the handlers of all gateways.
+    pub fn interceptor<T: Interceptor>(&mut self) -> &mut Self {
+        self.layers.interceptor::<T>();
+        self
+    }
+
+    /// Decides what becomes of the errors of all gateways, where nothing else has.
+    pub fn filter<T: ExceptionFilter>(&mut self) -> &mut Self {
+        self.layers.filter::<T>();
+        self
+    }
+
+    /// Mounts a gateway, with the registry that its marker stands for.
+    pub fn gateway<G: Gateway>(&mut self) -> &mut Self {
+        let registry = self.registry::<G::Namespace>();
+        match GatewayPlan::of::<G>(registry, &mut self.builder) {
+            Ok(plan) => self.mount(plan),
+            Err(error) => {
+                self.error.get_or_insert(error);
+            }
+        }
+        self
+    }
+
+    /// Builds the services and opens each gateway once, to be sure that every shard can.
+    pub fn build(mut self) -> Result<Program, StartError> {
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
+        self.layers.provide(&mut self.builder);
+        let container = self.builder.build()?;
+        let program = Program {
+            container,
+            layers: Arc::new(self.layers),
+            gateways: self.gateways.into(),
+            registries: self
+                .registries
+                .into_iter()
+                .map(|(_, registry)| registry)
+                .collect(),
+        };
+        for plan in &*program.gateways {
+            program.open(plan)?;
+        }
+        Ok(program)
+    }
+
+    fn mount(&mut self, plan: GatewayPlan) {
+        let taken = self.gateways.iter().find(|known| known.path == plan.path);
+        match taken {
+            Some(first) => {
+                let error = StartError::PathTaken {
+                    path: plan.path,
+                    first: first.name.clone(),
+                    second: plan.name,
+                };
+                self.error.get_or_insert(error);
+            }
+            None => self.gateways.push(plan),
+        }
+    }
+
+    /// The registry of a marker; the first gateway that uses it brings it along.
+    fn registry<N: 'static>(&mut self) -> Arc<dyn Registry> {
+        let marker = TypeId::of::<N>();
+        if let Some((_, known)) = self.registries.iter().find(|(id, _)| *id == marker) {
+            return known.clone();
+        }
+        let index = u16::try_from(self.registries.len()).unwrap_or(u16::MAX);
+        let server = Arc::new(WsServer::<N>::new(index));
+        self.builder.provide_arc(server.clone());
+        self.registries.push((marker, server.clone()));
+        server
+    }
+}
+
+/// A program that fits together.
+#[derive(Debug, Clone)]
+pub struct Program {
+    container: Container,
+    layers: Arc<Layers>,
+    gateways: Arc<[GatewayPlan]>,
+    registries: Arc<[Arc<dyn Registry>]>,
+}
+
+impl Program {
+    /// Its services.
+    pub fn container(&self) -> &Container {
+        &self.container
+    }
+
+    /// Its gateways.
+    pub fn gateways(&self) -> &[GatewayPlan] {
+        &self.gateways
+    }
+
+    /// What its registries share over all shards, in the order of their numbers.
+    pub fn pools(&self) -> Vec<Arc<Pool>> {
+        self.registries
+            .iter()
+            .map(|registry| registry.pool().clone())
+            .collect()
+    }
+
+    /// Opens a gateway on the calling shard.
+    pub fn open(&self, plan: &GatewayPlan) -> Result<Rc<dyn Dispatch>, StartError> {
+        (plan.open)(&self.container, &self.layers)
+    }
+
+    /// Runs the `after_init` hooks, each gateway's in turn.
+    pub async fn after_init(&self) -> Result<(), StartError> {
+        for plan in &*self.gateways {
+            (plan.after_init)(self.container.clone()).await?;
+        }
+        Ok(())
+    }
+
+    /// What the log says when the server listens.
+    pub fn boot_lines(&self, address: SocketAddr) -> Vec<String> {
+        boot_lines(&self.gateways, address)
+    }
+}
+
+/// A gateway before it is opened on a shard.
+pub struct GatewayPlan {
+    /// Where it is mounted.
+    pub path: String,
+    /// The name of its type.
+    pub name: String,
+    /// How many events it binds.
+    pub messages: usize,
+    /// How many hooks.
+    pub hooks: usize,
+    registry: Arc<dyn Registry>,
+    open: OpenGateway,
+    after_init: fn(Container) -> LocalBoxFuture<'static, Result<(), StartError>>,
+}
+
+type OpenGateway = fn(&Container, &Layers) -> Result<Rc<dyn Dispatch>, StartError>;
+
+impl GatewayPlan {
+    fn of<G: Gateway>(
+        registry: Arc<dyn Registry>,
+        builder: &mut ContainerBuilder,
+    ) -> Result<Self, StartError> {
+        let name = short_name(type_name::<G>());
+        let table = Table::<G>::collect();
+        let mut events: Vec<&str> = table.bindings.iter().map(|binding| binding.event).collect();
+        events.sort_unstable();
+        if let Some(twice) = events.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(StartError::EventTaken {
+                gateway: name,
+                event: twice[0].to_owned(),
+            });
+        }
+        builder.injectable::<G>();
+        own_layers::<G>().provide(builder);
+        for binding in &table.bindings {
+            binding.layers.provide(builder);
+        }
+        for (wanted, who) in &table.wanted {
+            builder.require(*wanted, who);
+        }
+        Ok(Self {
+            path: normal_path(G::PATH),
+            name,
+            messages: table.bindings.len(),
+            hooks: table.connect.len() + table.disconnect.len() + table.ready.len(),
+            registry,
+            open: |container, server| {
+                Ok(Rc::new(Dispatcher::<G>::open(
+                    container,
+                    server,
+                    &own_layers::<G>(),
+                )?))
+            },
+            after_init: |container| Box::pin(run_after_init::<G>(container)),
+        })
+    }
+
+    /// Its registry.
+    pub fn registry(&self) -> &Arc<dyn Registry> {
+        &self.registry
+    }
+}
+
+impl fmt::Debug for GatewayPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&mount_line(self))
+    }
+}
+
+fn own_layers<G: Gateway>() -> Layers {
+    let mut layers = Layers::default();
+    G::layers(&mut layers);
+    layers
+}
+
+async fn run_after_init<G: Gateway>(container: Container) -> Result<(), StartError> {
+    let gateway: Arc<G> = Resolver::over(&container, type_name::<G>()).service()?;
+    for hook in Table::<G>::collect().ready {
+        hook(gateway.clone(), container.clone()).await?;
+    }
+    Ok(())
+}
+
+/// A path has one leading slash and none at its end.
+fn normal_path(path: &str) -> String {
+    format!("/{}", path.trim_matches('/'))
+}
+
+fn boot_lines(gateways: &[GatewayPlan], address: SocketAddr) -> Vec<String> {
+    let bound = format!("bound {} on {address}", counted(gateways.len(), "gateway"));
+    std::iter::once(bound)
+        .chain(gateways.iter().map(mount_line))
+        .collect()
+}
+
+fn mount_line(plan: &GatewayPlan) -> String {
+    let GatewayPlan { path, name, .. } = plan;
+    let (messages, hooks) = (
+        counted(plan.messages, "message"),
+        counted(plan.hooks, "lifecycle hook"),
+    );
+    format!("GET {path} -> {name} ({messages}, {hooks})")
+}
+
+fn counted(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}

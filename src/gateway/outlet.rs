@@ -1,0 +1,513 @@
+//! What the registries of one shard need of it, and what they do with it: a send is serialized
+//! before it comes here, then borrows the state, and no user code runs meanwhile. Knows no
+//! socket: frames leave through an [`Outlet`], other shards are reached by [`Post`]s.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use ahash::AHashMap;
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use tracing::warn;
+
+use crate::broker::registry::{Address, ConnKey, Notice, Refused, Registry, Target};
+use crate::gateway::server::{Pool, SendError};
+use crate::id::{ConnId, Tenant};
+
+/// What became of a frame at one connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Its outbox took it.
+    Accepted,
+    /// Its outbox is full.
+    Shed,
+    /// It has ended, or is about to.
+    Gone,
+}
+
+/// The sockets and mailboxes of the shard that this thread runs. None of the methods may call
+/// user code or come back to the registries.
+pub trait Outlet {
+    /// Puts a whole frame into the outbox of a connection.
+    fn send(&self, connection: ConnKey, frame: &Bytes) -> Fate;
+
+    /// Ends a connection: a close frame goes out behind what its outbox holds.
+    fn close(&self, connection: ConnKey, code: u16, reason: &str);
+
+    /// Hands something to the mailbox of another shard, or back if it is full.
+    fn post(&self, shard: u16, post: Post) -> Result<(), Post>;
+}
+
+/// The way in for threads that are no shards.
+pub trait Outside: Send + Sync {
+    /// Hands something to a shard, or back if its queue is full.
+    fn post(&self, shard: u16, post: Post) -> Result<(), Post>;
+}
+
+/// What one shard, or a thread that is none, asks of the registries of another.
+#[derive(Debug)]
+pub struct Post {
+    /// The number of the registry.
+    pub registry: u16,
+    /// What to do in it.
+    pub order: Order,
+}
+
+/// The orders of a [`Post`].
+#[derive(Debug)]
+pub enum Order {
+    /// Remember what another shard has.
+    Notice {
+        /// That shard.
+        from: u16,
+        /// What it has.
+        notice: Notice,
+    },
+    /// Give a frame to those connections of this shard that the address names.
+    Deliver {
+        /// Whom.
+        address: Address,
+        /// The frame.
+        frame: Bytes,
+        /// Where to say how many took it.
+        count: Option<oneshot::Sender<usize>>,
+    },
+    /// Give a frame to whom the address names on all shards; from a thread that is no shard.
+    Spread {
+        /// Whom; a room may be the id of a connection instead.
+        address: Address,
+        /// Whether the room may be the id of a connection.
+        named: bool,
+        /// The frame.
+        frame: Bytes,
+        /// Where to say how many took it.
+        count: Option<oneshot::Sender<usize>>,
+    },
+    /// Give a frame to one connection.
+    Give {
+        /// Which.
+        connection: ConnKey,
+        /// The frame.
+        frame: Bytes,
+    },
+    /// End one connection.
+    Close {
+        /// Which.
+        connection: ConnKey,
+        /// The close code.
+        code: u16,
+        /// The reason.
+        reason: Arc<str>,
+    },
+    /// Make a connection a member of a room.
+    Join {
+        /// Which.
+        id: ConnId,
+        /// The room.
+        room: Arc<str>,
+    },
+    /// End its membership.
+    Leave {
+        /// Which.
+        id: ConnId,
+        /// The room.
+        room: Arc<str>,
+    },
+}
+
+/// The registries of one shard.
+pub struct Registries {
+    shard: u16,
+    shards: u16,
+    outlet: Rc<dyn Outlet>,
+    pools: Vec<LocalPool>,
+    backlog: RefCell<VecDeque<(u16, Post)>>,
+    backlogged: Cell<bool>,
+}
+
+/// One registry here: its state, and what it shares with its other parts.
+struct LocalPool {
+    pool: Arc<Pool>,
+    state: RefCell<Registry>,
+    counters: RefCell<AHashMap<Tenant, Arc<AtomicUsize>>>,
+}
+
+thread_local! {
+    static HERE: RefCell<Option<Rc<Registries>>> = const { RefCell::new(None) };
+}
+
+impl Registries {
+    /// The registries `pools` on shard number `shard` of `shards`.
+    pub fn new(
+        (shard, shards): (u16, u16),
+        outlet: Rc<dyn Outlet>,
+        pools: &[Arc<Pool>],
+        rooms_max: usize,
+    ) -> Rc<Self> {
+        assert!(shard < shards, "shard {shard} of {shards}");
+        let local = |pool: &Arc<Pool>| LocalPool {
+            pool: pool.clone(),
+            state: RefCell::new(Registry::new(rooms_max)),
+            counters: RefCell::default(),
+        };
+        Rc::new(Self {
+            shard,
+            shards,
+            outlet,
+            pools: pools.iter().map(local).collect(),
+            backlog: RefCell::default(),
+            backlogged: Cell::new(false),
+        })
+    }
+
+    /// Makes these the registries that sends on this thread go through; gives back the former.
+    pub fn install(self: &Rc<Self>) -> Option<Rc<Self>> {
+        HERE.replace(Some(self.clone()))
+    }
+
+    /// The thread is a shard no more.
+    pub fn uninstall() -> Option<Rc<Self>> {
+        HERE.take()
+    }
+
+    /// Those of this thread, if it is a shard.
+    pub(crate) fn here() -> Option<Rc<Self>> {
+        HERE.with_borrow(Clone::clone)
+    }
+
+    /// The number of this shard.
+    pub fn shard(&self) -> u16 {
+        self.shard
+    }
+
+    /// A connection has been made; the other shards hear of its tenant before it hears anything.
+    pub(crate) fn connect(&self, registry: u16, id: ConnId, key: ConnKey, tenant: &Tenant) {
+        let local = self.local(registry);
+        let notice = local.state.borrow_mut().connect(id, key, tenant);
+        let mut counters = local.counters.borrow_mut();
+        match counters.get(tenant) {
+            Some(counter) => {
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+            None => {
+                counters.insert(tenant.clone(), local.pool.enter(tenant));
+            }
+        }
+        drop(counters);
+        self.announce(registry, notice);
+    }
+
+    /// A connection has ended.
+    pub(crate) fn disconnect(&self, registry: u16, id: ConnId, tenant: &Tenant) {
+        let local = self.local(registry);
+        if local.state.borrow().key_of(Some(tenant), id).is_none() {
+            return;
+        }
+        let notices = local.state.borrow_mut().disconnect(id);
+        let last = notices.last() == Some(&Notice::TenantClosed(tenant.clone()));
+        let counter = match last {
+            true => local.counters.borrow_mut().remove(tenant),
+            false => local.counters.borrow().get(tenant).cloned(),
+        };
+        if let Some(counter) = counter {
+            local.pool.exit(tenant, &counter);
+        }
+        self.announce(registry, notices);
+    }
+
+    /// Makes a connection of this shard a member of a room.
+    pub(crate) fn join(&self, registry: u16, id: ConnId, room: &str) -> Result<(), Refused> {
+        let notice = self.local(registry).state.borrow_mut().join(id, room)?;
+        self.announce(registry, notice);
+        Ok(())
+    }
+
+    /// Ends the membership of a connection of this shard.
+    pub(crate) fn leave(&self, registry: u16, id: ConnId, room: &str) {
+        let notice = self.local(registry).state.borrow_mut().leave(id, room);
+        self.announce(registry, notice);
+    }
+
+    /// The rooms of a connection of this shard.
+    pub(crate) fn rooms_of(&self, registry: u16, id: ConnId) -> Vec<Arc<str>> {
+        self.local(registry).state.borrow().rooms_of(id)
+    }
+
+    /// How many connections a tenant has on all shards, if it has any on this one.
+    pub(crate) fn count(&self, registry: u16, tenant: &Tenant) -> Option<usize> {
+        let counters = self.local(registry).counters.borrow();
+        let counter = counters.get(tenant)?;
+        Some(counter.load(Ordering::Relaxed))
+    }
+
+    /// Gives a frame to one connection of this shard.
+    pub(crate) fn give(&self, connection: ConnKey, frame: &Bytes) -> Fate {
+        self.outlet.send(connection, frame)
+    }
+
+    /// Ends one connection of this shard.
+    pub(crate) fn close(&self, connection: ConnKey, code: u16, reason: &str) {
+        self.outlet.close(connection, code, reason);
+    }
+
+    /// Hands an order to another shard.
+    pub(crate) fn post(&self, shard: u16, registry: u16, order: Order) -> Result<(), SendError> {
+        self.flush();
+        if self.backlogged.get() {
+            return Err(SendError::Overloaded);
+        }
+        let post = Post { registry, order };
+        self.outlet
+            .post(shard, post)
+            .map_err(|_| SendError::Overloaded)
+    }
+
+    /// Gives a frame to this shard's part of the address at once and posts it to the others.
+    /// Answers how many took it here; `counts` collects where the others will answer.
+    pub(crate) fn spread(
+        &self,
+        registry: u16,
+        send: &Delivery<'_>,
+        mut counts: Option<&mut Vec<oneshot::Receiver<usize>>>,
+    ) -> Result<usize, SendError> {
+        let accepted = self.deliver(registry, send);
+        let local = self.local(registry);
+        let elsewhere = local.state.borrow().elsewhere(send.tenant, send.target);
+        for shard in elsewhere.iter() {
+            let count = counts.as_deref_mut().map(|counts| {
+                let (sender, receiver) = oneshot::channel();
+                counts.push(receiver);
+                sender
+            });
+            let (address, frame) = (send.address(), send.frame.clone());
+            self.post(
+                shard,
+                registry,
+                Order::Deliver {
+                    address,
+                    frame,
+                    count,
+                },
+            )?;
+        }
+        Ok(accepted)
+    }
+
+    /// What a name means: a room if there is one, else the id of a connection.
+    pub(crate) fn resolve<'a>(
+        &self,
+        registry: u16,
+        tenant: Option<&Tenant>,
+        name: &'a str,
+    ) -> Target<&'a str> {
+        self.local(registry).state.borrow().resolve(tenant, name)
+    }
+
+    /// Whether another shard may have this connection, given that this one has not.
+    pub(crate) fn may_be_elsewhere(
+        &self,
+        registry: u16,
+        tenant: Option<&Tenant>,
+        client: ConnId,
+    ) -> bool {
+        let state = self.local(registry).state.borrow();
+        !state.elsewhere(tenant, Target::Client(client)).is_empty()
+    }
+
+    /// The only tenant with connections: `Ok(None)` for none at all.
+    pub(crate) fn only_tenant(&self, registry: u16) -> Result<Option<Tenant>, SendError> {
+        let state = self.local(registry).state.borrow();
+        let only = state.only_tenant().map_err(|()| SendError::NoTenant)?;
+        Ok(only.cloned())
+    }
+
+    /// Carries out what came by mailbox.
+    pub fn handle_post(&self, post: Post) {
+        let Post { registry, order } = post;
+        match order {
+            Order::Notice { from, notice } => {
+                let mut state = self.local(registry).state.borrow_mut();
+                state.handle_notice(from, &notice);
+            }
+            Order::Deliver {
+                address,
+                frame,
+                count,
+            } => {
+                let accepted = self.deliver(registry, &Delivery::of(&address, &frame));
+                tell(count, accepted);
+            }
+            Order::Spread {
+                address,
+                named,
+                frame,
+                count,
+            } => {
+                self.handle_spread(registry, &Delivery::of(&address, &frame), named, count);
+            }
+            Order::Give { connection, frame } => {
+                self.outlet.send(connection, &frame);
+            }
+            Order::Close {
+                connection,
+                code,
+                reason,
+            } => {
+                self.outlet.close(connection, code, &reason);
+            }
+            Order::Join { id, room } => {
+                if let Err(refused) = self.join(registry, id, &room) {
+                    warn!(target: "tidegate::ws", conn_id = id, "join refused: {refused}");
+                }
+            }
+            Order::Leave { id, room } => self.leave(registry, id, &room),
+        }
+    }
+
+    /// Sends on what a full mailbox has held up. A notice is never lost: until those that wait
+    /// are gone, sends to other shards are refused, so that none overtakes them.
+    pub fn flush(&self) {
+        if !self.backlogged.get() {
+            return;
+        }
+        let mut backlog = self.backlog.borrow_mut();
+        while let Some((shard, post)) = backlog.pop_front() {
+            if let Err(post) = self.outlet.post(shard, post) {
+                backlog.push_front((shard, post));
+                return;
+            }
+        }
+        self.backlogged.set(false);
+    }
+
+    /// An order from a thread that is no shard is carried out as if it had been made here.
+    fn handle_spread(
+        &self,
+        registry: u16,
+        send: &Delivery<'_>,
+        named: bool,
+        count: Option<oneshot::Sender<usize>>,
+    ) {
+        let target = match send.target {
+            Target::Room(name) if named => self.resolve(registry, send.tenant, name),
+            other => other,
+        };
+        let send = Delivery { target, ..*send };
+        let mut counts = count.is_some().then(Vec::new);
+        let accepted = match self.spread(registry, &send, counts.as_mut()) {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                warn!(target: "tidegate::ws", "a send from outside of the shards: {error}");
+                return;
+            }
+        };
+        if let (Some(count), Some(counts)) = (count, counts) {
+            tokio::task::spawn_local(async move {
+                tell(Some(count), accepted + total(counts).await);
+            });
+        }
+    }
+
+    fn deliver(&self, registry: u16, send: &Delivery<'_>) -> usize {
+        let (mut accepted, mut shed) = (0, 0);
+        let state = self.local(registry).state.borrow();
+        state.each_here(send.tenant, send.target, send.except, |key| {
+            match self.outlet.send(key, send.frame) {
+                Fate::Accepted => accepted += 1,
+                Fate::Shed => shed += 1,
+                Fate::Gone => {}
+            }
+        });
+        if 0 < shed {
+            let target = send.target;
+            warn!(target: "tidegate::ws", ?target, accepted, shed, "full outboxes shed a push");
+        }
+        accepted
+    }
+
+    fn announce(&self, registry: u16, notices: impl IntoIterator<Item = Notice>) {
+        for notice in notices {
+            for shard in (0..self.shards).filter(|shard| *shard != self.shard) {
+                let order = Order::Notice {
+                    from: self.shard,
+                    notice: notice.clone(),
+                };
+                self.post_surely(shard, Post { registry, order });
+            }
+        }
+    }
+
+    fn post_surely(&self, shard: u16, post: Post) {
+        self.flush();
+        let held = match self.backlogged.get() {
+            true => Some(post),
+            false => self.outlet.post(shard, post).err(),
+        };
+        if let Some(post) = held {
+            self.backlog.borrow_mut().push_back((shard, post));
+            self.backlogged.set(true);
+        }
+    }
+
+    fn local(&self, registry: u16) -> &LocalPool {
+        &self.pools[usize::from(registry)]
+    }
+}
+
+impl fmt::Debug for Registries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registries")
+            .field("shard", &self.shard)
+            .field("shards", &self.shards)
+            .field("pools", &self.pools.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One send: a frame, and whom it is for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Delivery<'a> {
+    pub(crate) tenant: Option<&'a Tenant>,
+    pub(crate) target: Target<&'a str>,
+    pub(crate) except: Option<ConnId>,
+    pub(crate) frame: &'a Bytes,
+}
+
+impl<'a> Delivery<'a> {
+    fn of(address: &'a Address, frame: &'a Bytes) -> Self {
+        Self {
+            tenant: address.tenant.as_ref(),
+            target: address.target.as_deref(),
+            except: address.except,
+            frame,
+        }
+    }
+
+    pub(crate) fn address(&self) -> Address {
+        Address {
+            tenant: self.tenant.cloned(),
+            target: self.target.to_shared(),
+            except: self.except,
+        }
+    }
+}
+
+/// The sum of what the other shards answer; one that is gone has given the frame to nobody.
+pub(crate) async fn total(counts: Vec<oneshot::Receiver<usize>>) -> usize {
+    let mut total = 0;
+    for count in counts {
+        total += count.await.unwrap_or_default();
+    }
+    total
+}
+
+/// Whoever asked may have gone away meanwhile, and then nobody wants to know.
+fn tell(count: Option<oneshot::Sender<usize>>, accepted: usize) {
+    if let Some(count) = count {
+        count.send(accepted).ok();
+    }
+}

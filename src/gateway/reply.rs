@@ -1,0 +1,386 @@
+//! What a handler answers, and how it stands on the wire. The contract goes by the type of what
+//! is returned, never by its spelling: an alias of `Result` is a `Result`. Knows no connection.
+
+use std::any::Any;
+use std::fmt::{self, Display};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::proto::frame::{self, HEADER_BYTES_MAX, Opcode};
+
+/// The one shape of the dialect, both ways: `{"event":string,"data":any}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WsEnvelope {
+    /// What it is.
+    pub event: String,
+    /// Anything; `null` where it is missing.
+    #[serde(default)]
+    pub data: Value,
+}
+
+impl WsEnvelope {
+    /// The text of an envelope.
+    pub fn encode(event: &str, data: &impl Serialize) -> serde_json::Result<String> {
+        #[derive(Serialize)]
+        struct Borrowed<'a, T> {
+            event: &'a str,
+            data: &'a T,
+        }
+        serde_json::to_string(&Borrowed { event, data })
+    }
+}
+
+/// The outcome of one event.
+#[derive(Debug)]
+pub enum WsReply {
+    /// No frame.
+    Silent,
+    /// One frame.
+    Frame(Body),
+    /// An error, which exception filters may still change.
+    Exception(Exception),
+    /// The end of the connection.
+    Close {
+        /// The close code.
+        code: u16,
+        /// The reason.
+        reason: String,
+    },
+}
+
+/// What a handler returns that wants to say more than data: `Reply::event("pong", data)`.
+pub type Reply = WsReply;
+
+impl WsReply {
+    /// One frame under an event of its own.
+    pub fn event(event: &str, data: impl Serialize) -> Self {
+        written(Body::envelope(event, &data))
+    }
+
+    /// One frame of any JSON, which need not be an envelope.
+    pub fn raw(value: impl Serialize) -> Self {
+        written(Body::raw(&value))
+    }
+
+    /// No frame.
+    pub fn none() -> Self {
+        Self::Silent
+    }
+}
+
+/// The text of a frame, with room in front for its header.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Body {
+    buffer: Vec<u8>,
+    data_start: usize,
+    is_envelope: bool,
+}
+
+impl Body {
+    /// `{"event":"<event>","data":<data>`, its last brace still missing: an `id` may follow.
+    pub(crate) fn envelope(event: &str, data: &impl Serialize) -> serde_json::Result<Self> {
+        let mut buffer = Vec::with_capacity(HEADER_BYTES_MAX + event.len() + BODY_BYTES);
+        buffer.extend_from_slice(&[0; HEADER_BYTES_MAX]);
+        buffer.extend_from_slice(br#"{"event":"#);
+        serde_json::to_writer(&mut buffer, event)?;
+        buffer.extend_from_slice(br#","data":"#);
+        let data_start = buffer.len();
+        serde_json::to_writer(&mut buffer, data)?;
+        Ok(Self {
+            buffer,
+            data_start,
+            is_envelope: true,
+        })
+    }
+
+    /// Any JSON.
+    pub(crate) fn raw(value: &impl Serialize) -> serde_json::Result<Self> {
+        let mut buffer = Vec::with_capacity(HEADER_BYTES_MAX + BODY_BYTES);
+        buffer.extend_from_slice(&[0; HEADER_BYTES_MAX]);
+        serde_json::to_writer(&mut buffer, value)?;
+        Ok(Self {
+            buffer,
+            data_start: HEADER_BYTES_MAX,
+            is_envelope: false,
+        })
+    }
+
+    /// The JSON of the data, or of the whole frame if it is raw.
+    pub fn data(&self) -> &[u8] {
+        &self.buffer[self.data_start..]
+    }
+
+    /// Puts other data in place of that which is there.
+    pub fn set_data(&mut self, data: &impl Serialize) -> serde_json::Result<()> {
+        let text = serde_json::to_vec(data)?;
+        self.buffer.truncate(self.data_start);
+        self.buffer.extend_from_slice(&text);
+        Ok(())
+    }
+
+    /// The frame, with the `id` of the request if it had one.
+    pub(crate) fn into_frame(mut self, id: Option<&[u8]>) -> Bytes {
+        if self.is_envelope {
+            if let Some(id) = id {
+                self.buffer.extend_from_slice(br#","id":"#);
+                self.buffer.extend_from_slice(id);
+            }
+            self.buffer.push(b'}');
+        }
+        let (header, header_len) =
+            frame::header(Opcode::Text, self.buffer.len() - HEADER_BYTES_MAX);
+        let start = HEADER_BYTES_MAX - header_len;
+        self.buffer[start..HEADER_BYTES_MAX].copy_from_slice(&header[..header_len]);
+        Bytes::from(self.buffer).slice(start..)
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = String::from_utf8_lossy(&self.buffer[HEADER_BYTES_MAX..]);
+        f.debug_tuple("Body").field(&text).finish()
+    }
+}
+
+/// A push: `{"event":..,"data":..}` as a whole frame.
+pub(crate) fn encode_frame(event: &str, data: &impl Serialize) -> serde_json::Result<Bytes> {
+    Ok(Body::envelope(event, data)?.into_frame(None))
+}
+
+/// Any JSON as a whole frame.
+pub(crate) fn encode_raw(value: &impl Serialize) -> serde_json::Result<Bytes> {
+    Ok(Body::raw(value)?.into_frame(None))
+}
+
+/// What kind of error it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ExceptionKind {
+    /// A handler, or an extractor of its own, answered `Err`.
+    Handler,
+    /// The payload is of another shape.
+    Payload,
+    /// The payload breaks a rule of its type.
+    Validation,
+    /// A guard said no.
+    Denied,
+    /// A handler panicked.
+    Panic,
+    /// What a handler returned has no JSON.
+    Serialize,
+}
+
+/// An error on its way to the client, as exception filters see it.
+#[derive(Debug)]
+pub struct Exception {
+    kind: ExceptionKind,
+    message: String,
+    errors: Option<Value>,
+    source: Option<Box<dyn Any>>,
+}
+
+impl Exception {
+    /// The error of a handler. Its text goes to the client; see [`Opaque`] for what should not.
+    pub fn new<E: Display + 'static>(error: E) -> Self {
+        Self {
+            message: error.to_string(),
+            source: Some(Box::new(error)),
+            ..Self::of(ExceptionKind::Handler, String::new())
+        }
+    }
+
+    pub(crate) fn of(kind: ExceptionKind, message: String) -> Self {
+        Self {
+            kind,
+            message,
+            errors: None,
+            source: None,
+        }
+    }
+
+    pub(crate) fn payload(event: &str, reason: &dyn Display) -> Self {
+        Self::of(
+            ExceptionKind::Payload,
+            format!("invalid payload for `{event}`: {reason}"),
+        )
+    }
+
+    pub(crate) fn validation(event: &str, errors: Value) -> Self {
+        let message = format!("invalid payload for `{event}`: validation failed");
+        Self {
+            errors: Some(errors),
+            ..Self::of(ExceptionKind::Validation, message)
+        }
+    }
+
+    pub(crate) fn panic() -> Self {
+        Self::of(ExceptionKind::Panic, INTERNAL.to_owned())
+    }
+
+    /// What kind of error it is.
+    pub fn kind(&self) -> ExceptionKind {
+        self.kind
+    }
+
+    /// What the client is told.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Which rules the payload breaks, field by field.
+    pub fn errors(&self) -> Option<&Value> {
+        self.errors.as_ref()
+    }
+
+    /// The value that the handler returned as its error.
+    pub fn downcast_ref<E: 'static>(&self) -> Option<&E> {
+        self.source.as_ref()?.downcast_ref()
+    }
+
+    /// `{"error":"<message>"}`, and the fields if there are some.
+    pub(crate) fn data(&self) -> impl Serialize + '_ {
+        #[derive(Serialize)]
+        struct Data<'a> {
+            error: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            errors: Option<&'a Value>,
+        }
+        Data {
+            error: &self.message,
+            errors: self.errors.as_ref(),
+        }
+    }
+}
+
+/// Hides an error from the client, who reads `internal`; the log has its text. `?` turns any
+/// error into it.
+pub struct Opaque(Box<dyn std::error::Error + Send + Sync>);
+
+impl<E: Into<Box<dyn std::error::Error + Send + Sync>>> From<E> for Opaque {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl Display for Opaque {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        tracing::error!(target: "tidegate::ws", error = %self.0, "a handler failed");
+        f.write_str(INTERNAL)
+    }
+}
+
+impl fmt::Debug for Opaque {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// What a handler returned, to be told apart by its type: `split` takes the error of a `Result`
+/// out, `present` the value of an `Option`, and `into_reply` turns the rest into a [`WsReply`].
+/// [`answer!`](crate::answer) does all three.
+#[derive(Debug)]
+pub struct Answer<T>(pub T);
+
+impl<T, E> Answer<Result<T, E>> {
+    /// An `Err` is an error frame of its text.
+    pub fn split(self) -> Result<Answer<T>, Exception>
+    where
+        E: Display + 'static,
+    {
+        self.0.map(Answer).map_err(Exception::new)
+    }
+}
+
+impl<T> Answer<Option<T>> {
+    /// `None` is silent.
+    pub fn present(self) -> Option<Answer<T>> {
+        self.0.map(Answer)
+    }
+}
+
+impl Answer<()> {
+    /// `()` is silent.
+    pub fn into_reply(self, _event: &str) -> WsReply {
+        WsReply::Silent
+    }
+}
+
+impl Answer<WsReply> {
+    /// It is one already.
+    pub fn into_reply(self, _event: &str) -> WsReply {
+        self.0
+    }
+}
+
+impl Answer<Value> {
+    /// An untyped value with exactly the keys `event` and `data` is an envelope of its own.
+    pub fn into_reply(self, event: &str) -> WsReply {
+        match own_envelope(&self.0) {
+            Some((event, data)) => written(Body::envelope(event, data)),
+            None => written(Body::envelope(event, &self.0)),
+        }
+    }
+}
+
+/// What is no `Result` is no error, and what is no `Option` is there.
+pub trait Plain: Sized {
+    /// Always `Ok`.
+    fn split(self) -> Result<Self, Exception> {
+        Ok(self)
+    }
+
+    /// Always `Some`.
+    fn present(self) -> Option<Self> {
+        Some(self)
+    }
+}
+
+impl<T> Plain for Answer<T> {}
+
+/// All other values are data under the event of the request.
+pub trait Data {
+    /// One frame.
+    fn into_reply(self, event: &str) -> WsReply;
+}
+
+impl<T: Serialize> Data for Answer<T> {
+    fn into_reply(self, event: &str) -> WsReply {
+        written(Body::envelope(event, &self.0))
+    }
+}
+
+fn own_envelope(value: &Value) -> Option<(&str, &Value)> {
+    let fields = value.as_object().filter(|fields| fields.len() == 2)?;
+    Some((fields.get("event")?.as_str()?, fields.get("data")?))
+}
+
+fn written(body: serde_json::Result<Body>) -> WsReply {
+    match body {
+        Ok(body) => WsReply::Frame(body),
+        Err(error) => {
+            tracing::error!(target: "tidegate::ws", %error, "what a handler returned has no JSON");
+            WsReply::Exception(Exception::of(ExceptionKind::Serialize, INTERNAL.to_owned()))
+        }
+    }
+}
+
+/// Turns what a handler returned into its outcome, by its type: `answer!(event, value)`.
+#[macro_export]
+macro_rules! answer {
+    ($event:expr, $value:expr) => {{
+        #[allow(unused_imports, reason = "the type decides which of them is needed")]
+        use $crate::gateway::reply::{Answer, Data as _, Plain as _, WsReply};
+        match Answer($value).split() {
+            Ok(answer) => match answer.present() {
+                Some(answer) => answer.into_reply($event),
+                None => WsReply::Silent,
+            },
+            Err(exception) => WsReply::Exception(exception),
+        }
+    }};
+}
+
+const INTERNAL: &str = "internal";
+const BODY_BYTES: usize = 96;

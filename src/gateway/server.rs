@@ -1,0 +1,554 @@
+//! `WsServer<N>`: one registry of connections and rooms, chosen by a marker type, and the sends
+//! that need no client at hand. Whoever sends reaches the tenant of the caller it acts for, or
+//! one that it names; where neither is known nothing is sent.
+
+use std::any::type_name;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use ahash::AHashMap;
+use bytes::Bytes;
+use parking_lot::RwLock;
+use serde::Serialize;
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+use crate::auth::CALLER;
+use crate::broker::registry::{Refused, Target};
+use crate::gateway::container::short_name;
+use crate::gateway::outlet::{Delivery, Order, Outside, Post, Registries, total};
+use crate::gateway::reply::encode_frame;
+use crate::id::{ConnId, Tenant};
+
+/// The registry of gateways that name none.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Global;
+
+/// Why a frame was sent to nobody, or not to all.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// It is not known on whose behalf the call is made, and connections of more than one tenant
+    /// could be meant.
+    #[error(
+        "no tenant: this call runs outside of a handler and its spawned tasks; name one with \
+         `.tenant(\"demo\")`, or mean all of them with `.all_tenants()`"
+    )]
+    NoTenant,
+    /// What was named is no tenant.
+    #[error("`{0}` is no tenant: 1 to 64 characters of [A-Za-z0-9._-]")]
+    InvalidTenant(String),
+    /// The data has no JSON.
+    #[error("the data cannot be serialized")]
+    Serialize(#[from] serde_json::Error),
+    /// The mailbox of another shard is full: its connections did not get the frame.
+    #[error("a mailbox is full: shards.mailbox_posts_max is too small for what is sent")]
+    Overloaded,
+    /// The connection may not join this room.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// No server runs that could send.
+    #[error("the registry belongs to no running server")]
+    NotRunning,
+}
+
+/// What one registry shares over all shards. Touched when connections come and go.
+pub struct Pool {
+    index: u16,
+    name: String,
+    next_id: AtomicU64,
+    counts: RwLock<AHashMap<Tenant, Arc<AtomicUsize>>>,
+    tenants_shared: AtomicBool,
+    outside: OnceLock<Arc<dyn Outside>>,
+}
+
+impl Pool {
+    pub(crate) fn new(index: u16, name: String) -> Arc<Self> {
+        Arc::new(Self {
+            index,
+            name,
+            next_id: AtomicU64::new(1),
+            counts: RwLock::default(),
+            tenants_shared: AtomicBool::new(false),
+            outside: OnceLock::new(),
+        })
+    }
+
+    /// The name of the marker.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The number by which shards know this registry.
+    pub fn index(&self) -> u16 {
+        self.index
+    }
+
+    /// Lets threads that are no shards send. Only the first call has an effect.
+    pub fn open(&self, outside: Arc<dyn Outside>) {
+        self.outside.get_or_init(|| outside);
+    }
+
+    /// All clients of this registry are of the default tenant, so calls need not say which.
+    pub fn share_tenants(&self) {
+        self.tenants_shared.store(true, Ordering::Relaxed);
+    }
+
+    /// The id of a new connection: from 1, and none is ever used again.
+    pub(crate) fn next_id(&self) -> ConnId {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Counts a connection; the counter can be kept while the tenant has one on this shard.
+    pub(crate) fn enter(&self, tenant: &Tenant) -> Arc<AtomicUsize> {
+        let mut counts = self.counts.write();
+        let counter = counts.entry(tenant.clone()).or_default();
+        counter.fetch_add(1, Ordering::Relaxed);
+        counter.clone()
+    }
+
+    /// Counts a connection no more. The last one of a tenant takes the counter with it.
+    pub(crate) fn exit(&self, tenant: &Tenant, counter: &AtomicUsize) {
+        if counter.fetch_sub(1, Ordering::Relaxed) == 1 {
+            let mut counts = self.counts.write();
+            if counter.load(Ordering::Relaxed) == 0 {
+                counts.remove(tenant);
+            }
+        }
+    }
+
+    fn count(&self, tenant: Option<&Tenant>) -> usize {
+        let counts = self.counts.read();
+        let load = |counter: &Arc<AtomicUsize>| counter.load(Ordering::Relaxed);
+        match tenant {
+            Some(tenant) => counts.get(tenant).map_or(0, load),
+            None => counts.values().map(load).sum(),
+        }
+    }
+
+    fn only_tenant(&self) -> Result<Option<Tenant>, SendError> {
+        let counts = self.counts.read();
+        let mut tenants = counts.keys();
+        match (tenants.next(), tenants.next()) {
+            (only, None) => Ok(only.cloned()),
+            _ => Err(SendError::NoTenant),
+        }
+    }
+
+    /// Hands an order to a shard from wherever this thread is.
+    pub(crate) fn post(&self, shard: u16, order: Order) -> Result<(), SendError> {
+        if let Some(here) = Registries::here() {
+            return here.post(shard, self.index, order);
+        }
+        let outside = self.outside.get().ok_or(SendError::NotRunning)?;
+        let post = Post {
+            registry: self.index,
+            order,
+        };
+        let posted = outside.post(shard, post);
+        posted.map_err(|_| SendError::Overloaded)
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A registry without its marker: what a client holds, so that no handler's signature shows `N`.
+pub trait Registry: Send + Sync + fmt::Debug {
+    /// What the registry shares over all shards.
+    fn pool(&self) -> &Arc<Pool>;
+
+    /// The name of its marker.
+    fn name(&self) -> &str {
+        self.pool().name()
+    }
+}
+
+/// The registry chosen by the marker `N`, a plain unit struct; [`Global`] where none is named.
+/// Inject it as `Arc<WsServer<N>>` to push without a client at hand.
+///
+/// A send takes effect when it is called. What it answers at once is how many outboxes of the
+/// caller's own shard took the frame; the `_total` forms wait for those of all shards.
+pub struct WsServer<N: 'static = Global> {
+    pool: Arc<Pool>,
+    marker: PhantomData<fn() -> N>,
+}
+
+impl<N: 'static> WsServer<N> {
+    pub(crate) fn new(index: u16) -> Self {
+        let name = short_name(type_name::<N>());
+        Self {
+            pool: Pool::new(index, name),
+            marker: PhantomData,
+        }
+    }
+
+    /// To every connection of the registry.
+    pub fn broadcast(&self, event: &str, data: &impl Serialize) -> Result<usize, SendError> {
+        self.caller().broadcast(event, data)
+    }
+
+    /// To the members of a room.
+    pub fn emit_to(
+        &self,
+        room: &str,
+        event: &str,
+        data: &impl Serialize,
+    ) -> Result<usize, SendError> {
+        self.caller().emit_to(room, event, data)
+    }
+
+    /// To one connection; `false` if it is gone.
+    pub fn emit(
+        &self,
+        client: ConnId,
+        event: &str,
+        data: &impl Serialize,
+    ) -> Result<bool, SendError> {
+        self.caller().emit(client, event, data)
+    }
+
+    /// Chooses a room, or a connection by its id where no room has that name.
+    pub fn to(&self, name: impl ToString) -> To {
+        self.caller().to(name)
+    }
+
+    /// How many connections are open, on all shards; 0 where no tenant is known.
+    pub fn connection_count(&self) -> usize {
+        self.caller().connection_count()
+    }
+
+    /// The same registry for another tenant than the caller's.
+    pub fn tenant(&self, name: &str) -> Scope {
+        let reach = Tenant::parse(name).map_or_else(|| Reach::Invalid(name.into()), Reach::One);
+        self.scope(reach)
+    }
+
+    /// The same registry for all tenants at once.
+    pub fn all_tenants(&self) -> Scope {
+        self.scope(Reach::All)
+    }
+
+    fn caller(&self) -> Scope {
+        self.scope(Reach::Caller)
+    }
+
+    fn scope(&self, reach: Reach) -> Scope {
+        Scope {
+            pool: self.pool.clone(),
+            reach,
+        }
+    }
+}
+
+impl<N: 'static> Registry for WsServer<N> {
+    fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+}
+
+impl<N: 'static> Clone for WsServer<N> {
+    fn clone(&self) -> Self {
+        Self {
+            pool: self.pool.clone(),
+            marker: PhantomData,
+        }
+    }
+}
+
+impl<N: 'static> fmt::Debug for WsServer<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("WsServer").field(&self.pool.name).finish()
+    }
+}
+
+/// A registry as one tenant, or all of them, see it.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    pool: Arc<Pool>,
+    reach: Reach,
+}
+
+#[derive(Debug, Clone)]
+enum Reach {
+    Caller,
+    One(Tenant),
+    All,
+    Invalid(String),
+}
+
+impl Scope {
+    pub(crate) fn of(pool: &Arc<Pool>, tenant: &Tenant) -> Self {
+        Self {
+            pool: pool.clone(),
+            reach: Reach::One(tenant.clone()),
+        }
+    }
+
+    /// To every connection.
+    pub fn broadcast(&self, event: &str, data: &impl Serialize) -> Result<usize, SendError> {
+        self.send(&Whom::EVERYONE, &encode_frame(event, data)?)
+    }
+
+    /// To every connection; waits until all shards have said how many took it.
+    pub async fn broadcast_total(
+        &self,
+        event: &str,
+        data: &impl Serialize,
+    ) -> Result<usize, SendError> {
+        let sent = self.send_counted(&Whom::EVERYONE, &encode_frame(event, data)?);
+        sent?.total().await
+    }
+
+    /// To the members of a room.
+    pub fn emit_to(
+        &self,
+        room: &str,
+        event: &str,
+        data: &impl Serialize,
+    ) -> Result<usize, SendError> {
+        self.send(&Whom::room(room), &encode_frame(event, data)?)
+    }
+
+    /// To one connection; `false` if it is gone. For one on another shard that is not known at
+    /// once, and `true` says that the frame is on its way.
+    pub fn emit(
+        &self,
+        client: ConnId,
+        event: &str,
+        data: &impl Serialize,
+    ) -> Result<bool, SendError> {
+        let whom = Whom {
+            target: Target::Client(client),
+            ..Whom::EVERYONE
+        };
+        let frame = encode_frame(event, data)?;
+        let accepted = self.send(&whom, &frame)?;
+        Ok(0 < accepted || self.is_elsewhere(client)?)
+    }
+
+    /// Chooses a room, or a connection by its id where no room has that name.
+    pub fn to(&self, name: impl ToString) -> To {
+        To {
+            scope: self.clone(),
+            name: Some(name.to_string()),
+            except: None,
+        }
+    }
+
+    /// Chooses every connection, to leave one out with [`To::except`].
+    pub fn everyone(&self) -> To {
+        To {
+            scope: self.clone(),
+            name: None,
+            except: None,
+        }
+    }
+
+    /// How many connections are open, on all shards; 0 where no tenant is known.
+    pub fn connection_count(&self) -> usize {
+        let Ok(reach) = self.reached() else {
+            return 0;
+        };
+        let tenant = match reach {
+            Reached::Nobody => return 0,
+            Reached::One(tenant) => tenant,
+            Reached::All => return self.pool.count(None),
+        };
+        let here = Registries::here();
+        here.and_then(|here| here.count(self.pool.index, &tenant))
+            .unwrap_or_else(|| self.pool.count(Some(&tenant)))
+    }
+
+    fn is_elsewhere(&self, client: ConnId) -> Result<bool, SendError> {
+        let Some(here) = Registries::here() else {
+            return Ok(true);
+        };
+        Ok(match self.reached()? {
+            Reached::Nobody => false,
+            Reached::One(tenant) => here.may_be_elsewhere(self.pool.index, Some(&tenant), client),
+            Reached::All => here.may_be_elsewhere(self.pool.index, None, client),
+        })
+    }
+
+    fn send(&self, whom: &Whom<'_>, frame: &Bytes) -> Result<usize, SendError> {
+        self.send_with(whom, frame, None).map(|sent| sent.here)
+    }
+
+    fn send_counted(&self, whom: &Whom<'_>, frame: &Bytes) -> Result<Sent, SendError> {
+        self.send_with(whom, frame, Some(Vec::new()))
+    }
+
+    fn send_with(
+        &self,
+        whom: &Whom<'_>,
+        frame: &Bytes,
+        mut elsewhere: Option<Vec<oneshot::Receiver<usize>>>,
+    ) -> Result<Sent, SendError> {
+        let reach = self.reached()?;
+        let tenant = match &reach {
+            Reached::Nobody => return Ok(Sent::default()),
+            Reached::One(tenant) => Some(tenant),
+            Reached::All => None,
+        };
+        let Whom {
+            target,
+            named,
+            except,
+        } = *whom;
+        let mut send = Delivery {
+            tenant,
+            target,
+            except,
+            frame,
+        };
+        let Some(here) = Registries::here() else {
+            return self.send_from_outside(&send, named, elsewhere);
+        };
+        if let (true, Target::Room(name)) = (named, target) {
+            send.target = here.resolve(self.pool.index, tenant, name);
+        }
+        let here = here.spread(self.pool.index, &send, elsewhere.as_mut())?;
+        Ok(Sent {
+            here,
+            elsewhere: elsewhere.unwrap_or_default(),
+        })
+    }
+
+    /// A thread that is no shard asks one to send: always the same, so that its sends keep their
+    /// order.
+    fn send_from_outside(
+        &self,
+        send: &Delivery<'_>,
+        named: bool,
+        elsewhere: Option<Vec<oneshot::Receiver<usize>>>,
+    ) -> Result<Sent, SendError> {
+        let (count, elsewhere) = match elsewhere {
+            None => (None, Vec::new()),
+            Some(_) => {
+                let (count, receiver) = oneshot::channel();
+                (Some(count), vec![receiver])
+            }
+        };
+        let (address, frame) = (send.address(), send.frame.clone());
+        let order = Order::Spread {
+            address,
+            named,
+            frame,
+            count,
+        };
+        self.pool.post(0, order)?;
+        Ok(Sent { here: 0, elsewhere })
+    }
+
+    /// Which tenants a call made now reaches. Without a caller it must be clear all the same.
+    fn reached(&self) -> Result<Reached, SendError> {
+        match &self.reach {
+            Reach::One(tenant) => Ok(Reached::One(tenant.clone())),
+            Reach::All => Ok(Reached::All),
+            Reach::Invalid(name) => Err(SendError::InvalidTenant(name.clone())),
+            Reach::Caller => match CALLER.try_with(|caller| caller.tenant.clone()) {
+                Ok(tenant) => Ok(Reached::One(tenant)),
+                Err(_) => self.reached_without_caller(),
+            },
+        }
+    }
+
+    fn reached_without_caller(&self) -> Result<Reached, SendError> {
+        if self.pool.tenants_shared.load(Ordering::Relaxed) {
+            return Ok(Reached::One(Tenant::default()));
+        }
+        let only = match Registries::here() {
+            Some(here) => here.only_tenant(self.pool.index)?,
+            None => self.pool.only_tenant()?,
+        };
+        Ok(only.map_or(Reached::Nobody, Reached::One))
+    }
+}
+
+enum Reached {
+    Nobody,
+    One(Tenant),
+    All,
+}
+
+/// A room or a connection, chosen by [`WsServer::to`].
+#[derive(Debug, Clone)]
+pub struct To {
+    scope: Scope,
+    name: Option<String>,
+    except: Option<ConnId>,
+}
+
+impl To {
+    /// Leaves one connection out.
+    pub fn except(mut self, client: ConnId) -> Self {
+        self.except = Some(client);
+        self
+    }
+
+    /// Sends to those chosen; answers how many outboxes of this shard took it.
+    pub fn emit(&self, event: &str, data: &impl Serialize) -> Result<usize, SendError> {
+        self.scope.send(&self.whom(), &encode_frame(event, data)?)
+    }
+
+    /// Sends to those chosen, and waits until all shards have said how many took it.
+    pub async fn emit_total(&self, event: &str, data: &impl Serialize) -> Result<usize, SendError> {
+        let sent = self
+            .scope
+            .send_counted(&self.whom(), &encode_frame(event, data)?);
+        sent?.total().await
+    }
+
+    fn whom(&self) -> Whom<'_> {
+        let target = self.name.as_deref().map_or(Target::Everyone, Target::Room);
+        Whom {
+            target,
+            named: true,
+            except: self.except,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Whom<'a> {
+    target: Target<&'a str>,
+    named: bool,
+    except: Option<ConnId>,
+}
+
+impl<'a> Whom<'a> {
+    const EVERYONE: Self = Self {
+        target: Target::Everyone,
+        named: false,
+        except: None,
+    };
+
+    fn room(name: &'a str) -> Self {
+        Self {
+            target: Target::Room(name),
+            ..Self::EVERYONE
+        }
+    }
+}
+
+/// How many took a frame: here, and where the others will say.
+#[derive(Debug, Default)]
+struct Sent {
+    here: usize,
+    elsewhere: Vec<oneshot::Receiver<usize>>,
+}
+
+impl Sent {
+    async fn total(self) -> Result<usize, SendError> {
+        Ok(self.here + total(self.elsewhere).await)
+    }
+}

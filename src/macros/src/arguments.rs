@@ -1,0 +1,136 @@
+//! The arguments of handlers: taken by their types, in any order, and passed on as written.
+
+use proc_macro2::TokenStream;
+use quote::{format_ident, quote};
+use syn::{Error, FnArg, Ident, Signature, Type};
+
+/// One argument behind the receiver.
+pub(crate) struct Argument {
+    name: Ident,
+    owned: Type,
+    is_borrowed: bool,
+}
+
+impl Argument {
+    /// Takes it from the call, or reads it from the payload.
+    pub(crate) fn take(&self) -> TokenStream {
+        let Self { name, owned, .. } = self;
+        quote! { let #name = ::tidegate::take!(#owned, &call, data)?; }
+    }
+
+    /// Takes it from the services.
+    pub(crate) fn inject(&self) -> TokenStream {
+        let (name, wanted) = (&self.name, self.service());
+        quote! { let #name = resolver.inject::<#wanted>()?; }
+    }
+
+    /// How it is passed on.
+    pub(crate) fn pass(&self) -> TokenStream {
+        let name = &self.name;
+        match self.is_borrowed {
+            true => quote! { &#name },
+            false => quote! { #name },
+        }
+    }
+
+    /// What it asks for, in a handler.
+    pub(crate) fn dependencies(&self) -> TokenStream {
+        let owned = &self.owned;
+        quote! { ::tidegate::argument_dependencies!(#owned) }
+    }
+
+    /// What it asks for, where there is no call.
+    pub(crate) fn service_dependencies(&self) -> TokenStream {
+        let wanted = self.service();
+        quote! { <#wanted as ::tidegate::gateway::container::Inject>::dependencies() }
+    }
+
+    /// A service passed by reference is held by its `Arc` meanwhile.
+    fn service(&self) -> TokenStream {
+        let owned = &self.owned;
+        match self.is_borrowed {
+            true => quote! { ::std::sync::Arc<#owned> },
+            false => quote! { #owned },
+        }
+    }
+}
+
+/// A compile-time check of how many payloads there are.
+pub(crate) fn payload_check(arguments: &[Argument], most: usize, message: &str) -> TokenStream {
+    let types = arguments.iter().map(|argument| &argument.owned);
+    quote! {
+        const {
+            #[allow(unused_imports, reason = "the types decide whether it is needed")]
+            use ::tidegate::gateway::extract::CountPayloads as _;
+            assert!(
+                0 #(+ ::tidegate::gateway::extract::Take::<#types>::PAYLOADS)* <= #most,
+                #message
+            );
+        }
+    }
+}
+
+/// The arguments behind `&self`.
+pub(crate) fn of_method(signature: &Signature) -> syn::Result<Vec<Argument>> {
+    check_signature(signature)?;
+    let mut inputs = signature.inputs.iter();
+    match inputs.next() {
+        Some(FnArg::Receiver(receiver))
+            if receiver.reference.is_some() && receiver.mutability.is_none() => {}
+        _ => {
+            let message = "a handler takes `&self`: one gateway serves all connections";
+            return Err(Error::new_spanned(&signature.ident, message));
+        }
+    }
+    inputs
+        .enumerate()
+        .map(|(index, input)| argument(index, input))
+        .collect()
+}
+
+fn argument(index: usize, input: &FnArg) -> syn::Result<Argument> {
+    let FnArg::Typed(typed) = input else {
+        return Err(Error::new_spanned(input, "`self` stands first"));
+    };
+    let name = format_ident!("argument_{index}");
+    match &*typed.ty {
+        Type::Reference(reference) if reference.mutability.is_some() => Err(Error::new_spanned(
+            reference,
+            "a handler's arguments are taken by value or by `&`, never by `&mut`",
+        )),
+        Type::Reference(reference) => Ok(Argument {
+            name,
+            owned: sized((*reference.elem).clone())?,
+            is_borrowed: true,
+        }),
+        Type::ImplTrait(of) => Err(Error::new_spanned(
+            of,
+            "what an argument is goes by its type, so it must have one",
+        )),
+        owned => Ok(Argument {
+            name,
+            owned: owned.clone(),
+            is_borrowed: false,
+        }),
+    }
+}
+
+/// A payload is read into something that owns it.
+fn sized(referred: Type) -> syn::Result<Type> {
+    let is_str = matches!(&referred, Type::Path(path) if path.path.is_ident("str"));
+    if is_str || matches!(referred, Type::Slice(_)) {
+        return Err(Error::new_spanned(
+            referred,
+            "a payload is read into something that owns it: take `String` or `Vec<..>`",
+        ));
+    }
+    Ok(referred)
+}
+
+fn check_signature(signature: &Signature) -> syn::Result<()> {
+    if let Some(parameter) = signature.generics.params.first() {
+        let message = "a handler has no parameters of its own: it is called by the server";
+        return Err(Error::new_spanned(parameter, message));
+    }
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! `#[gateway]`.
+
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::parse::{Parse, ParseStream};
+use syn::{Error, Ident, ItemStruct, LitStr, Token, Type, parenthesized};
+
+use crate::injectable;
+use crate::list::{LayerTypes, separated};
+
+#[derive(Default)]
+pub(crate) struct Options {
+    path: Option<LitStr>,
+    namespace: Option<Type>,
+    layers: LayerTypes,
+    closes: Vec<TokenStream>,
+}
+
+impl Parse for Options {
+    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        let mut options = Self::default();
+        while !input.is_empty() {
+            options.option(input)?;
+            if !input.is_empty() {
+                input.parse::<Token![,]>()?;
+            }
+        }
+        Ok(options)
+    }
+}
+
+impl Options {
+    fn option(&mut self, input: ParseStream<'_>) -> syn::Result<()> {
+        let name: Ident = input.parse()?;
+        match name.to_string().as_str() {
+            "path" => self.path = Some(value(input)?),
+            "namespace" => self.namespace = Some(value(input)?),
+            "guards" => self.layers.guards.extend(list(input)?),
+            "interceptors" => self.layers.interceptors.extend(list(input)?),
+            "filters" => self.layers.filters.extend(list(input)?),
+            "on_deny" => self.closes.push(closes(input, quote! { close_on_deny })?),
+            "on_panic" => self.closes.push(closes(input, quote! { close_on_panic })?),
+            _ => {
+                let message = "a gateway has: path, namespace, guards(..), interceptors(..), \
+                               filters(..), on_deny, on_panic";
+                return Err(Error::new(name.span(), message));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn value<T: Parse>(input: ParseStream<'_>) -> syn::Result<T> {
+    input.parse::<Token![=]>()?;
+    input.parse()
+}
+
+fn list(input: ParseStream<'_>) -> syn::Result<Vec<Type>> {
+    let inside;
+    parenthesized!(inside in input);
+    separated(&inside)
+}
+
+/// `"error"` is what happens anyway: an error frame, and the socket stays.
+fn closes(input: ParseStream<'_>, call: TokenStream) -> syn::Result<TokenStream> {
+    let what: LitStr = value(input)?;
+    match what.value().as_str() {
+        "close" => Ok(quote! { layers.#call(); }),
+        "error" => Ok(quote! {}),
+        _ => Err(Error::new(what.span(), "either \"close\" or \"error\"")),
+    }
+}
+
+pub(crate) fn expand(mut options: Options, mut item: ItemStruct) -> syn::Result<TokenStream> {
+    options.layers.take(&mut item.attrs)?;
+    let built = injectable::implemented(&mut item)?;
+    let path = options
+        .path
+        .unwrap_or_else(|| LitStr::new("/ws", item.ident.span()));
+    check_path(&path)?;
+    let namespace = match options.namespace {
+        Some(marker) => quote! { #marker },
+        None => quote! { ::tidegate::gateway::server::Global },
+    };
+    let (layers, closes) = (options.layers.on_layers(), options.closes);
+    let name = &item.ident;
+    Ok(quote! {
+        #item
+
+        #built
+
+        impl ::tidegate::gateway::module::Gateway for #name {
+            const PATH: &'static str = #path;
+
+            type Namespace = #namespace;
+
+            fn layers(layers: &mut ::tidegate::gateway::table::Layers) {
+                let _ = &layers;
+                #layers
+                #(#closes)*
+            }
+        }
+    })
+}
+
+fn check_path(path: &LitStr) -> syn::Result<()> {
+    let text = path.value();
+    let allowed = |char: char| char.is_ascii_graphic() && !"?#{}*\\".contains(char);
+    match text.chars().all(allowed) {
+        true => Ok(()),
+        false => Err(Error::new(
+            path.span(),
+            "a path is plain text such as \"/chat\": no white space, patterns, query or fragment",
+        )),
+    }
+}

@@ -1,0 +1,200 @@
+//! `#[messages]`: which method is bound to what.
+
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::{Attribute, Error, Ident, ImplItem, ImplItemFn, ItemImpl, LitStr};
+
+use crate::arguments::{self, Argument};
+use crate::list::{LayerTypes, Nothing, taken_once};
+
+const EVENT_BYTES_MAX: usize = 128;
+
+pub(crate) fn expand(_options: &Nothing, mut item: ItemImpl) -> syn::Result<TokenStream> {
+    if let Some((_, path, _)) = &item.trait_ {
+        let message = "`#[messages]` stands on an `impl` block of the gateway itself";
+        return Err(Error::new_spanned(path, message));
+    }
+    let mut events: Vec<String> = Vec::new();
+    let mut calls = Vec::new();
+    for member in &mut item.items {
+        if let ImplItem::Fn(method) = member
+            && let Some(bound) = Bound::take(method)?
+        {
+            bound.note_event(&mut events)?;
+            calls.push(bound.call(method)?);
+        }
+    }
+    let gateway = &item.self_ty;
+    Ok(quote! {
+        #item
+
+        impl ::tidegate::gateway::table::Messages for #gateway {
+            fn bind(table: &mut ::tidegate::gateway::table::Table<Self>) {
+                let _ = &table;
+                #(#calls)*
+            }
+        }
+    })
+}
+
+/// What a method is bound to.
+enum Bound {
+    Event {
+        event: LitStr,
+        layers: LayerTypes,
+        is_concurrent: bool,
+    },
+    Hook(Ident),
+    AfterInit,
+}
+
+impl Bound {
+    /// Takes the attributes off a method.
+    fn take(method: &mut ImplItemFn) -> syn::Result<Option<Self>> {
+        let attributes = &mut method.attrs;
+        let mut layers = LayerTypes::default();
+        layers.take(attributes)?;
+        let concurrent = taken_once(attributes, "concurrent")?;
+        let event = taken_once(attributes, "subscribe_message")?;
+        let mut hooks = Vec::new();
+        for name in ["on_connect", "on_disconnect", "after_init"] {
+            hooks.extend(taken_once(attributes, name)?);
+        }
+        if let Some(second) = hooks.get(usize::from(event.is_none())) {
+            let message = "a method is bound to one event or one hook";
+            return Err(Error::new_spanned(second, message));
+        }
+        match (event, hooks.pop()) {
+            (Some(event), _) => Ok(Some(Self::Event {
+                event: event_name(&event)?,
+                layers,
+                is_concurrent: concurrent.is_some(),
+            })),
+            (None, hook) if concurrent.is_some() || !layers.is_empty() => Err(Error::new_spanned(
+                &method.sig.ident,
+                match hook {
+                    Some(_) => "hooks have no guards, interceptors, filters and no `concurrent`",
+                    None => "this method is bound to nothing: add `#[subscribe_message(\"..\")]`",
+                },
+            )),
+            (None, Some(hook)) => Ok(Some(Self::hook(&hook))),
+            (None, None) => Ok(None),
+        }
+    }
+
+    fn hook(attribute: &Attribute) -> Self {
+        let segments = attribute.path().segments.last();
+        match segments.map(|segment| segment.ident.clone()) {
+            Some(name) if name != "after_init" => Self::Hook(name),
+            _ => Self::AfterInit,
+        }
+    }
+
+    fn note_event(&self, events: &mut Vec<String>) -> syn::Result<()> {
+        let Self::Event { event, .. } = self else {
+            return Ok(());
+        };
+        let name = event.value();
+        if events.contains(&name) {
+            let message = format!("`{name}` is bound already: one event has one handler");
+            return Err(Error::new(event.span(), message));
+        }
+        events.push(name);
+        Ok(())
+    }
+
+    /// The call that binds the method.
+    fn call(&self, method: &ImplItemFn) -> syn::Result<TokenStream> {
+        let arguments = arguments::of_method(&method.sig)?;
+        Ok(match self {
+            Self::Event {
+                event,
+                layers,
+                is_concurrent,
+            } => {
+                let concurrent = is_concurrent.then(|| quote! { .concurrent() });
+                let (handler, layers) = (handler(event, method, &arguments), layers.on_binding());
+                quote! { #handler table.on(#event, handler) #concurrent #layers; }
+            }
+            Self::Hook(hook) => connection_hook(hook, method, &arguments),
+            Self::AfterInit => after_init(method, &arguments),
+        })
+    }
+}
+
+/// The body of a handler: arguments are taken at once, the method runs in the future.
+fn handler(event: &LitStr, method: &ImplItemFn, arguments: &[Argument]) -> TokenStream {
+    let message = "a handler has one payload: all other arguments are taken from the call, as \
+                   `&WsClient`, `CurrentUser`, `Arc<..>` or `State<..>` are";
+    let check = arguments::payload_check(arguments, 1, message);
+    let takes = arguments.iter().map(Argument::take);
+    let dependencies = arguments.iter().map(Argument::dependencies);
+    let value = invocation(method, arguments, quote! { call.gateway() });
+    quote! {
+        #check
+        #(table.requires(#event, #dependencies);)*
+        let handler = |call: ::tidegate::gateway::table::Call<Self>, data: &[u8]| {
+            let _ = data;
+            #(#takes)*
+            ::std::result::Result::Ok(async move { ::tidegate::answer!(call.event(), #value) })
+        };
+    }
+}
+
+fn connection_hook(hook: &Ident, method: &ImplItemFn, arguments: &[Argument]) -> TokenStream {
+    let message = "a hook has no payload: its arguments are taken from the call, as `&WsClient`, \
+                   `CurrentUser`, `Arc<..>` or `State<..>` are";
+    let check = arguments::payload_check(arguments, 0, message);
+    let takes = arguments.iter().map(Argument::take);
+    let dependencies = arguments.iter().map(Argument::dependencies);
+    let value = invocation(method, arguments, quote! { call.gateway() });
+    let name = hook.to_string();
+    quote! {
+        #check
+        #(table.requires(#name, #dependencies);)*
+        table.#hook(|call: ::tidegate::gateway::table::Call<Self>| {
+            let data: &[u8] = b"null";
+            let _ = data;
+            #(#takes)*
+            ::std::result::Result::Ok(async move { ::tidegate::answer!(call.event(), #value) })
+        });
+    }
+}
+
+fn after_init(method: &ImplItemFn, arguments: &[Argument]) -> TokenStream {
+    let injections = arguments.iter().map(Argument::inject);
+    let dependencies = arguments.iter().map(Argument::service_dependencies);
+    let value = invocation(method, arguments, quote! { gateway });
+    quote! {
+        #(table.requires("after_init", #dependencies);)*
+        table.after_init(|gateway: ::std::sync::Arc<Self>, container| async move {
+            let resolver =
+                ::tidegate::gateway::container::Resolver::over(&container, "after_init");
+            let _ = &resolver;
+            #(#injections)*
+            ::tidegate::gateway::table::initialised(::tidegate::answer!("after_init", #value))
+        });
+    }
+}
+
+/// Plain functions are handlers too.
+fn invocation(method: &ImplItemFn, arguments: &[Argument], gateway: TokenStream) -> TokenStream {
+    let name = &method.sig.ident;
+    let passed = arguments.iter().map(Argument::pass);
+    let awaited = method.sig.asyncness.map(|_| quote! { .await });
+    quote! { #gateway.#name(#(#passed),*) #awaited }
+}
+
+fn event_name(attribute: &Attribute) -> syn::Result<LitStr> {
+    let message = "an event has a name: `#[subscribe_message(\"message\")]`";
+    let name: LitStr = attribute
+        .parse_args()
+        .map_err(|_| Error::new_spanned(attribute, message))?;
+    match name.value().len() {
+        1..=EVENT_BYTES_MAX => Ok(name),
+        _ => Err(Error::new(
+            name.span(),
+            "an event's name has 1 to 128 bytes",
+        )),
+    }
+}

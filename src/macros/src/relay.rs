@@ -1,0 +1,45 @@
+//! `#[relay]`: a function becomes a type of its name, which a module can list.
+
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::{Error, ItemFn, LitStr};
+
+pub(crate) fn expand(pattern: &LitStr, mut item: ItemFn) -> syn::Result<TokenStream> {
+    check_pattern(pattern)?;
+    if item.sig.asyncness.is_none() {
+        let message = "a relay handler is an `async fn`";
+        return Err(Error::new_spanned(item.sig.fn_token, message));
+    }
+    let (name, visibility) = (item.sig.ident.clone(), item.vis.clone());
+    let documentation: Vec<_> = item
+        .attrs
+        .extract_if(.., |attribute| attribute.path().is_ident("doc"))
+        .collect();
+    item.vis = syn::Visibility::Inherited;
+    Ok(quote! {
+        #(#documentation)*
+        #[allow(non_camel_case_types, reason = "it has the name of its function")]
+        #[derive(Debug, Clone, Copy)]
+        #visibility struct #name;
+
+        impl ::tidegate::gateway::relay::RelayRoute for #name {
+            fn register(routes: &mut ::tidegate::gateway::relay::RelayRoutes) {
+                #item
+                routes.relay(#pattern, #name);
+            }
+        }
+    })
+}
+
+/// Exact, or a prefix with one star at its end.
+fn check_pattern(pattern: &LitStr) -> syn::Result<()> {
+    let text = pattern.value();
+    let prefix = text.strip_suffix('*').unwrap_or(&text);
+    match !text.is_empty() && !prefix.contains('*') {
+        true => Ok(()),
+        false => Err(Error::new(
+            pattern.span(),
+            "a pattern is a topic such as \"chat:lobby\", or a prefix such as \"room:*\"",
+        )),
+    }
+}
