@@ -9,10 +9,9 @@ use slab::Slab;
 use smallvec::SmallVec;
 use thiserror::Error;
 
-use crate::id::{ConnId, Tenant};
+use super::ConnKey;
 
-/// A connection as the shard knows it; the registry only hands it back.
-pub type ConnKey = u64;
+use crate::id::{ConnId, Tenant};
 
 /// Longest name of a room, in bytes.
 pub const ROOM_NAME_BYTES_MAX: usize = 255;
@@ -334,21 +333,6 @@ impl Registry {
         let mut count = 0;
         self.worlds_in(tenant, |world| count += world.members.len());
         count
-    }
-
-    /// The only tenant that has connections anywhere: `Ok(None)` where nobody is connected at
-    /// all, `Err` where there is more than one.
-    #[expect(
-        clippy::result_unit_err,
-        reason = "there is nothing more to say than: several"
-    )]
-    pub fn only_tenant(&self) -> Result<Option<&Tenant>, ()> {
-        let mut tenants = self
-            .worlds
-            .iter()
-            .filter(|(_, world)| world.has_connections());
-        let first = tenants.next().map(|(tenant, _)| tenant);
-        tenants.next().map_or(Ok(first), |_| Err(()))
     }
 
     fn client(&self, tenant: Option<&Tenant>, id: ConnId) -> Option<(u32, &Connection)> {

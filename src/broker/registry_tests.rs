@@ -8,16 +8,24 @@ fn tenant(name: &str) -> Tenant {
     Tenant::parse(name).unwrap()
 }
 
-fn here(registry: &Registry, at: &Tenant, target: Target<&str>) -> Vec<ConnKey> {
+fn key(slot: u32) -> ConnKey {
+    ConnKey {
+        shard: 0,
+        slot,
+        generation: 1,
+    }
+}
+
+fn here(registry: &Registry, at: &Tenant, target: Target<&str>) -> Vec<u32> {
     let mut keys = Vec::new();
-    registry.each_here(Some(at), target, None, |key| keys.push(key));
+    registry.each_here(Some(at), target, None, |key| keys.push(key.slot));
     keys.sort_unstable();
     keys
 }
 
-fn everyone(registry: &Registry, at: Option<&Tenant>, except: Option<ConnId>) -> Vec<ConnKey> {
+fn everyone(registry: &Registry, at: Option<&Tenant>, except: Option<ConnId>) -> Vec<u32> {
     let mut keys = Vec::new();
-    registry.each_here(at, Target::Everyone, except, |key| keys.push(key));
+    registry.each_here(at, Target::Everyone, except, |key| keys.push(key.slot));
     keys.sort_unstable();
     keys
 }
@@ -27,10 +35,10 @@ fn everyone(registry: &Registry, at: Option<&Tenant>, except: Option<ConnId>) ->
 fn a_room_exists_while_it_has_a_member() {
     let (a, mut registry) = (tenant("a"), Registry::new(8));
     assert_eq!(
-        registry.connect(1, 10, &a),
+        registry.connect(1, key(10), &a),
         Some(Notice::TenantOpened(a.clone()))
     );
-    assert_eq!(registry.connect(2, 20, &a), None);
+    assert_eq!(registry.connect(2, key(20), &a), None);
     let opened = Notice::RoomOpened(a.clone(), "lobby".into());
     assert_eq!(registry.join(1, "lobby"), Ok(Some(opened)));
     assert_eq!(registry.join(1, "lobby"), Ok(None));
@@ -48,7 +56,7 @@ fn a_room_exists_while_it_has_a_member() {
 #[test]
 fn a_disconnect_drops_all_rooms_at_once() {
     let (a, mut registry) = (tenant("a"), Registry::new(8));
-    registry.connect(1, 10, &a);
+    registry.connect(1, key(10), &a);
     registry.join(1, "x").unwrap();
     registry.join(1, "y").unwrap();
     assert_eq!(registry.rooms_of(1), ["x".into(), "y".into()]);
@@ -63,28 +71,25 @@ fn a_disconnect_drops_all_rooms_at_once() {
 #[test]
 fn nothing_is_found_through_another_tenant() {
     let (a, b, mut registry) = (tenant("a"), tenant("b"), Registry::new(8));
-    registry.connect(1, 10, &a);
-    registry.connect(2, 20, &b);
+    registry.connect(1, key(10), &a);
+    registry.connect(2, key(20), &b);
     registry.join(1, "lobby").unwrap();
     registry.join(2, "lobby").unwrap();
     assert_eq!(here(&registry, &a, Target::Room("lobby")), [10]);
     assert_eq!(here(&registry, &a, Target::Everyone), [10]);
     assert!(here(&registry, &a, Target::Client(2)).is_empty());
     assert_eq!(registry.key_of(Some(&a), 2), None);
-    assert_eq!(registry.key_of(Some(&b), 2), Some(20));
+    assert_eq!(registry.key_of(Some(&b), 2), Some(key(20)));
     assert_eq!(everyone(&registry, None, None), [10, 20]);
     assert_eq!((registry.count(Some(&a)), registry.count(None)), (1, 2));
-    assert_eq!(registry.only_tenant(), Err(()));
-    registry.disconnect(2);
-    assert_eq!(registry.only_tenant(), Ok(Some(&a)));
 }
 
 /// D-15: a room first, then a connection.
 #[test]
 fn a_name_is_a_room_first() {
     let (a, mut registry) = (tenant("a"), Registry::new(8));
-    registry.connect(1, 10, &a);
-    registry.connect(2, 20, &a);
+    registry.connect(1, key(10), &a);
+    registry.connect(2, key(20), &a);
     assert_eq!(registry.resolve(Some(&a), "2"), Target::Client(2));
     registry.join(1, "2").unwrap();
     assert_eq!(registry.resolve(Some(&a), "2"), Target::Room("2"));
@@ -95,8 +100,8 @@ fn a_name_is_a_room_first() {
 #[test]
 fn the_sender_can_be_left_out() {
     let (a, mut registry) = (tenant("a"), Registry::new(8));
-    registry.connect(1, 10, &a);
-    registry.connect(2, 20, &a);
+    registry.connect(1, key(10), &a);
+    registry.connect(2, key(20), &a);
     assert_eq!(everyone(&registry, Some(&a), Some(1)), [20]);
     assert_eq!(everyone(&registry, Some(&a), Some(9)), [10, 20]);
 }
@@ -105,7 +110,7 @@ fn the_sender_can_be_left_out() {
 #[test]
 fn rooms_are_bounded() {
     let (a, mut registry) = (tenant("a"), Registry::new(2));
-    registry.connect(1, 10, &a);
+    registry.connect(1, key(10), &a);
     registry.join(1, "x").unwrap();
     registry.join(1, "y").unwrap();
     assert_eq!(registry.join(1, "x"), Ok(None));
@@ -133,7 +138,7 @@ fn other_shards_are_known_by_their_notices() {
     assert_eq!(shards(&registry, Target::Client(1)), [3, 70]);
     assert_eq!(shards(&registry, Target::Room("lobby")), [3]);
     assert_eq!(registry.resolve(Some(&a), "lobby"), Target::Room("lobby"));
-    registry.connect(1, 10, &a);
+    registry.connect(1, key(10), &a);
     assert!(shards(&registry, Target::Client(1)).is_empty());
     registry.handle_notice(3, &Notice::RoomClosed(a.clone(), "lobby".into()));
     registry.handle_notice(3, &Notice::TenantClosed(a.clone()));
@@ -175,7 +180,7 @@ proptest! {
         for step in steps {
             let notices = match step {
                 Step::Connect(id) if alive.insert(id) => {
-                    registry.connect(id.into(), id.into(), of(id)).into_iter().collect()
+                    registry.connect(id.into(), key(id.into()), of(id)).into_iter().collect()
                 }
                 Step::Connect(_) => Vec::new(),
                 Step::Disconnect(id) => {
@@ -201,7 +206,7 @@ proptest! {
             for at in &tenants {
                 for room in 0..4u8 {
                     let members = pairs.iter().filter(|pair| pair.1 == room && of(pair.0) == at);
-                    let members: Vec<ConnKey> = members.map(|pair| pair.0.into()).collect();
+                    let members: Vec<u32> = members.map(|pair| pair.0.into()).collect();
                     let name = room.to_string();
                     prop_assert_eq!(&here(&registry, at, Target::Room(&name)), &members);
                     let known = !other.elsewhere(Some(at), Target::Room(&name)).is_empty();

@@ -9,10 +9,11 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::auth::{Caller, CurrentUser};
-use crate::broker::registry::ConnKey;
+use crate::broker::ConnKey;
 use crate::gateway::outlet::{Fate, Order, Registries};
 use crate::gateway::reply::{encode_frame, encode_raw};
-use crate::gateway::server::{Pool, Registry, Scope, SendError};
+use crate::gateway::send::SendError;
+use crate::gateway::server::{Pool, Registry, Scope};
 use crate::id::{ConnId, Tenant};
 use crate::proto::http::Head;
 
@@ -33,7 +34,6 @@ pub struct WsClient {
 
 struct Inner {
     id: ConnId,
-    shard: u16,
     key: ConnKey,
     caller: Arc<Caller>,
     handshake: Arc<Handshake>,
@@ -50,11 +50,15 @@ impl WsClient {
         handshake: Arc<Handshake>,
     ) -> Self {
         let pool = registry.pool();
-        let (id, shard) = (pool.next_id(), here.shard());
+        let id = pool.next_id();
+        assert_eq!(
+            key.shard,
+            here.shard(),
+            "a connection is entered where it lives"
+        );
         here.connect(pool.index(), id, key, &caller.tenant);
         let inner = Inner {
             id,
-            shard,
             key,
             caller,
             handshake,
@@ -208,7 +212,7 @@ impl WsClient {
 
     /// The registries of this thread, if they hold this connection.
     fn here(&self) -> Option<std::rc::Rc<Registries>> {
-        Registries::here().filter(|here| here.shard() == self.inner.shard)
+        Registries::here().filter(|here| here.shard() == self.inner.key.shard)
     }
 
     fn give(&self, frame: Bytes) -> Result<bool, SendError> {
@@ -225,7 +229,7 @@ impl WsClient {
     }
 
     fn order(&self, order: Order) -> Result<(), SendError> {
-        self.pool().post(self.inner.shard, order)
+        self.pool().post(self.inner.key.shard, order)
     }
 }
 

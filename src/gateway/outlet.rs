@@ -14,8 +14,10 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use crate::broker::registry::{Address, ConnKey, Notice, Refused, Registry, Target};
-use crate::gateway::server::{Pool, SendError};
+use crate::broker::ConnKey;
+use crate::broker::registry::{Address, Notice, Refused, Registry, Target};
+use crate::gateway::send::SendError;
+use crate::gateway::server::Pool;
 use crate::id::{ConnId, Tenant};
 
 /// What became of a frame at one connection.
@@ -316,13 +318,6 @@ impl Registries {
     ) -> bool {
         let state = self.local(registry).state.borrow();
         !state.elsewhere(tenant, Target::Client(client)).is_empty()
-    }
-
-    /// The only tenant with connections: `Ok(None)` for none at all.
-    pub(crate) fn only_tenant(&self, registry: u16) -> Result<Option<Tenant>, SendError> {
-        let state = self.local(registry).state.borrow();
-        let only = state.only_tenant().map_err(|()| SendError::NoTenant)?;
-        Ok(only.cloned())
     }
 
     /// Carries out what came by mailbox.

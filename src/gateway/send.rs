@@ -2,6 +2,7 @@
 //! Knows the caller of the running task; no shard.
 
 use crate::auth::Caller;
+use crate::broker::registry::Refused;
 use crate::id::Tenant;
 
 /// Why something that user code sends does not go out.
@@ -27,6 +28,9 @@ pub enum SendError {
          `.relay_config(RelayConfig::default())` to the builder"
     )]
     NoRelay,
+    /// A connection may not join the room.
+    #[error(transparent)]
+    Room(#[from] Refused),
     /// Only a connection that is subscribed to a topic can be present in it.
     #[error("connection {0} is not subscribed to the topic")]
     NotSubscribed(u64),
@@ -78,11 +82,13 @@ impl TenantScope {
             Self::One(tenant) => Ok(Reached::One(tenant.clone())),
             Self::All => Ok(Reached::All),
             Self::Caller if shared => Ok(Reached::One(Tenant::default())),
-            Self::Caller => match (Caller::current(), connected()) {
-                (Some(caller), _) => Ok(Reached::One(caller.tenant.clone())),
-                (None, Connected::None) => Ok(Reached::Nobody),
-                (None, Connected::One(tenant)) => Ok(Reached::One(tenant)),
-                (None, Connected::Many) => Err(SendError::NoTenant),
+            Self::Caller => match Caller::current() {
+                Some(caller) => Ok(Reached::One(caller.tenant.clone())),
+                None => match connected() {
+                    Connected::None => Ok(Reached::Nobody),
+                    Connected::One(tenant) => Ok(Reached::One(tenant)),
+                    Connected::Many => Err(SendError::NoTenant),
+                },
             },
         }
     }

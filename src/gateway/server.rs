@@ -13,47 +13,18 @@ use ahash::AHashMap;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use serde::Serialize;
-use thiserror::Error;
 use tokio::sync::oneshot;
 
-use crate::auth::CALLER;
-use crate::broker::registry::{Refused, Target};
+use crate::broker::registry::Target;
 use crate::gateway::container::short_name;
 use crate::gateway::outlet::{Delivery, Order, Outside, Post, Registries, total};
 use crate::gateway::reply::encode_frame;
+use crate::gateway::send::{Connected, Reached, SendError, TenantScope};
 use crate::id::{ConnId, Tenant};
 
 /// The registry of gateways that name none.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Global;
-
-/// Why a frame was sent to nobody, or not to all.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum SendError {
-    /// It is not known on whose behalf the call is made, and connections of more than one tenant
-    /// could be meant.
-    #[error(
-        "no tenant: this call runs outside of a handler and its spawned tasks; name one with \
-         `.tenant(\"demo\")`, or mean all of them with `.all_tenants()`"
-    )]
-    NoTenant,
-    /// What was named is no tenant.
-    #[error("`{0}` is no tenant: 1 to 64 characters of [A-Za-z0-9._-]")]
-    InvalidTenant(String),
-    /// The data has no JSON.
-    #[error("the data cannot be serialized")]
-    Serialize(#[from] serde_json::Error),
-    /// The mailbox of another shard is full: its connections did not get the frame.
-    #[error("a mailbox is full: shards.mailbox_posts_max is too small for what is sent")]
-    Overloaded,
-    /// The connection may not join this room.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// No server runs that could send.
-    #[error("the registry belongs to no running server")]
-    NotRunning,
-}
 
 /// What one registry shares over all shards. Touched when connections come and go.
 pub struct Pool {
@@ -129,12 +100,13 @@ impl Pool {
         }
     }
 
-    fn only_tenant(&self) -> Result<Option<Tenant>, SendError> {
+    fn connected(&self) -> Connected {
         let counts = self.counts.read();
         let mut tenants = counts.keys();
         match (tenants.next(), tenants.next()) {
-            (only, None) => Ok(only.cloned()),
-            _ => Err(SendError::NoTenant),
+            (None, _) => Connected::None,
+            (Some(tenant), None) => Connected::One(tenant.clone()),
+            (Some(_), Some(_)) => Connected::Many,
         }
     }
 
@@ -143,7 +115,7 @@ impl Pool {
         if let Some(here) = Registries::here() {
             return here.post(shard, self.index, order);
         }
-        let outside = self.outside.get().ok_or(SendError::NotRunning)?;
+        let outside = self.outside.get().ok_or(SendError::Stopping)?;
         let post = Post {
             registry: self.index,
             order,
@@ -226,22 +198,21 @@ impl<N: 'static> WsServer<N> {
         self.caller().connection_count()
     }
 
-    /// The same registry for another tenant than the caller's.
-    pub fn tenant(&self, name: &str) -> Scope {
-        let reach = Tenant::parse(name).map_or_else(|| Reach::Invalid(name.into()), Reach::One);
-        self.scope(reach)
+    /// The same registry for one tenant, whoever calls.
+    pub fn tenant(&self, tenant: Tenant) -> Scope {
+        self.scope(TenantScope::One(tenant))
     }
 
     /// The same registry for all tenants at once.
     pub fn all_tenants(&self) -> Scope {
-        self.scope(Reach::All)
+        self.scope(TenantScope::All)
     }
 
     fn caller(&self) -> Scope {
-        self.scope(Reach::Caller)
+        self.scope(TenantScope::Caller)
     }
 
-    fn scope(&self, reach: Reach) -> Scope {
+    fn scope(&self, reach: TenantScope) -> Scope {
         Scope {
             pool: self.pool.clone(),
             reach,
@@ -274,22 +245,14 @@ impl<N: 'static> fmt::Debug for WsServer<N> {
 #[derive(Debug, Clone)]
 pub struct Scope {
     pool: Arc<Pool>,
-    reach: Reach,
-}
-
-#[derive(Debug, Clone)]
-enum Reach {
-    Caller,
-    One(Tenant),
-    All,
-    Invalid(String),
+    reach: TenantScope,
 }
 
 impl Scope {
     pub(crate) fn of(pool: &Arc<Pool>, tenant: &Tenant) -> Self {
         Self {
             pool: pool.clone(),
-            reach: Reach::One(tenant.clone()),
+            reach: TenantScope::One(tenant.clone()),
         }
     }
 
@@ -451,33 +414,9 @@ impl Scope {
 
     /// Which tenants a call made now reaches. Without a caller it must be clear all the same.
     fn reached(&self) -> Result<Reached, SendError> {
-        match &self.reach {
-            Reach::One(tenant) => Ok(Reached::One(tenant.clone())),
-            Reach::All => Ok(Reached::All),
-            Reach::Invalid(name) => Err(SendError::InvalidTenant(name.clone())),
-            Reach::Caller => match CALLER.try_with(|caller| caller.tenant.clone()) {
-                Ok(tenant) => Ok(Reached::One(tenant)),
-                Err(_) => self.reached_without_caller(),
-            },
-        }
+        let shared = self.pool.tenants_shared.load(Ordering::Relaxed);
+        self.reach.resolve(shared, || self.pool.connected())
     }
-
-    fn reached_without_caller(&self) -> Result<Reached, SendError> {
-        if self.pool.tenants_shared.load(Ordering::Relaxed) {
-            return Ok(Reached::One(Tenant::default()));
-        }
-        let only = match Registries::here() {
-            Some(here) => here.only_tenant(self.pool.index)?,
-            None => self.pool.only_tenant()?,
-        };
-        Ok(only.map_or(Reached::Nobody, Reached::One))
-    }
-}
-
-enum Reached {
-    Nobody,
-    One(Tenant),
-    All,
 }
 
 /// A room or a connection, chosen by [`WsServer::to`].

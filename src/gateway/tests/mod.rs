@@ -17,7 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::auth::Caller;
-use crate::broker::registry::ConnKey;
+use crate::broker::ConnKey;
 use crate::gateway::client::{Handshake, WsClient};
 use crate::gateway::dispatch::{Dispatch, Handling, Outcome, Request};
 use crate::gateway::module::{App, Program};
@@ -28,8 +28,8 @@ use crate::proto::http::{HeadLimits, parse_head};
 /// What sockets and mailboxes of a shard would have got.
 #[derive(Default)]
 pub(super) struct Wire {
-    pub(super) frames: RefCell<BTreeMap<ConnKey, Vec<Bytes>>>,
-    pub(super) closes: RefCell<Vec<(ConnKey, u16, String)>>,
+    pub(super) frames: RefCell<BTreeMap<u32, Vec<Bytes>>>,
+    pub(super) closes: RefCell<Vec<(u32, u16, String)>>,
     pub(super) posts: RefCell<Vec<(u16, Post)>>,
     pub(super) full: Cell<bool>,
     pub(super) shut: RefCell<Vec<ConnKey>>,
@@ -41,14 +41,17 @@ impl Outlet for Wire {
             return Fate::Gone;
         }
         let mut frames = self.frames.borrow_mut();
-        frames.entry(connection).or_default().push(frame.clone());
+        frames
+            .entry(connection.slot)
+            .or_default()
+            .push(frame.clone());
         Fate::Accepted
     }
 
     fn close(&self, connection: ConnKey, code: u16, reason: &str) {
         self.closes
             .borrow_mut()
-            .push((connection, code, reason.to_owned()));
+            .push((connection.slot, code, reason.to_owned()));
     }
 
     fn post(&self, shard: u16, post: Post) -> Result<(), Post> {
@@ -65,7 +68,7 @@ impl Outlet for Wire {
 impl Wire {
     /// The texts that a connection has got since it was asked last.
     pub(super) fn take(&self, connection: ConnKey) -> Vec<String> {
-        let frames = self.frames.borrow_mut().remove(&connection);
+        let frames = self.frames.borrow_mut().remove(&connection.slot);
         frames.unwrap_or_default().iter().map(text).collect()
     }
 }
@@ -75,7 +78,7 @@ pub(super) struct Rig {
     pub(super) wire: Rc<Wire>,
     pub(super) here: Rc<Registries>,
     pub(super) program: Program,
-    next_key: Cell<ConnKey>,
+    next_slot: Cell<u32>,
 }
 
 impl Rig {
@@ -91,7 +94,7 @@ impl Rig {
             wire,
             here,
             program,
-            next_key: Cell::new(1),
+            next_slot: Cell::new(1),
         }
     }
 
@@ -105,7 +108,12 @@ impl Rig {
             .find(|plan| plan.path == path)
             .unwrap();
         let gateway = self.program.open(plan).unwrap();
-        let key = self.next_key.replace(self.next_key.get() + 1);
+        let slot = self.next_slot.replace(self.next_slot.get() + 1);
+        let key = ConnKey {
+            shard: self.here.shard(),
+            slot,
+            generation: 1,
+        };
         let client = WsClient::connect(
             &self.here,
             key,
