@@ -1,4 +1,4 @@
-//! `#[gateway]`.
+//! `#[gateway]`: the path, the registry and the layers of a struct that serves connections.
 
 use proc_macro2::TokenStream;
 use quote::quote;

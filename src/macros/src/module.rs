@@ -1,4 +1,4 @@
-//! `#[module]`.
+//! `#[module]`: the lists of a part of a program. Reads names only; what they are, rustc checks.
 
 use proc_macro2::TokenStream;
 use quote::quote;
