@@ -1,0 +1,200 @@
+"""What the interop scripts share: a server to talk to, tokens for it, and how checks are counted.
+
+Standard library only, so that a script can say what it skips before anything is installed.
+A script ends with 0 when all checks passed, 1 when one failed, 77 when it was skipped.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SECRET = "interop-secret-of-more-than-32-bytes"
+SKIPPED = 77
+
+CONFIG = """
+[server]
+shards = {shards}
+
+[relay]
+path = "/ws"
+unhandled = "broadcast"
+
+[[mount]]
+path = "/echo"
+dialect = "raw"
+handler = "echo"
+public = true
+frame_bytes_max = 16777216
+message_bytes_max = 16777216
+"""
+
+
+def skip(reason):
+    """Ends the script: what it needs is not here."""
+    print(f"skipped: {reason}")
+    sys.exit(SKIPPED)
+
+
+def cache_dir(name):
+    """A folder that outlives the run, for what takes long to install."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    path = base / "tidegate-interop" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def binary():
+    """The server under test: TIDEGATE_BIN, else the release build, else the debug build."""
+    named = os.environ.get("TIDEGATE_BIN")
+    target = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
+    candidates = [named] if named else [target / "release/tidegate", target / "debug/tidegate"]
+    for candidate in map(Path, candidates):
+        if os.access(candidate, os.X_OK):
+            return candidate
+    skip(f"no server at {candidates[0]}: `cargo build --release` makes it")
+
+
+def token(sub="ada", ns="demo", ttl_s=300, **claims):
+    """A token that the server accepts: HS256 over SECRET."""
+    claims = {"ns": ns, "sub": sub, "exp": int(time.time()) + ttl_s, **claims}
+    parts = [{"alg": "HS256", "typ": "JWT"}, claims]
+    signed = ".".join(_base64url(json.dumps(part).encode()) for part in parts)
+    signature = hmac.new(SECRET.encode(), signed.encode(), hashlib.sha256).digest()
+    return f"{signed}.{_base64url(signature)}"
+
+
+def _base64url(data):
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+class Server:
+    """A running server, ended at the end of the `with` block."""
+
+    def __init__(self, config=CONFIG, shards=1, dev=False):
+        self.folder = Path(tempfile.mkdtemp(prefix="tidegate-interop-"))
+        command = [binary(), "serve", "--listen", "127.0.0.1:0", "--data", self.folder / "data"]
+        if dev:
+            command.append("--dev")
+        else:
+            (self.folder / "config.toml").write_text(config.format(shards=shards))
+            command += ["--config", self.folder / "config.toml"]
+        environment = {**os.environ, "TIDEGATE_JWT_SECRET": SECRET}
+        if dev:
+            del environment["TIDEGATE_JWT_SECRET"]
+        self.log = open(self.folder / "stderr.log", "w+b")
+        self.process = subprocess.Popen(
+            list(map(str, command)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=self.log, env=environment, cwd=self.folder, text=True)
+        self.lines = [self.process.stdout.readline().rstrip("\n")]
+        # A pipe that nobody reads would one day block the server.
+        threading.Thread(target=self._read_on, daemon=True).start()
+        found = re.fullmatch(r"tidegate listening on http://(\S+)", self.lines[0])
+        if not found:
+            self.stop()
+            raise AssertionError(f"first line on stdout is {self.lines[0]!r}\n{self.stderr()}")
+        self.address = found.group(1)
+
+    def _read_on(self):
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip("\n"))
+
+    def stderr(self):
+        return (self.folder / "stderr.log").read_text(errors="replace")
+
+    def printed_token(self, within_s=5):
+        """The token that `--dev` prints."""
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            found = re.search(r"eyJ[\w-]+\.[\w-]+\.[\w-]+", "\n".join(self.lines) + self.stderr())
+            if found:
+                return found.group(0)
+            time.sleep(0.02)
+        raise AssertionError(f"no token within {within_s} s on stdout: {self.lines}")
+
+    def http(self, method, path, body=None, bearer=None):
+        """Status and body of a request; a dict or list becomes JSON, bytes go as they are."""
+        data = json.dumps(body).encode() if isinstance(body, (dict, list)) else body
+        request = urllib.request.Request(f"http://{self.address}{path}", data, method=method)
+        if data is not None:
+            request.add_header("Content-Type", "application/json")
+        if bearer:
+            request.add_header("Authorization", f"Bearer {bearer}")
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as answer:
+            return answer.code, answer.read()
+
+    def raw(self, request, bytes_max=4096):
+        """What the server answers to these bytes until it closes or is silent."""
+        host, port = self.address.rsplit(":", 1)
+        with socket.create_connection((host, int(port)), timeout=5) as connection:
+            connection.sendall(request)
+            return connection.recv(bytes_max)
+
+    def terminate(self, within_s=12):
+        """Asks it to end; returns its exit code and how long it took."""
+        began = time.monotonic()
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(within_s), time.monotonic() - began
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self.stop()
+        if kind:
+            print(f"--- the server's last words\n{self.stderr()[-3000:]}")
+        self.log.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def until(expected, ask, within_s=5):
+    """Asks again until the answer is as expected."""
+    deadline = time.monotonic() + within_s
+    while (answer := ask()) != expected and time.monotonic() < deadline:
+        time.sleep(0.02)
+    equal(answer, expected)
+
+
+def equal(got, expected):
+    """Byte for byte."""
+    assert got == expected, f"\n  got      {got!r}\n  expected {expected!r}"
+
+
+def run_checks(checks):
+    """Runs the checks, each on its own; ends the script."""
+    failed = 0
+    for check in checks:
+        try:
+            check()
+            print(f"ok      {check.__name__}")
+        except Exception as error:  # noqa: BLE001 any failure of a check is that check's result
+            failed += 1
+            print(f"FAILED  {check.__name__}: {error}")
+            if not isinstance(error, AssertionError):
+                traceback.print_exc(limit=-3)
+    print(f"{len(checks) - failed} passed, {failed} failed")
+    sys.exit(1 if failed else 0)
