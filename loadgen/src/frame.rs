@@ -262,8 +262,6 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(256))]
-
         #[test]
         fn any_split_shows_the_same_frames(
             frames in prop::collection::vec(
