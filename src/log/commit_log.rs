@@ -1,0 +1,440 @@
+//! The live log of one partition. It never waits: records are appended, operations are handed out,
+//! their results are told, and events say what became durable. Knows no clock, no file, no socket.
+//!
+//! The caller, a shard or the executor of a test, drives it so:
+//! `append` .. , then `poll_effect` until `None`, carry the operations out in any order, tell each
+//! result by `handle_done`, then `poll_event` until `None`; and again at `deadline_us`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+
+use crate::id::{HomedId, Partition, Seq};
+
+use super::batch::{Chain, OpenBatch, Place};
+use super::checkpoint::CheckpointTask;
+use super::clean::Cleaner;
+use super::commit::Flight;
+use super::file_writer::FileWriter;
+use super::index::{OpenIndex, SegmentIndex};
+use super::layout::to_usize;
+use super::prepare::Prepare;
+use super::reader::{Need, Reader};
+use super::retention::RetentionTask;
+use super::segment::SEGMENT_HEAD_BYTES;
+use super::state::State;
+use super::storage::{Done, Op};
+use super::tail::Tail;
+
+/// When a batch counts as stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Fsync {
+    /// After one sync for all that gathered meanwhile.
+    #[default]
+    Batch,
+    /// After a sync of its own for each message.
+    Always,
+    /// When the system has taken it: a power cut loses what was acknowledged.
+    Os,
+}
+
+/// The bounds of one commit log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// When a batch counts as stored.
+    pub fsync: Fsync,
+    /// How long a batch may wait for company when nothing is in flight.
+    pub sync_delay_us_max: u64,
+    /// A batch of this size waits no longer, and gets no larger.
+    pub sync_bytes_max: usize,
+    /// How long moves of cursors may wait when nothing else is written.
+    pub cursor_delay_us_max: u64,
+    /// The size of the first segment.
+    pub segment_bytes_min: u64,
+    /// The size up to which segments double.
+    pub segment_bytes_max: u64,
+    /// The space that only cursors, deletions and cleaning may use.
+    pub reserve_bytes: u64,
+    /// Bytes of the last batches kept in memory.
+    pub tail_bytes_max: usize,
+    /// A checkpoint is made after so many bytes of log ..
+    pub checkpoint_bytes: u64,
+    /// .. or so long after the last, if anything was written.
+    pub checkpoint_interval_us: u64,
+    /// A full segment of which a smaller part than this, in percent, is still needed is cleaned.
+    pub clean_live_percent_max: u64,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            fsync: Fsync::Batch,
+            sync_delay_us_max: 0,
+            sync_bytes_max: 1 << 20,
+            cursor_delay_us_max: 50_000,
+            segment_bytes_min: 1 << 20,
+            segment_bytes_max: 64 << 20,
+            reserve_bytes: 256 << 10,
+            tail_bytes_max: 4 << 20,
+            checkpoint_bytes: 64 << 20,
+            checkpoint_interval_us: 60_000_000,
+            clean_live_percent_max: 25,
+        }
+    }
+}
+
+impl LogConfig {
+    /// The largest record: with its batch it must fit into a segment.
+    pub fn record_bytes_max(&self) -> usize {
+        let segment = to_usize(self.segment_bytes_max);
+        segment.saturating_sub(SEGMENT_HEAD_BYTES + to_usize(self.reserve_bytes) + 1024)
+    }
+}
+
+/// What time it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Now {
+    /// Microseconds of a clock that never goes back.
+    pub monotonic_us: u64,
+    /// Unix time in milliseconds.
+    pub unix_ms: u64,
+}
+
+/// Stands for an accepted record: it is durable once an `Event::Durable` reaches it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// Names an operation until its result is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EffectId(u64);
+
+/// An operation that the caller must carry out, and then tell by `handle_done`.
+#[derive(Debug, Clone)]
+pub struct Effect {
+    /// What its result is told under.
+    pub id: EffectId,
+    /// What is to be done.
+    pub op: Op,
+}
+
+/// What the caller learns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// All records up to and with this one are durable.
+    Durable {
+        /// The last of them.
+        up_to: Ticket,
+        /// The topics that grew, and their last durable seq.
+        topics: Vec<(HomedId, Seq)>,
+    },
+    /// Reads of these topics that ended with `ReadEnd::Loading` may go on.
+    Readable {
+        /// The topics.
+        topics: Vec<HomedId>,
+    },
+    /// Retention has dropped what stood before `first_seq`.
+    Trimmed {
+        /// The topic.
+        topic: HomedId,
+        /// The first seq that is kept.
+        first_seq: Seq,
+    },
+    /// A write or sync failed. Nothing that is not yet told to be durable ever will be; the
+    /// partition is recovered at the next start.
+    Failed {
+        /// What the system said.
+        kind: io::ErrorKind,
+    },
+}
+
+/// Whether the log takes records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogState {
+    /// It does.
+    Serving,
+    /// There is no space; it will by itself when there is.
+    StorageFull,
+    /// A write or sync failed: never again in this process.
+    Failed,
+}
+
+/// The commit log of one partition.
+#[derive(Debug)]
+pub struct CommitLog {
+    pub(super) config: LogConfig,
+    pub(super) partition: Partition,
+    pub(super) salt: u64,
+    pub(super) state: State,
+    pub(super) segments: BTreeMap<u64, SegmentInfo>,
+    pub(super) active: Option<Active>,
+    /// Where the newest segment ends, as the next one will say.
+    pub(super) previous: (u64, usize),
+    pub(super) chain: Chain,
+    pub(super) queue: VecDeque<OpenBatch>,
+    /// When the first record of the queue was seen.
+    pub(super) waiting_since_us: Option<u64>,
+    pub(super) flight: Option<Flight>,
+    pub(super) appended: u64,
+    pub(super) durable: u64,
+    pub(super) prepare: Prepare,
+    pub(super) indexing: Option<(u64, FileWriter)>,
+    pub(super) checkpoint: CheckpointTask,
+    pub(super) cleaner: Cleaner,
+    pub(super) retention: RetentionTask,
+    pub(super) reader: Reader,
+    pub(super) tail: Tail,
+    pub(super) events: VecDeque<Event>,
+    pub(super) is_closing: bool,
+    has_failed: bool,
+    effects: u64,
+    pending: Vec<(EffectId, Owner)>,
+    last_now: Now,
+    pub(super) index_not_before_us: u64,
+}
+
+/// A segment with batches in it.
+#[derive(Debug)]
+pub(super) struct SegmentInfo {
+    pub(super) bytes: u64,
+    /// Where its batches end.
+    pub(super) end: usize,
+    pub(super) blocks: Blocks,
+}
+
+/// Where the index of a segment is.
+#[derive(Debug)]
+pub(super) enum Blocks {
+    /// In memory: the segment is being written.
+    Open(OpenIndex),
+    /// In memory: its file is not durable yet.
+    Held(Arc<SegmentIndex>),
+    /// In its file.
+    Stored,
+}
+
+/// The segment being written.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Active {
+    pub(super) id: u64,
+    pub(super) bytes: usize,
+    pub(super) end: usize,
+}
+
+/// Which part of the log asked for an operation.
+#[derive(Debug, Clone, Copy)]
+enum Owner {
+    Commit,
+    Prepare,
+    Index,
+    Checkpoint,
+    Clean,
+    Read(Need),
+}
+
+/// What `recover` has found and a log goes on from.
+#[derive(Debug)]
+pub(super) struct Start {
+    pub(super) partition: Partition,
+    pub(super) salt: u64,
+    pub(super) state: State,
+    pub(super) segments: BTreeMap<u64, SegmentInfo>,
+    pub(super) previous: (u64, usize),
+    pub(super) chain: Chain,
+    pub(super) prepare: Prepare,
+    pub(super) checkpoint: CheckpointTask,
+    pub(super) cleaner: Cleaner,
+}
+
+impl CommitLog {
+    pub(super) fn new(config: LogConfig, start: Start) -> Self {
+        let tail = Tail::new(config.tail_bytes_max);
+        Self {
+            config,
+            partition: start.partition,
+            salt: start.salt,
+            state: start.state,
+            segments: start.segments,
+            active: None,
+            previous: start.previous,
+            chain: start.chain,
+            queue: VecDeque::new(),
+            waiting_since_us: None,
+            flight: None,
+            appended: 0,
+            durable: 0,
+            prepare: start.prepare,
+            indexing: None,
+            checkpoint: start.checkpoint,
+            cleaner: start.cleaner,
+            retention: RetentionTask::default(),
+            reader: Reader::new(start.salt),
+            tail,
+            events: VecDeque::new(),
+            is_closing: false,
+            has_failed: false,
+            effects: 0,
+            pending: Vec::new(),
+            last_now: Now::default(),
+            index_not_before_us: 0,
+        }
+    }
+
+    /// The next operation to carry out, or `None` until something is appended, a result is told
+    /// or `deadline_us` has come. What commits stands first.
+    pub fn poll_effect(&mut self, now: Now) -> Option<Effect> {
+        self.last_now = now;
+        if self.has_failed {
+            return self.poll_reader();
+        }
+        self.poll_retention(now);
+        self.poll_cleaner();
+        let (owner, op) = None
+            .or_else(|| {
+                self.poll_commit(now.monotonic_us)
+                    .map(|op| (Owner::Commit, op))
+            })
+            .or_else(|| {
+                self.prepare
+                    .poll(now.monotonic_us)
+                    .map(|op| (Owner::Prepare, op))
+            })
+            .or_else(|| self.reader.poll().map(|(need, op)| (Owner::Read(need), op)))
+            .or_else(|| self.poll_indexing().map(|op| (Owner::Index, op)))
+            .or_else(|| {
+                self.poll_checkpoint(now.monotonic_us)
+                    .map(|op| (Owner::Checkpoint, op))
+            })
+            .or_else(|| self.cleaner.poll_op().map(|op| (Owner::Clean, op)))?;
+        Some(self.effect(owner, op))
+    }
+
+    /// Tells the result of an operation.
+    pub fn handle_done(&mut self, id: EffectId, result: io::Result<Done>) {
+        let at = self.pending.iter().position(|(pending, _)| *pending == id);
+        let Some((_, owner)) = at.map(|at| self.pending.swap_remove(at)) else {
+            debug_assert!(
+                false,
+                "a result is told once, for an operation that was handed out"
+            );
+            return;
+        };
+        let now_us = self.last_now.monotonic_us;
+        let outcome = match owner {
+            Owner::Commit => self.commit_done(result),
+            Owner::Prepare => self.prepare.done(result, now_us),
+            Owner::Index => self.indexing_done(result),
+            Owner::Checkpoint => self.checkpoint_done(result),
+            Owner::Clean => self.clean_done(result),
+            Owner::Read(need) => {
+                self.reader.done(need, result);
+                let topics = self.reader.woken();
+                if !topics.is_empty() {
+                    self.events.push_back(Event::Readable { topics });
+                }
+                Ok(())
+            }
+        };
+        if let Err(error) = outcome {
+            self.fail(&error);
+        }
+    }
+
+    /// The next thing the caller must know.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When `poll_effect` will have something to do although nothing happens, if it ever will.
+    pub fn deadline_us(&self) -> Option<u64> {
+        let parts = [
+            self.commit_deadline_us(),
+            self.prepare.deadline_us(),
+            self.checkpoint_deadline_us(),
+            self.retention_deadline_us(),
+            self.cleaner
+                .is_ready()
+                .then_some(self.last_now.monotonic_us),
+        ];
+        parts
+            .into_iter()
+            .flatten()
+            .min()
+            .filter(|_| !self.has_failed)
+    }
+
+    /// Whether it takes records.
+    pub fn state(&self) -> LogState {
+        match (self.has_failed, self.prepare.is_full()) {
+            (true, _) => LogState::Failed,
+            (false, true) => LogState::StorageFull,
+            (false, false) => LogState::Serving,
+        }
+    }
+
+    /// Begins a clean stop: nothing waits any longer, and a last checkpoint is made, so that the
+    /// next start is quick and knows where the log ended. Done when `is_idle`.
+    pub fn close(&mut self) {
+        self.is_closing = true;
+    }
+
+    /// Whether nothing is in flight and nothing waits; after `close`, whether all is done.
+    pub fn is_idle(&self) -> bool {
+        let is_quiet = self.pending.is_empty() && self.queue.is_empty() && self.flight.is_none();
+        let is_closed = !self.is_closing || self.checkpoint.is_closed();
+        self.has_failed && self.pending.is_empty() || is_quiet && is_closed
+    }
+
+    /// The last seq of the topic that is durable, and the first that is kept.
+    pub fn kept(&self, topic: HomedId) -> Option<(Seq, Seq)> {
+        let topic = self.state.topics.get(&topic)?;
+        Some((topic.first_seq, topic.durable_seq))
+    }
+
+    /// Identity of this life of the log, below 2^53: another after records were lost of which
+    /// nobody knows whose they were.
+    pub fn epoch(&self) -> u64 {
+        let mut seed = [0; 18];
+        seed[..8].copy_from_slice(&self.salt.to_le_bytes());
+        seed[8..10].copy_from_slice(&self.partition.0.to_le_bytes());
+        seed[10..].copy_from_slice(&self.state.generation.to_le_bytes());
+        1 + (xxhash_rust::xxh3::xxh3_64(&seed) >> 12)
+    }
+
+    /// Bytes in segments, for metrics.
+    pub fn stored_bytes(&self) -> u64 {
+        self.segments
+            .values()
+            .map(|segment| segment.end as u64)
+            .sum()
+    }
+
+    pub(super) fn last_now_us(&self) -> u64 {
+        self.last_now.monotonic_us
+    }
+
+    pub(super) fn place(&self, segment: u64) -> Place {
+        Place::new(self.salt, segment)
+    }
+
+    fn poll_reader(&mut self) -> Option<Effect> {
+        let (need, op) = self.reader.poll()?;
+        Some(self.effect(Owner::Read(need), op))
+    }
+
+    fn effect(&mut self, owner: Owner, op: Op) -> Effect {
+        self.effects += 1;
+        let id = EffectId(self.effects);
+        self.pending.push((id, owner));
+        Effect { id, op }
+    }
+
+    /// Final: nothing is written any more.
+    fn fail(&mut self, error: &io::Error) {
+        if !self.has_failed {
+            self.has_failed = true;
+            self.queue.clear();
+            self.flight = None;
+            self.events.push_back(Event::Failed { kind: error.kind() });
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Makes the next segment ready ahead of need: takes its space, makes its name durable, zeroes it by
+//! bounded writes, or takes a segment that nothing needs any more. Knows no batches.
+//!
+//! A segment may be used as soon as its space is taken and its name is durable; the zeroes only
+//! make syncs cheaper, so what is not zeroed in time stays as it is.
+
+use std::io;
+
+use bytes::Bytes;
+
+use super::storage::{Done, FileName, Op};
+
+/// What one zeroing write takes.
+const ZERO_BYTES: u64 = 256 * 1024;
+
+/// How long until space is asked for again after there was none.
+const RETRY_US: u64 = 500_000;
+
+#[derive(Debug)]
+pub(super) struct Prepare {
+    bytes_min: u64,
+    bytes_max: u64,
+    /// The size to ask for: doubles with each segment, halves when the disk has no room for it.
+    bytes: u64,
+    next_id: u64,
+    next: Option<Next>,
+    /// Segments that nothing needs any more, to be used again under a new id.
+    pool: Vec<Prepared>,
+    full: bool,
+    retry_us: u64,
+    in_flight: bool,
+    zeroes: Bytes,
+}
+
+/// A segment that waits for its first batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Prepared {
+    pub(super) id: u64,
+    pub(super) bytes: u64,
+}
+
+#[derive(Debug)]
+struct Next {
+    segment: Prepared,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Create,
+    Discard,
+    Rename { from: u64 },
+    Directory { is_zeroed: bool },
+    Zero { at: u64 },
+    Flush,
+    Ready,
+}
+
+impl Prepare {
+    pub(super) fn new(bytes_min: u64, bytes_max: u64, next_id: u64, pool: Vec<Prepared>) -> Self {
+        Self {
+            bytes_min,
+            bytes_max,
+            bytes: bytes_min,
+            next_id,
+            next: None,
+            pool,
+            full: false,
+            retry_us: 0,
+            in_flight: false,
+            zeroes: Bytes::new(),
+        }
+    }
+
+    /// A log that has grown before goes on with segments half as large as its largest, so that
+    /// many restarts do not take much space.
+    pub(super) fn expect(&mut self, largest: u64) {
+        self.bytes = (largest / 2).clamp(self.bytes_min, self.bytes_max);
+    }
+
+    /// The id that the next new segment will have.
+    pub(super) fn next_id(&self) -> u64 {
+        self.next_id
+    }
+
+    /// Whether the disk had no room when it was last asked.
+    pub(super) fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// The space of the next segment, if it may be used.
+    pub(super) fn usable_bytes(&self) -> Option<u64> {
+        let usable =
+            |next: &&Next| matches!(next.stage, Stage::Zero { .. } | Stage::Flush | Stage::Ready);
+        self.next
+            .as_ref()
+            .filter(usable)
+            .map(|next| next.segment.bytes)
+    }
+
+    /// Hands the next segment over, unless a zeroing write is still under way in it.
+    pub(super) fn take(&mut self) -> Option<Prepared> {
+        if self.in_flight || self.usable_bytes().is_none() {
+            return None;
+        }
+        self.bytes = (self.bytes * 2).min(self.bytes_max);
+        self.next.take().map(|next| next.segment)
+    }
+
+    /// A batch needs this much: a smaller segment does not serve.
+    pub(super) fn require(&mut self, bytes: u64) {
+        let bytes = bytes.next_power_of_two().min(self.bytes_max);
+        self.bytes = self.bytes.max(bytes);
+        if !self.in_flight
+            && let Some(next) = self.next.take_if(|next| next.segment.bytes < bytes)
+        {
+            self.pool.push(next.segment);
+        }
+    }
+
+    /// Takes a segment to be used again; `false` if there are enough, and it is to be removed.
+    pub(super) fn recycle(&mut self, segment: Prepared) -> bool {
+        let useful = self.pool.is_empty() && self.bytes <= segment.bytes;
+        if useful {
+            self.pool.push(segment);
+        }
+        useful
+    }
+
+    /// When it will have something to do, if that is known.
+    pub(super) fn deadline_us(&self) -> Option<u64> {
+        (self.full && !self.in_flight && self.next.is_none()).then_some(self.retry_us)
+    }
+
+    pub(super) fn poll(&mut self, now_us: u64) -> Option<Op> {
+        if self.in_flight || (self.next.is_none() && !self.start(now_us)) {
+            return None;
+        }
+        let next = self.next.as_ref()?;
+        let (file, bytes) = (FileName::Segment(next.segment.id), next.segment.bytes);
+        let op = match next.stage {
+            Stage::Create => Op::Create { file, bytes },
+            Stage::Discard => Op::Remove { file },
+            Stage::Rename { from } => Op::Rename {
+                from: FileName::Segment(from),
+                to: file,
+            },
+            Stage::Directory { .. } => Op::SyncDirectory,
+            Stage::Zero { at } => self.zero(file, at, bytes),
+            Stage::Flush => Op::Sync { file },
+            Stage::Ready => return None,
+        };
+        self.in_flight = true;
+        Some(op)
+    }
+
+    /// `Err` gives a failure back that is not a lack of space.
+    pub(super) fn done(&mut self, result: io::Result<Done>, now_us: u64) -> io::Result<()> {
+        self.in_flight = false;
+        let Some(next) = &mut self.next else {
+            return result.map(drop);
+        };
+        next.stage = match (next.stage, result) {
+            (Stage::Create, Err(error)) if is_lack(&error) => Stage::Discard,
+            (_, Err(error)) => return Err(error),
+            (Stage::Create, Ok(_)) => Stage::Directory { is_zeroed: false },
+            (Stage::Rename { .. }, Ok(_)) => Stage::Directory { is_zeroed: true },
+            (Stage::Directory { is_zeroed: true }, Ok(_)) => Stage::Ready,
+            (Stage::Directory { is_zeroed: false }, Ok(_)) => Stage::Zero { at: 0 },
+            (Stage::Zero { at }, Ok(Done::Count(count))) => match at + count as u64 {
+                at if at < next.segment.bytes => Stage::Zero { at },
+                _ => Stage::Flush,
+            },
+            (Stage::Discard, Ok(_)) => {
+                self.next = None;
+                self.lack_space(now_us);
+                return Ok(());
+            }
+            (Stage::Flush | Stage::Ready | Stage::Zero { .. }, Ok(_)) => Stage::Ready,
+        };
+        if self.usable_bytes().is_some() {
+            self.full = false;
+        }
+        Ok(())
+    }
+
+    /// Chooses what the next segment is made of.
+    fn start(&mut self, now_us: u64) -> bool {
+        let bytes = self.bytes;
+        let reused = self
+            .pool
+            .iter()
+            .position(|old| bytes <= old.bytes || self.full);
+        let (bytes, stage) = match reused.map(|at| self.pool.swap_remove(at)) {
+            Some(old) => (old.bytes, Stage::Rename { from: old.id }),
+            None if self.full && now_us < self.retry_us => return false,
+            None => (bytes, Stage::Create),
+        };
+        let segment = Prepared {
+            id: self.next_id,
+            bytes,
+        };
+        self.next_id += 1;
+        self.next = Some(Next { segment, stage });
+        true
+    }
+
+    /// Asks for less at once, and when even the least is too much, later.
+    fn lack_space(&mut self, now_us: u64) {
+        if self.bytes_min < self.bytes {
+            self.bytes = (self.bytes / 2).max(self.bytes_min);
+        } else {
+            self.full = true;
+            self.retry_us = now_us + RETRY_US;
+        }
+    }
+
+    fn zero(&mut self, file: FileName, at: u64, bytes: u64) -> Op {
+        let len = super::layout::to_usize((bytes - at).min(ZERO_BYTES));
+        if self.zeroes.len() < len {
+            self.zeroes = vec![0; len].into();
+        }
+        Op::Write {
+            file,
+            offset: at,
+            bytes: self.zeroes.slice(..len),
+            sync: false,
+        }
+    }
+}
+
+/// Errors that say "not now": nothing was lost, and asking again later is right.
+pub(super) fn is_lack(error: &io::Error) -> bool {
+    use io::ErrorKind::{OutOfMemory, QuotaExceeded, StorageFull};
+    const EMFILE: i32 = 24;
+    const ENFILE: i32 = 23;
+    matches!(error.kind(), StorageFull | QuotaExceeded | OutOfMemory)
+        || matches!(error.raw_os_error(), Some(EMFILE | ENFILE))
+}

@@ -1,0 +1,211 @@
+//! What reading from full segments needs in memory: maps, indexes, populated windows. It never waits:
+//! what is missing is asked for, and the reader is told to come back. Knows no topics' meaning.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use ahash::{AHashMap, AHashSet};
+
+use crate::id::HomedId;
+
+use super::index::SegmentIndex;
+use super::layout::Seed;
+use super::mapped::SegmentMap;
+use super::storage::{Done, FileName, Op};
+
+/// Bytes brought into memory at once.
+pub(super) const WINDOW_BYTES: usize = 256 * 1024;
+
+const MAPS_MAX: usize = 64;
+const INDEXES_MAX: usize = 16;
+const WINDOWS_MAX: usize = 64;
+const IN_FLIGHT_MAX: usize = 4;
+
+/// Something that must come into memory first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Need {
+    Index(u64),
+    Map(u64),
+    Window(u64, usize),
+}
+
+/// A need cannot be met: what depends on it is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Broken;
+
+#[derive(Debug, Default)]
+pub(super) struct Reader {
+    salt: u64,
+    maps: AHashMap<u64, Arc<SegmentMap>>,
+    maps_order: VecDeque<u64>,
+    indexes: AHashMap<u64, Arc<SegmentIndex>>,
+    indexes_order: VecDeque<u64>,
+    windows: AHashSet<(u64, usize)>,
+    windows_order: VecDeque<(u64, usize)>,
+    wanted: VecDeque<Need>,
+    known: AHashSet<Need>,
+    broken: AHashSet<Need>,
+    in_flight: usize,
+    waiting: AHashSet<HomedId>,
+}
+
+impl Reader {
+    pub(super) fn new(salt: u64) -> Self {
+        Self {
+            salt,
+            ..Self::default()
+        }
+    }
+
+    /// The index of a full segment.
+    pub(super) fn index(&mut self, segment: u64) -> Result<Option<Arc<SegmentIndex>>, Broken> {
+        match self.indexes.get(&segment) {
+            Some(index) => Ok(Some(Arc::clone(index))),
+            None => self.want(Need::Index(segment)).map(|()| None),
+        }
+    }
+
+    /// The bytes of a segment once `from..to` is in memory.
+    pub(super) fn map(
+        &mut self,
+        segment: u64,
+        from: usize,
+        to: usize,
+    ) -> Result<Option<Arc<SegmentMap>>, Broken> {
+        let Some(map) = self.maps.get(&segment).map(Arc::clone) else {
+            return self.want(Need::Map(segment)).map(|()| None);
+        };
+        if map.bytes().len() < to {
+            return Err(Broken);
+        }
+        let mut ready = true;
+        for window in from / WINDOW_BYTES..to.div_ceil(WINDOW_BYTES) {
+            if !self.windows.contains(&(segment, window)) {
+                self.want(Need::Window(segment, window))?;
+                ready = false;
+            }
+        }
+        Ok(ready.then_some(map))
+    }
+
+    /// Notes who must be told when something has come into memory.
+    pub(super) fn wait(&mut self, topic: HomedId) {
+        self.waiting.insert(topic);
+    }
+
+    /// Those who were promised to be told.
+    pub(super) fn woken(&mut self) -> Vec<HomedId> {
+        let mut topics: Vec<HomedId> = self.waiting.drain().collect();
+        topics.sort_unstable();
+        topics
+    }
+
+    /// An index that was made again in memory.
+    pub(super) fn keep_index(&mut self, segment: u64, index: Arc<SegmentIndex>) {
+        self.broken.remove(&Need::Index(segment));
+        if self.indexes.insert(segment, index).is_none() {
+            self.indexes_order.push_back(segment);
+        }
+        if INDEXES_MAX < self.indexes_order.len()
+            && let Some(oldest) = self.indexes_order.pop_front()
+        {
+            self.indexes.remove(&oldest);
+        }
+    }
+
+    /// The segment is about to be used again or removed.
+    pub(super) fn forget(&mut self, segment: u64) {
+        let of = |need: &Need| matches!(need, Need::Index(id) | Need::Map(id) | Need::Window(id, _) if *id == segment);
+        self.maps.remove(&segment);
+        self.maps_order.retain(|id| *id != segment);
+        self.indexes.remove(&segment);
+        self.indexes_order.retain(|id| *id != segment);
+        self.windows.retain(|(id, _)| *id != segment);
+        self.windows_order.retain(|(id, _)| *id != segment);
+        self.wanted.retain(|need| !of(need));
+        self.known.retain(|need| !of(need));
+        self.broken.retain(|need| !of(need));
+    }
+
+    pub(super) fn poll(&mut self) -> Option<(Need, Op)> {
+        if IN_FLIGHT_MAX <= self.in_flight {
+            return None;
+        }
+        let need = self.wanted.pop_front()?;
+        let op = match need {
+            Need::Index(segment) => Op::Load {
+                file: FileName::Index(segment),
+            },
+            Need::Map(segment) => Op::Map {
+                file: FileName::Segment(segment),
+            },
+            Need::Window(segment, window) => {
+                let map = self.maps.get(&segment).map(Arc::clone);
+                let Some(map) = map else {
+                    self.known.remove(&need);
+                    return self.poll();
+                };
+                Op::Populate {
+                    map,
+                    offset: window * WINDOW_BYTES,
+                    bytes: WINDOW_BYTES,
+                }
+            }
+        };
+        self.in_flight += 1;
+        Some((need, op))
+    }
+
+    /// A failed read is damage, not the end of the partition.
+    pub(super) fn done(&mut self, need: Need, result: io::Result<Done>) {
+        self.in_flight -= 1;
+        // The segment may have been forgotten in the meantime.
+        if !self.known.remove(&need) {
+            return;
+        }
+        match (need, result) {
+            (Need::Index(segment), Ok(Done::Bytes(bytes))) => {
+                match SegmentIndex::decode(&bytes, Seed::new(self.salt, segment)) {
+                    Some((index, _)) => self.keep_index(segment, Arc::new(index)),
+                    None => drop(self.broken.insert(need)),
+                }
+            }
+            (Need::Map(segment), Ok(Done::Map(map))) => self.keep_map(segment, map),
+            (Need::Window(segment, window), Ok(_)) => self.keep_window(segment, window),
+            (_, Ok(_) | Err(_)) => drop(self.broken.insert(need)),
+        }
+    }
+
+    fn want(&mut self, need: Need) -> Result<(), Broken> {
+        if self.broken.contains(&need) {
+            return Err(Broken);
+        }
+        if self.known.insert(need) {
+            self.wanted.push_back(need);
+        }
+        Ok(())
+    }
+
+    fn keep_map(&mut self, segment: u64, map: SegmentMap) {
+        self.maps.insert(segment, Arc::new(map));
+        self.maps_order.push_back(segment);
+        if MAPS_MAX < self.maps_order.len()
+            && let Some(oldest) = self.maps_order.pop_front()
+        {
+            self.maps.remove(&oldest);
+            self.windows.retain(|(id, _)| *id != oldest);
+            self.windows_order.retain(|(id, _)| *id != oldest);
+        }
+    }
+
+    fn keep_window(&mut self, segment: u64, window: usize) {
+        self.windows.insert((segment, window));
+        self.windows_order.push_back((segment, window));
+        if WINDOWS_MAX < self.windows_order.len()
+            && let Some(oldest) = self.windows_order.pop_front()
+        {
+            self.windows.remove(&oldest);
+        }
+    }
+}

@@ -1,0 +1,462 @@
+//! From the files of a partition to a live log: the newest checkpoint, then the batches behind it.
+//! Uses the blocking storage; what it decides is in `replay` and `scan`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+
+use crate::id::{HomedId, Partition, Seq, Tenant};
+
+use super::batch::{Chain, Place};
+use super::checkpoint::{Checkpoint, CheckpointTask, NamedSegment};
+use super::clean::Cleaner;
+use super::commit::Class;
+use super::commit_log::{Blocks, CommitLog, LogConfig, Now, SegmentInfo, Start};
+use super::drive::drive;
+use super::prepare::{Prepare, Prepared};
+use super::record::{Entry, Retention};
+use super::replay::{From, LastBatch, Replay, ReplayReport, ends, is_begun};
+use super::segment::{SEGMENT_HEAD_BYTES, SegmentHead};
+use super::state::{State, StoredKey, nobody};
+use super::storage::{FileName, Op, Storage, Target, load, write_all};
+
+/// Whose files they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The partition.
+    pub partition: Partition,
+    /// The secret in the meta file.
+    pub salt: u64,
+}
+
+/// What a log held when it was opened.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RecoveredState {
+    /// Every topic, ordered by id.
+    pub topics: Vec<RecoveredTopic>,
+    /// What the replay met.
+    pub report: RecoveryReport,
+}
+
+/// A topic that was there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RecoveredTopic {
+    /// Its id.
+    pub id: HomedId,
+    /// Its tenant.
+    pub tenant: Tenant,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Unix time in milliseconds.
+    pub created_at_ms: u64,
+    /// The first seq that is kept.
+    pub first_seq: Seq,
+    /// The last seq that was given; `first_seq - 1` if nothing is kept.
+    pub last_seq: Seq,
+    /// The identity of this life of its log.
+    pub epoch: u64,
+    /// What may be forgotten.
+    pub retention: Retention,
+    /// Its subscriptions, ordered by id.
+    pub subscriptions: Vec<RecoveredSubscription>,
+    /// The idempotency keys that are remembered, ordered by seq.
+    pub keys: Vec<StoredKey>,
+}
+
+/// A subscription that was there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveredSubscription {
+    /// Its id.
+    pub id: HomedId,
+    /// Its `sub_name`.
+    pub name: Arc<str>,
+    /// The seq acked through.
+    pub cursor: Seq,
+    /// Unix time in milliseconds.
+    pub created_at_ms: u64,
+}
+
+/// How a recovery went.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// What the replay met.
+    pub replay: ReplayReport,
+    /// The checkpoint that was used.
+    pub checkpoint: Option<u64>,
+    /// Checkpoints that were not whole: a crash leaves one, damage does too.
+    pub checkpoints_bad: u64,
+    /// Segments that a checkpoint names and that are not there.
+    pub segments_missing: Vec<u64>,
+    /// Topics of which only messages were found, their own entry being lost.
+    pub topics_nameless: u64,
+    /// Whether the epoch is a new one, because nobody knows whose records were lost.
+    pub is_epoch_new: bool,
+}
+
+/// Why a log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("recovery of the log failed at {file}: {source}")]
+pub struct RecoverError {
+    file: String,
+    source: io::Error,
+}
+
+/// Opens the log of one partition, whatever state a crash left it in.
+pub fn recover(
+    storage: &mut impl Storage,
+    identity: Identity,
+    config: &LogConfig,
+    now: Now,
+) -> Result<(CommitLog, RecoveredState), RecoverError> {
+    let files = Files::list(storage)?;
+    let mut report = RecoveryReport::default();
+    let checkpoint = newest_checkpoint(storage, &files, identity.salt, &mut report)?;
+    let mut found = replay_files(storage, &files, identity.salt, checkpoint, &mut report)?;
+    if let Some(batch) = &found.replay.last_batch {
+        make_durable(storage, batch)?;
+    }
+    storage.sync(Target::Directory).map_err(at("the folder"))?;
+    let is_accounted = found
+        .replay
+        .report
+        .damage
+        .iter()
+        .all(|damage| damage.is_accounted);
+    report.is_epoch_new = !is_accounted;
+    report.topics_nameless = drop_nameless(&mut found.replay.state);
+    report.replay = found.replay.report.clone();
+    let mut log = start_log(&files, identity, config, found, report.checkpoint);
+    drive(&mut log, storage, now);
+    if report.is_epoch_new {
+        let generation = log.state.generation + 1;
+        log.state.generation = generation;
+        // On a full disk the next checkpoint tells it.
+        let _ = log.append_entry(nobody(), Class::Control, &Entry::Epoch { generation });
+        drive(&mut log, storage, now);
+    }
+    let topics = recovered_topics(&log);
+    Ok((log, RecoveredState { topics, report }))
+}
+
+fn at(file: impl ToString) -> impl FnOnce(io::Error) -> RecoverError {
+    move |source| RecoverError {
+        file: file.to_string(),
+        source,
+    }
+}
+
+/// The files of a partition by kind.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    pub(super) segments: BTreeMap<u64, u64>,
+    pub(super) indexes: BTreeSet<u64>,
+    pub(super) checkpoints: BTreeSet<u64>,
+}
+
+impl Files {
+    pub(super) fn list(storage: &mut impl Storage) -> Result<Self, RecoverError> {
+        let mut files = Self::default();
+        for (name, bytes) in storage.list().map_err(at("the folder"))? {
+            match name {
+                FileName::Segment(id) => drop(files.segments.insert(id, bytes)),
+                FileName::Index(id) => drop(files.indexes.insert(id)),
+                FileName::Checkpoint(id) => drop(files.checkpoints.insert(id)),
+            }
+        }
+        Ok(files)
+    }
+}
+
+/// What the files add up to.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) replay: Replay,
+    pub(super) segments: BTreeMap<u64, SegmentInfo>,
+    pub(super) next_id: u64,
+}
+
+pub(super) fn newest_checkpoint(
+    storage: &mut impl Storage,
+    files: &Files,
+    salt: u64,
+    report: &mut RecoveryReport,
+) -> Result<Option<Checkpoint>, RecoverError> {
+    for &number in files.checkpoints.iter().rev() {
+        let file = FileName::Checkpoint(number);
+        let bytes = load(storage, file).map_err(at(file.file_name()))?;
+        if let Some(checkpoint) = Checkpoint::decode(&bytes, salt, number) {
+            report.checkpoint = Some(number);
+            return Ok(Some(checkpoint));
+        }
+        report.checkpoints_bad += 1;
+    }
+    Ok(None)
+}
+
+/// Replays what stands behind the checkpoint, or everything.
+pub(super) fn replay_files(
+    storage: &mut impl Storage,
+    files: &Files,
+    salt: u64,
+    checkpoint: Option<Checkpoint>,
+    report: &mut RecoveryReport,
+) -> Result<Found, RecoverError> {
+    let last_id = files
+        .segments
+        .keys()
+        .chain(&files.indexes)
+        .max()
+        .copied()
+        .unwrap_or(0);
+    let (position, named, state, next_id) = match checkpoint {
+        Some(old) => (Some(old.position), old.segments, old.state, old.next_id),
+        None => (None, BTreeMap::new(), State::default(), 1),
+    };
+    let start = position.map_or((0, 0), |position| (position.segment, position.offset()));
+    let chain = position.map_or(Chain::START, |position| position.chain);
+    let mut segments = named_segments(files, &named, start.0, report);
+    let mut replay = Replay::new(salt, state, start, chain);
+    let later: Vec<u64> = files.segments.range(start.0..).map(|(id, _)| *id).collect();
+    let heads = read_heads(storage, &later, salt)?;
+    let newest = newest_begun(storage, &later, start.0, &heads, salt)?;
+    let ends = ends(&heads, newest.unwrap_or(start.0));
+    for &id in later
+        .iter()
+        .filter(|&&id| newest.is_some_and(|newest| id <= newest))
+    {
+        let file = FileName::Segment(id);
+        let bytes = load(storage, file).map_err(at(file.file_name()))?;
+        let head = heads.get(&id);
+        let from = match position.filter(|position| position.segment == id) {
+            Some(position) => From {
+                offset: position.offset(),
+                chain: Some(position.chain),
+            },
+            None => From {
+                offset: SEGMENT_HEAD_BYTES,
+                chain: head.map(|head| head.chain),
+            },
+        };
+        let is_part =
+            id == start.0 || ends.contains_key(&id) || is_begun(&bytes, Place::new(salt, id), head);
+        if is_part {
+            let (end, index) = replay.segment(id, &bytes, from, ends.get(&id).copied());
+            let blocks = Blocks::Held(Arc::new(index.finish()));
+            segments.insert(
+                id,
+                SegmentInfo {
+                    bytes: bytes.len() as u64,
+                    end,
+                    blocks,
+                },
+            );
+        }
+    }
+    rebuild_indexes(storage, &named, &mut segments, salt)?;
+    Ok(Found {
+        replay,
+        segments,
+        next_id: next_id.max(last_id + 1),
+    })
+}
+
+/// The segments before the one at which the replay starts.
+fn named_segments(
+    files: &Files,
+    named: &BTreeMap<u64, NamedSegment>,
+    start: u64,
+    report: &mut RecoveryReport,
+) -> BTreeMap<u64, SegmentInfo> {
+    let mut segments = BTreeMap::new();
+    for (&id, info) in named
+        .iter()
+        .filter(|&(&id, _)| id != start || !files.segments.contains_key(&id))
+    {
+        match files.segments.get(&id) {
+            Some(_) => {
+                let blocks = Blocks::Stored;
+                segments.insert(
+                    id,
+                    SegmentInfo {
+                        bytes: info.bytes,
+                        end: info.end,
+                        blocks,
+                    },
+                );
+            }
+            None => report.segments_missing.push(id),
+        }
+    }
+    segments
+}
+
+/// Full segments whose index file was not durable when the checkpoint was made.
+fn rebuild_indexes(
+    storage: &mut impl Storage,
+    named: &BTreeMap<u64, NamedSegment>,
+    segments: &mut BTreeMap<u64, SegmentInfo>,
+    salt: u64,
+) -> Result<(), RecoverError> {
+    for (id, info) in segments.iter_mut() {
+        let is_missing = named.get(id).is_some_and(|named| !named.is_indexed);
+        if is_missing && matches!(info.blocks, Blocks::Stored) {
+            let file = FileName::Segment(*id);
+            let bytes = load(storage, file).map_err(at(file.file_name()))?;
+            let bytes = &bytes[..info.end.min(bytes.len())];
+            let index = super::rebuild::rebuild_index(bytes, Place::new(salt, *id));
+            info.blocks = Blocks::Held(Arc::new(index));
+        }
+    }
+    Ok(())
+}
+
+fn read_heads(
+    storage: &mut impl Storage,
+    ids: &[u64],
+    salt: u64,
+) -> Result<BTreeMap<u64, SegmentHead>, RecoverError> {
+    let mut heads = BTreeMap::new();
+    for &id in ids {
+        let file = FileName::Segment(id);
+        let mut head = [0; 128];
+        let count = storage
+            .read(file, 0, &mut head)
+            .map_err(at(file.file_name()))?;
+        if let Some(head) = SegmentHead::decode(&head[..count], Place::new(salt, id)) {
+            heads.insert(id, head);
+        }
+    }
+    Ok(heads)
+}
+
+/// The newest segment that is part of the log. What is newer was only prepared.
+fn newest_begun(
+    storage: &mut impl Storage,
+    ids: &[u64],
+    start: u64,
+    heads: &BTreeMap<u64, SegmentHead>,
+    salt: u64,
+) -> Result<Option<u64>, RecoverError> {
+    for &id in ids.iter().rev() {
+        let file = FileName::Segment(id);
+        let bytes = load(storage, file).map_err(at(file.file_name()))?;
+        if id == start || is_begun(&bytes, Place::new(salt, id), heads.get(&id)) {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
+}
+
+/// The newest batch may be in the page cache only: the sync behind it may never have happened, or
+/// may have failed and left pages that look clean. Writing the same bytes again makes them dirty,
+/// so that this sync tells the truth.
+fn make_durable(storage: &mut impl Storage, batch: &LastBatch) -> Result<(), RecoverError> {
+    let file = FileName::Segment(batch.segment);
+    write_all(storage, file, batch.offset as u64, &batch.bytes).map_err(at(file.file_name()))?;
+    storage
+        .sync(Target::File(file))
+        .map_err(at(file.file_name()))
+}
+
+/// Topics without their own entry: leftovers of a deletion that cleaning has forgotten, or the
+/// entry is damaged.
+fn drop_nameless(state: &mut State) -> u64 {
+    let before = state.topics.len();
+    state.topics.retain(|_, topic| topic.name.is_some());
+    let topics = &state.topics;
+    state
+        .subscriptions
+        .retain(|_, subscription| topics.contains_key(&subscription.topic));
+    state
+        .topics
+        .values_mut()
+        .for_each(|topic| topic.durable_seq = topic.last_seq);
+    (before - state.topics.len()) as u64
+}
+
+fn start_log(
+    files: &Files,
+    identity: Identity,
+    config: &LogConfig,
+    found: Found,
+    checkpoint: Option<u64>,
+) -> CommitLog {
+    let unused = files
+        .segments
+        .iter()
+        .filter(|(id, _)| !found.segments.contains_key(id));
+    let unused = unused.map(|(&id, &bytes)| Prepared { id, bytes });
+    let (mut pool, mut removed): (Vec<_>, Vec<_>) =
+        unused.partition(|segment| config.segment_bytes_min <= segment.bytes);
+    removed.extend(pool.drain(pool.len().min(1)..));
+    let orphans = files
+        .indexes
+        .iter()
+        .filter(|id| !found.segments.contains_key(id));
+    let old = files
+        .checkpoints
+        .iter()
+        .filter(|&&number| Some(number) != checkpoint);
+    let removals = (removed.iter().map(|segment| FileName::Segment(segment.id)))
+        .chain(orphans.map(|&id| FileName::Index(id)))
+        .chain(old.map(|&number| FileName::Checkpoint(number)))
+        .map(|file| Op::Remove { file });
+    let number_next = files.checkpoints.last().map_or(1, |last| last + 1);
+    let (bytes_min, bytes_max) = (config.segment_bytes_min, config.segment_bytes_max);
+    let mut prepare = Prepare::new(bytes_min, bytes_max, found.next_id, pool);
+    prepare.expect(
+        found
+            .segments
+            .values()
+            .map(|info| info.bytes)
+            .max()
+            .unwrap_or(0),
+    );
+    let start = Start {
+        partition: identity.partition,
+        salt: identity.salt,
+        cleaner: Cleaner::new(removals),
+        checkpoint: CheckpointTask::new(number_next, checkpoint, found.replay.bytes),
+        prepare,
+        previous: found.replay.previous,
+        chain: found.replay.chain,
+        state: found.replay.state,
+        segments: found.segments,
+    };
+    CommitLog::new(config.clone(), start)
+}
+
+fn recovered_topics(log: &CommitLog) -> Vec<RecoveredTopic> {
+    let epoch = log.epoch();
+    let subscription = |id: &HomedId| {
+        let subscription = log.state.subscriptions.get(id)?;
+        let (name, cursor) = (Arc::clone(&subscription.name), subscription.cursor);
+        let created_at_ms = subscription.created_at_ms;
+        Some(RecoveredSubscription {
+            id: *id,
+            name,
+            cursor,
+            created_at_ms,
+        })
+    };
+    let topics = log.state.topics.iter().filter_map(|(id, topic)| {
+        let name = topic.name.as_ref()?;
+        Some(RecoveredTopic {
+            id: *id,
+            tenant: name.tenant.clone(),
+            name: Arc::clone(&name.name),
+            created_at_ms: name.created_at_ms,
+            first_seq: topic.first_seq,
+            last_seq: topic.last_seq,
+            epoch,
+            retention: topic.retention,
+            subscriptions: topic
+                .subscriptions
+                .iter()
+                .filter_map(subscription)
+                .collect(),
+            keys: topic.keys.iter().copied().collect(),
+        })
+    });
+    topics.collect()
+}

@@ -1,0 +1,345 @@
+//! What the entries of a log add up to: topics, subscriptions, cursors, and where the newest entry
+//! of each stands. Knows no file. Applying an entry twice in order changes nothing, so a replay
+//! may start anywhere before the first entry that is missing.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use crate::id::{HomedId, Seq, Tenant};
+
+use super::index::{Span, Spans};
+use super::marks::Marks;
+use super::record::{Entry, Publish, Retention, SubscriptionEntry, TopicEntry};
+
+/// How long an idempotency key is remembered.
+pub const KEY_AGE_MS_MAX: u64 = 10 * 60 * 1000;
+
+/// How many idempotency keys of a topic are remembered.
+pub const KEYS_MAX: usize = 100_000;
+
+/// A publish that carried an idempotency key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredKey {
+    /// `key_fingerprint` of the key.
+    pub key: u128,
+    /// `payload_fingerprint` of the payload.
+    pub payload: u64,
+    /// The seq it was given.
+    pub seq: Seq,
+    /// When.
+    pub time_ms: u64,
+}
+
+/// What a key is remembered by.
+pub fn key_fingerprint(key: &str) -> u128 {
+    xxhash_rust::xxh3::xxh3_128(key.as_bytes())
+}
+
+/// What a keyed payload is remembered by, to tell a repeat from a conflict.
+pub fn payload_fingerprint(payload: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(payload)
+}
+
+/// Whose entries that belong to no topic are.
+pub(super) fn nobody() -> HomedId {
+    HomedId::from_bytes([0; 16])
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) topics: BTreeMap<HomedId, Topic>,
+    pub(super) subscriptions: BTreeMap<HomedId, Subscription>,
+    pub(super) graves: BTreeMap<HomedId, Grave>,
+    /// The topics that retention has to look at.
+    pub(super) bounded: BTreeSet<HomedId>,
+    /// How often this log has lost what it cannot name.
+    pub(super) generation: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Topic {
+    /// `None` while only messages of it were met: cleaning writes the topic's own entry again
+    /// behind them.
+    pub(super) name: Option<TopicName>,
+    pub(super) retention: Retention,
+    pub(super) first_seq: Seq,
+    pub(super) last_seq: Seq,
+    /// All up to here is durable.
+    pub(super) durable_seq: Seq,
+    pub(super) spans: Spans,
+    pub(super) keys: VecDeque<StoredKey>,
+    pub(super) marks: Marks,
+    pub(super) subscriptions: BTreeSet<HomedId>,
+    /// The segment of its newest own entry.
+    pub(super) segment: u64,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct TopicName {
+    pub(super) tenant: Tenant,
+    pub(super) name: Arc<str>,
+    pub(super) created_at_ms: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Subscription {
+    pub(super) topic: HomedId,
+    pub(super) name: Arc<str>,
+    pub(super) cursor: Seq,
+    pub(super) created_at_ms: u64,
+    /// The segment of its newest own entry.
+    pub(super) segment: u64,
+    /// The segment of the newest entry that tells its cursor.
+    pub(super) cursor_segment: u64,
+}
+
+/// Something deleted, of which older segments still tell: the deletion must outlive them.
+#[derive(Debug, Default)]
+pub(super) struct Grave {
+    pub(super) is_topic: bool,
+    /// The segment of the deletion.
+    pub(super) segment: u64,
+    /// The segments that still tell of it.
+    pub(super) segments: BTreeSet<u64>,
+}
+
+impl State {
+    /// What the entry means.
+    pub(super) fn apply(&mut self, entry: &Entry<'_>) {
+        match entry {
+            Entry::Publish(publish) if !self.graves.contains_key(&publish.topic) => {
+                self.topic_mut(publish.topic).publish(publish);
+            }
+            Entry::Topic(topic) if !self.graves.contains_key(&topic.id) => {
+                self.topic_mut(topic.id).rewrite(topic);
+                match topic.retention.is_bounded() {
+                    true => self.bounded.insert(topic.id),
+                    false => self.bounded.remove(&topic.id),
+                };
+            }
+            Entry::Subscription(subscription) => self.apply_subscription(subscription),
+            Entry::TopicDeleted { id } => self.delete_topic(*id),
+            Entry::SubscriptionDeleted { id } => self.delete_subscription(*id),
+            Entry::Cursors(cursors) => {
+                for (id, seq) in cursors.iter() {
+                    self.move_cursor(id, seq);
+                }
+            }
+            Entry::Epoch { generation } => self.generation = self.generation.max(*generation),
+            Entry::Publish(_) | Entry::Topic(_) => {}
+        }
+    }
+
+    /// Where the entry stands, once its segment is known.
+    pub(super) fn place(&mut self, entry: &Entry<'_>, segment: u64) {
+        match entry {
+            Entry::Publish(publish) => self.place_message(publish, segment),
+            Entry::Topic(topic) => match self.topics.get_mut(&topic.id) {
+                Some(topic) => topic.segment = segment,
+                None => self.place_in_grave(topic.id, segment),
+            },
+            Entry::Subscription(entry) => match self.subscriptions.get_mut(&entry.id) {
+                Some(subscription) => {
+                    subscription.segment = segment;
+                    subscription.cursor_segment = segment;
+                }
+                None => {
+                    self.place_in_grave(entry.id, segment);
+                    self.place_in_grave(entry.topic, segment);
+                }
+            },
+            Entry::TopicDeleted { id } | Entry::SubscriptionDeleted { id } => {
+                if let Some(grave) = self.graves.get_mut(id) {
+                    grave.segment = segment;
+                }
+            }
+            Entry::Cursors(cursors) => {
+                for (id, _) in cursors.iter() {
+                    if let Some(subscription) = self.subscriptions.get_mut(&id) {
+                        subscription.cursor_segment = segment;
+                    }
+                }
+            }
+            Entry::Epoch { .. } => {}
+        }
+    }
+
+    pub(super) fn move_cursor(&mut self, id: HomedId, seq: Seq) {
+        if let Some(subscription) = self.subscriptions.get_mut(&id) {
+            subscription.cursor = seq;
+        }
+    }
+
+    /// The subscription as it is written now.
+    pub(super) fn subscription_entry(&self, id: HomedId) -> Option<SubscriptionEntry<'_>> {
+        let subscription = self.subscriptions.get(&id)?;
+        Some(SubscriptionEntry {
+            id,
+            topic: subscription.topic,
+            name: &subscription.name,
+            cursor: subscription.cursor,
+            created_at_ms: subscription.created_at_ms,
+        })
+    }
+
+    /// A segment is gone: deletions that only it needed may go too.
+    pub(super) fn forget_segment(&mut self, segment: u64) {
+        self.graves.retain(|_, grave| {
+            grave.segments.remove(&segment);
+            !grave.segments.is_empty()
+        });
+    }
+
+    pub(super) fn topic_mut(&mut self, id: HomedId) -> &mut Topic {
+        self.topics.entry(id).or_insert_with(|| Topic {
+            first_seq: 1,
+            ..Topic::default()
+        })
+    }
+
+    fn place_message(&mut self, publish: &Publish<'_>, segment: u64) {
+        let Some(topic) = self.topics.get_mut(&publish.topic) else {
+            return self.place_in_grave(publish.topic, segment);
+        };
+        if topic.first_seq <= publish.seq {
+            let bytes = publish.stored_bytes() as u64;
+            topic.spans.insert(Span {
+                first: publish.seq,
+                last: publish.seq,
+                segment,
+                bytes,
+            });
+        }
+    }
+
+    fn place_in_grave(&mut self, id: HomedId, segment: u64) {
+        if let Some(grave) = self.graves.get_mut(&id) {
+            grave.segments.insert(segment);
+        }
+    }
+
+    fn apply_subscription(&mut self, entry: &SubscriptionEntry<'_>) {
+        if self.graves.contains_key(&entry.id) || self.graves.contains_key(&entry.topic) {
+            return;
+        }
+        self.topic_mut(entry.topic).subscriptions.insert(entry.id);
+        let segments = self
+            .subscriptions
+            .get(&entry.id)
+            .map(|old| (old.segment, old.cursor_segment));
+        let (segment, cursor_segment) = segments.unwrap_or_default();
+        let subscription = Subscription {
+            topic: entry.topic,
+            name: entry.name.into(),
+            cursor: entry.cursor,
+            created_at_ms: entry.created_at_ms,
+            segment,
+            cursor_segment,
+        };
+        self.subscriptions.insert(entry.id, subscription);
+    }
+
+    fn delete_topic(&mut self, id: HomedId) {
+        let Some(topic) = self.topics.remove(&id) else {
+            return;
+        };
+        self.bounded.remove(&id);
+        let mut segments: BTreeSet<u64> = topic.spans.iter().map(|span| span.segment).collect();
+        segments.insert(topic.segment);
+        for id in topic.subscriptions {
+            segments.extend(self.subscriptions.remove(&id).map(|old| old.segment));
+        }
+        segments.remove(&0);
+        self.graves.insert(
+            id,
+            Grave {
+                is_topic: true,
+                segment: 0,
+                segments,
+            },
+        );
+    }
+
+    fn delete_subscription(&mut self, id: HomedId) {
+        let Some(subscription) = self.subscriptions.remove(&id) else {
+            return;
+        };
+        if let Some(topic) = self.topics.get_mut(&subscription.topic) {
+            topic.subscriptions.remove(&id);
+        }
+        let segments =
+            BTreeSet::from_iter(Some(subscription.segment).filter(|&segment| segment != 0));
+        self.graves.insert(
+            id,
+            Grave {
+                is_topic: false,
+                segment: 0,
+                segments,
+            },
+        );
+    }
+}
+
+impl Topic {
+    /// The topic as it is written now.
+    pub(super) fn entry(&self, id: HomedId) -> Option<TopicEntry<'_>> {
+        let name = self.name.as_ref()?;
+        Some(TopicEntry {
+            id,
+            tenant: name.tenant.as_str(),
+            name: &name.name,
+            created_at_ms: name.created_at_ms,
+            first_seq: self.first_seq,
+            last_seq: self.last_seq,
+            retention: self.retention,
+        })
+    }
+
+    fn publish(&mut self, publish: &Publish<'_>) {
+        if self.last_seq < publish.seq {
+            self.last_seq = publish.seq;
+            self.marks.note(&self.retention, publish);
+        }
+        if let Some(key) = publish.key {
+            self.remember(StoredKey {
+                key: key_fingerprint(key),
+                payload: payload_fingerprint(publish.payload),
+                seq: publish.seq,
+                time_ms: publish.time_ms,
+            });
+        }
+    }
+
+    /// Keys stand in the order of their seqs, whatever order they come in.
+    pub(super) fn remember(&mut self, key: StoredKey) {
+        let at = self.keys.partition_point(|old| old.seq < key.seq);
+        if self.keys.get(at).is_some_and(|old| old.seq == key.seq) {
+            return;
+        }
+        self.keys.insert(at, key);
+        let newest_ms = self.keys.back().map_or(0, |newest| newest.time_ms);
+        while let Some(oldest) = self.keys.front()
+            && (KEYS_MAX < self.keys.len() || oldest.time_ms + KEY_AGE_MS_MAX < newest_ms)
+        {
+            self.keys.pop_front();
+        }
+    }
+
+    fn rewrite(&mut self, entry: &TopicEntry<'_>) {
+        let tenant = match self.name.take() {
+            Some(old) if old.tenant.as_str() == entry.tenant => old.tenant,
+            _ => Tenant::parse(entry.tenant).unwrap_or_default(),
+        };
+        let (name, created_at_ms) = (entry.name.into(), entry.created_at_ms);
+        self.name = Some(TopicName {
+            tenant,
+            name,
+            created_at_ms,
+        });
+        self.retention = entry.retention;
+        self.last_seq = self.last_seq.max(entry.last_seq);
+        self.first_seq = self.first_seq.max(entry.first_seq);
+        self.spans.trim(self.first_seq);
+        self.marks.trim(self.first_seq);
+    }
+}
