@@ -122,6 +122,38 @@ impl CommitLog {
         }
     }
 
+    /// Takes messages of one topic, with consecutive seqs, into one batch or not at all.
+    pub fn append_publishes(&mut self, publishes: &[Publish<'_>]) -> Result<Ticket, AppendError> {
+        let [first, rest @ ..] = publishes else {
+            return Ok(Ticket(self.appended));
+        };
+        let mut bytes = first.stored_bytes();
+        for publish in rest {
+            bytes += publish.stored_bytes() + RUN_BYTES;
+            check_texts(&Entry::Publish(*publish))?;
+        }
+        self.check_room(Class::Bulk, bytes)?;
+        let ticket = self.append_publish(*first)?;
+        for publish in rest {
+            let entry = Entry::Publish(*publish);
+            let last = self
+                .state
+                .topics
+                .get(&publish.topic)
+                .map(|topic| topic.last_seq);
+            assert_eq!(
+                last.map(|last| last + 1),
+                Some(publish.seq),
+                "seqs have no gap"
+            );
+            self.state.apply(&entry);
+            if let Some(batch) = self.queue.back_mut() {
+                batch.push(publish.topic, Origin::New, &entry);
+            }
+        }
+        Ok(ticket)
+    }
+
     fn append_publish(&mut self, publish: Publish<'_>) -> Result<Ticket, AppendError> {
         let last = self
             .state

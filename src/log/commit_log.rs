@@ -138,6 +138,8 @@ pub enum Event {
         topic: HomedId,
         /// The first seq that is kept.
         first_seq: Seq,
+        /// Bytes of the messages that are kept.
+        bytes: u64,
     },
     /// A write or sync failed. Nothing that is not yet told to be durable ever will be; the
     /// partition is recovered at the next start.

@@ -53,6 +53,8 @@ pub struct RecoveredTopic {
     pub first_seq: Seq,
     /// The last seq that was given; `first_seq - 1` if nothing is kept.
     pub last_seq: Seq,
+    /// Bytes of the messages that are kept.
+    pub bytes: u64,
     /// The identity of this life of its log.
     pub epoch: u64,
     /// What may be forgotten.
@@ -448,6 +450,7 @@ fn recovered_topics(log: &CommitLog) -> Vec<RecoveredTopic> {
             created_at_ms: name.created_at_ms,
             first_seq: topic.first_seq,
             last_seq: topic.last_seq,
+            bytes: topic.bytes(),
             epoch,
             retention: topic.retention,
             subscriptions: topic

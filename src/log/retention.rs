@@ -7,6 +7,7 @@ use crate::id::HomedId;
 
 use super::commit_log::{CommitLog, Event, Now};
 use super::record::Record;
+use super::state::Topic;
 
 /// How often every bounded topic is looked at.
 const SWEEP_US: u64 = 1_000_000;
@@ -75,9 +76,11 @@ impl CommitLog {
                 })
                 .is_ok()
         {
+            let bytes = self.state.topics.get(&id).map_or(0, Topic::bytes);
             self.events.push_back(Event::Trimmed {
                 topic: id,
                 first_seq,
+                bytes,
             });
         }
     }

@@ -295,6 +295,11 @@ impl Topic {
         })
     }
 
+    /// Bytes of the messages that are kept, as far as their places are known.
+    pub(super) fn bytes(&self) -> u64 {
+        self.spans.iter().map(|span| span.bytes).sum()
+    }
+
     fn publish(&mut self, publish: &Publish<'_>) {
         if self.last_seq < publish.seq {
             self.last_seq = publish.seq;
