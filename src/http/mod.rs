@@ -1,1 +1,160 @@
-//! REST, health, metrics and the console page: an axum router run on each shard.
+//! REST, health and metrics: an axum router that each shard runs on its own runtime. Knows
+//! requests and answers; connections are known to it only through [`Node`].
+
+mod access;
+
+mod connections;
+
+mod health;
+
+mod problem;
+
+mod relay;
+
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderValue, Method, request};
+use axum::middleware::{from_fn_with_state, map_response};
+use axum::routing::{delete, get, post};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
+
+use crate::auth::{Authenticator, OriginPolicy};
+use crate::config::Limits;
+use crate::id::Tenant;
+use crate::metrics::Metrics;
+
+pub(crate) use connections::ConnectionInfo;
+
+/// What the routes need of the server that they belong to.
+#[derive(Clone)]
+pub(crate) struct Deps {
+    /// Who gets in; a reload replaces it.
+    pub(crate) access: Arc<ArcSwap<Access>>,
+    /// The server's connections and its state.
+    pub(crate) node: Arc<dyn Node>,
+    /// What is counted.
+    pub(crate) metrics: Metrics,
+    /// Routes of the user's that need no token.
+    pub(crate) public: Arc<[PublicRoute]>,
+    /// The limits for what is no mount.
+    pub(crate) limits: Arc<Limits>,
+    /// What shows the inside of the server, and to whom.
+    pub(crate) inside: Inside,
+    /// Seconds since 1970.
+    pub(crate) unix_s: fn() -> u64,
+}
+
+impl std::fmt::Debug for Deps {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Deps")
+            .field("public", &self.public)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Keys and origins, replaced together.
+#[derive(Debug)]
+pub(crate) struct Access {
+    pub(crate) authenticator: Arc<Authenticator>,
+    pub(crate) origins: OriginPolicy,
+}
+
+/// A route that needs no token: its path may hold `{name}` for any one segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PublicRoute {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+}
+
+/// Who may see metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Inside {
+    /// Callers with the role `admin`.
+    Admins,
+    /// Everybody: this is development, on this machine alone.
+    Everybody,
+    /// Nobody here: there is a listener of its own for it.
+    Elsewhere,
+}
+
+/// What a route waits for.
+pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The server as its routes see it.
+pub(crate) trait Node: Send + Sync {
+    /// It takes connections and its storage works.
+    fn is_ready(&self) -> bool;
+    /// The open connections of a tenant, over all shards.
+    fn connections(&self, tenant: &Tenant) -> Answer<'_, Vec<ConnectionInfo>>;
+    /// Closes a connection of a tenant; whether there was one.
+    fn close(&self, tenant: &Tenant, id: &str) -> Answer<'_, bool>;
+}
+
+/// All routes: those of the server, and the user's where the server has none.
+pub(crate) fn router(deps: Deps, user: Router) -> Router {
+    let own = Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .route("/v1/relay/push", post(relay::push))
+        .route("/v1/relay/presence", get(relay::presence))
+        .route("/v1/connections", get(connections::list))
+        .route("/v1/connections/{id}", delete(connections::close))
+        .layer(map_response(problem::of_text))
+        .with_state(deps.clone());
+    own.fallback_service(user)
+        .layer(map_response(problem::of_empty))
+        .layer(DefaultBodyLimit::max(deps.limits.body_bytes_max))
+        .layer(CatchPanicLayer::custom(problem::of_panic))
+        .layer(from_fn_with_state(deps.clone(), access::check))
+        .layer(cors(&deps.access))
+}
+
+/// The routes of the listener for administration: no token, it is reached by operators alone.
+pub(crate) fn admin_router(deps: Deps) -> Router {
+    let deps = Deps {
+        inside: Inside::Everybody,
+        ..deps
+    };
+    Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .with_state(deps)
+        .layer(map_response(problem::of_empty))
+        .layer(CatchPanicLayer::custom(problem::of_panic))
+}
+
+/// Pages of the allowed origins may read answers. No cookie is ever asked for, so no credentials.
+fn cors(access: &Arc<ArcSwap<Access>>) -> CorsLayer {
+    let access = Arc::clone(access);
+    let allowed = move |origin: &HeaderValue, _: &request::Parts| {
+        origin
+            .to_str()
+            .is_ok_and(|origin| access.load().origins.allows(Some(origin)))
+    };
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::predicate(allowed))
+        .allow_methods([
+            Method::GET,
+            Method::POST,
+            Method::PUT,
+            Method::PATCH,
+            Method::DELETE,
+        ])
+        .allow_headers(AllowHeaders::mirror_request())
+        .max_age(PREFLIGHT_AGE)
+}
+
+/// How long a browser remembers what it was allowed.
+const PREFLIGHT_AGE: Duration = Duration::from_secs(3_600);

@@ -1,0 +1,64 @@
+//! The connections of a tenant, and the end of one. Knows them only by what a shard tells.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use serde::Serialize;
+
+use crate::auth::{Caller, ROLE_ADMIN};
+use crate::id::ConnId;
+
+use super::Deps;
+use super::problem::Problem;
+
+/// One open connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct ConnectionInfo {
+    /// Its name in the whole server: shard, slot and generation.
+    pub(crate) id: String,
+    /// Where it is mounted.
+    pub(crate) path: String,
+    /// Its number in its registry or on the relay, if its dialect gives one.
+    pub(crate) conn_id: Option<ConnId>,
+    /// The claim `sub` of its token.
+    pub(crate) sub: Option<String>,
+    /// The peer's address.
+    pub(crate) peer: Option<SocketAddr>,
+}
+
+/// The answer to a question for connections.
+#[derive(Debug, Serialize)]
+pub(super) struct Connections {
+    count: usize,
+    connections: Vec<ConnectionInfo>,
+}
+
+/// `GET /v1/connections`: those of the caller's tenant.
+pub(super) async fn list(
+    State(deps): State<Deps>,
+    Extension(caller): Extension<Arc<Caller>>,
+) -> Json<Connections> {
+    let connections = deps.node.connections(&caller.tenant).await;
+    Json(Connections {
+        count: connections.len(),
+        connections,
+    })
+}
+
+/// `DELETE /v1/connections/{id}`, for admins of the tenant.
+pub(super) async fn close(
+    State(deps): State<Deps>,
+    Extension(caller): Extension<Arc<Caller>>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    if !caller.has_role(ROLE_ADMIN) {
+        return Err(Problem::forbidden("the role admin is needed"));
+    }
+    match deps.node.close(&caller.tenant, &id).await {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(Problem::not_found()),
+    }
+}

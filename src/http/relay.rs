@@ -1,0 +1,124 @@
+//! The relay over REST: push and presence, in the tenant of the token. Knows no subscriber.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::broker::presence::PresenceEntry;
+use crate::config::Limits;
+use crate::gateway::relay::Relay;
+use crate::gateway::send::SendError;
+use crate::proto::json::{Field, JsonParser, Scalar};
+
+use super::Deps;
+use super::problem::Problem;
+
+/// The answer to a push: whether anybody listens is nobody's business.
+#[derive(Debug, Serialize)]
+pub(super) struct Pushed {}
+
+/// `POST /v1/relay/push {"topic","event","payload"}`. The body is read as JSON whatever its
+/// content type says, and the payload goes out as it was written.
+pub(super) async fn push(
+    State(deps): State<Deps>,
+    relay: Relay,
+    body: Bytes,
+) -> Result<Json<Pushed>, Problem> {
+    let mut parser = JsonParser::default();
+    let document = parser
+        .parse(&body)
+        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("the body is {error}")))?;
+    let fields = document.fields(["topic", "event", "payload"]);
+    let [topic, event, payload] =
+        fields.map_err(|error| Problem::unprocessable(format!("the body is {error}")))?;
+    let topic = topic_name(text(topic), &deps.limits)?;
+    let event = name(
+        "event",
+        text(event),
+        "event_bytes_max",
+        deps.limits.event_bytes_max,
+    )?;
+    relay
+        .push(topic, event, verbatim(payload.as_ref())?)
+        .await
+        .map_err(problem_of)?;
+    Ok(Json(Pushed {}))
+}
+
+/// Whom presence is asked for.
+#[derive(Debug, Deserialize)]
+pub(super) struct PresenceQuery {
+    topic: Option<String>,
+}
+
+/// Who is present.
+#[derive(Debug, Serialize)]
+pub(super) struct Presence {
+    count: usize,
+    members: Vec<PresenceEntry>,
+}
+
+/// `GET /v1/relay/presence?topic=`.
+pub(super) async fn presence(
+    State(deps): State<Deps>,
+    relay: Relay,
+    query: Result<Query<PresenceQuery>, QueryRejection>,
+) -> Result<Json<Presence>, Problem> {
+    let Query(query) = query.map_err(|error| Problem::unprocessable(error.body_text()))?;
+    let topic = topic_name(query.topic.as_deref(), &deps.limits)?;
+    let members = relay.presence(topic).await.map_err(problem_of)?;
+    Ok(Json(Presence {
+        count: members.len(),
+        members,
+    }))
+}
+
+fn text<'a>(field: Option<Field<'a>>) -> Option<&'a str> {
+    match field?.value {
+        Scalar::Text(text) => Some(text),
+        _ => None,
+    }
+}
+
+fn topic_name<'a>(topic: Option<&'a str>, limits: &Limits) -> Result<&'a str, Problem> {
+    name("topic", topic, "name_bytes_max", limits.name_bytes_max)
+}
+
+fn name<'a>(
+    what: &str,
+    name: Option<&'a str>,
+    limit: &str,
+    bytes_max: usize,
+) -> Result<&'a str, Problem> {
+    let Some(name) = name.filter(|name| !name.is_empty()) else {
+        return Err(Problem::unprocessable(format!(
+            "`{what}` must be a string that is not empty"
+        )));
+    };
+    match name.len() <= bytes_max {
+        true => Ok(name),
+        false => Err(Problem::unprocessable(format!(
+            "`{what}` of {} bytes exceeds limits.{limit} = {bytes_max}",
+            name.len()
+        ))),
+    }
+}
+
+/// The payload as it was written; a push without one says null.
+fn verbatim<'a>(payload: Option<&Field<'a>>) -> Result<&'a RawValue, Problem> {
+    let span = payload.map_or(b"null".as_slice(), |field| field.span);
+    serde_json::from_slice(span).map_err(|error| Problem::unprocessable(error.to_string()))
+}
+
+fn problem_of(error: SendError) -> Problem {
+    let status = match &error {
+        SendError::Overloaded | SendError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        SendError::NoRelay => StatusCode::NOT_FOUND,
+        _ => StatusCode::UNPROCESSABLE_ENTITY,
+    };
+    Problem::new(status, error.to_string())
+}
