@@ -36,7 +36,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "http",
         &[
-            "id", "auth", "config", "metrics", "proto", "broker", "gateway", "shard",
+            "id", "auth", "config", "metrics", "proto", "broker", "gateway",
         ],
     ),
 ];

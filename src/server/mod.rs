@@ -3,6 +3,10 @@
 
 mod run;
 
+mod node;
+
+mod admin;
+
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -10,8 +14,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::thread::JoinHandle;
 
 use ahash::AHashMap;
+use arc_swap::ArcSwap;
 use axum::Router;
-use parking_lot::Mutex;
+use axum::http::Method;
 
 use crate::auth::{Authenticator, Origin, OriginPolicy};
 use crate::broker::pattern::{PatternTaken, Patterns};
@@ -22,6 +27,7 @@ use crate::gateway::raw_handler::{self, AnyRawHandler, RawHandler};
 use crate::gateway::relay::Relay;
 use crate::gateway::relay_handler::{self, AnyRelayHandler, RelayHandler};
 use crate::gateway::socket::echo;
+use crate::http::{Access, Deps};
 use crate::id::PARTITIONS_MAX;
 use crate::metrics::Metrics;
 use crate::shard::Setup;
@@ -33,6 +39,7 @@ use crate::shard::shared::{Census, Dialect, Live, Mount, RelayWorld, Shared};
 pub use crate::shard::{RingError, probe};
 pub use run::RunError;
 
+use admin::Admin;
 use run::Process;
 
 /// Why a server does not start.
@@ -83,9 +90,6 @@ pub enum StartError {
     /// A thread could not be started.
     #[error("cannot start a shard's thread: {0}")]
     Thread(std::io::Error),
-    /// `public_route` names a path where nothing is mounted.
-    #[error("public_route names `{0}`, where nothing is mounted")]
-    NoSuchMount(String),
 }
 
 /// How the relay mount behaves; the defaults are those of the seed.
@@ -139,7 +143,7 @@ pub struct ServerBuilder {
     container: ContainerBuilder,
     raw: Vec<RawMount>,
     relay: Vec<RelayMount>,
-    public: Vec<String>,
+    public: Vec<(Method, String)>,
     router: Router,
     /// How the process was started, if it is a server and nothing else.
     process: Option<Process>,
@@ -159,8 +163,9 @@ pub struct Server {
     shared: Arc<Shared>,
     metrics: Metrics,
     address: SocketAddr,
-    /// The keys in force.
-    keys: Mutex<Arc<Authenticator>>,
+    /// Keys and origins in force, for HTTP.
+    access: Arc<ArcSwap<Access>>,
+    admin: Option<Admin>,
     threads: Vec<JoinHandle<Result<(), RingError>>>,
 }
 
@@ -184,6 +189,11 @@ impl Server {
         self.address
     }
 
+    /// Where operators reach it, if `[admin] listen` is set.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
+    }
+
     /// What it counts.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
@@ -197,8 +207,9 @@ impl Server {
     /// Puts other keys and limits in force, for new connections and old.
     /// Without keys those in force stay.
     pub fn reload(&self, config: &Config, keys: Option<Arc<Authenticator>>) {
-        let keys = keys.unwrap_or_else(|| Arc::clone(&self.keys.lock()));
-        *self.keys.lock() = Arc::clone(&keys);
+        let keys = keys.unwrap_or_else(|| Arc::clone(&self.access.load().authenticator));
+        self.access
+            .store(node::access_of(config, Arc::clone(&keys)));
         let live = Arc::new(live_of(config, keys, &self.shared.mounts));
         self.tell_all(|| Command::Reload(Arc::clone(&live)));
     }
@@ -280,11 +291,17 @@ impl ServerBuilder {
         self
     }
 
-    /// Lets everybody use a mount without a token.
+    /// Lets everybody use a mount or a route without a token. In the path of a route `{name}`
+    /// stands for any one segment.
     #[must_use]
-    pub fn public_route(mut self, _method: &str, path: &str) -> Self {
-        self.public.push(path.to_owned());
+    pub fn public_route(mut self, method: &str, path: &str) -> Self {
+        let method = Method::from_bytes(method.as_bytes()).unwrap_or_default();
+        self.public.push((method, path.to_owned()));
         self
+    }
+
+    fn is_public(&self, path: &str) -> bool {
+        self.public.iter().any(|(_, public)| public == path)
     }
 
     /// Adds the user's own routes beside those of the server.
@@ -336,15 +353,27 @@ impl ServerBuilder {
             metrics: &metrics,
             listeners: &listeners,
         };
-        let threads = boot.start(&self.config, &self.router)?;
-        let keys = Mutex::new(self.authenticator);
+        let deps = self.deps(&shared, &metrics);
+        let access = Arc::clone(&deps.access);
+        let admin = self.admin(&deps)?;
+        let threads = boot.start(&self.config, &self.routes(deps))?;
         Ok(Server {
             shared,
             metrics,
             address,
-            keys,
+            access,
+            admin,
             threads,
         })
+    }
+
+    /// The listener for operators, if one is asked for.
+    fn admin(&self, deps: &Deps) -> Result<Option<Admin>, StartError> {
+        let start = |address| {
+            let router = crate::http::admin_router(deps.clone());
+            Admin::start(address, router).map_err(|source| refused(address, source))
+        };
+        self.config.admin.listen.map(start).transpose()
     }
 
     fn refused(&self, source: std::io::Error) -> StartError {
@@ -354,7 +383,7 @@ impl ServerBuilder {
     fn mounts(&mut self) -> Result<Mounts, StartError> {
         let mut mounts = Vec::new();
         for raw in std::mem::take(&mut self.raw) {
-            let public = self.public.contains(&raw.path);
+            let public = self.is_public(&raw.path);
             let dialect = Dialect::Raw(raw.handler);
             mounts.push(Mount {
                 path: raw.path,
@@ -371,7 +400,7 @@ impl ServerBuilder {
                 }
                 _ => continue,
             };
-            let public = mount.public || self.public.contains(&mount.path);
+            let public = mount.public || self.is_public(&mount.path);
             let shared = mount.tenants == Tenants::Shared;
             mounts.push(Mount {
                 path: mount.path.clone(),
@@ -389,13 +418,6 @@ impl ServerBuilder {
                     second: mount.name(),
                 });
             }
-        }
-        if let Some(path) = self
-            .public
-            .iter()
-            .find(|path| !mount_of.contains_key(*path))
-        {
-            return Err(StartError::NoSuchMount(path.clone()));
         }
         Ok((mounts.into(), mount_of))
     }
@@ -498,7 +520,6 @@ fn built_in(path: &str, handler: Option<&str>) -> Result<Box<dyn AnyRawHandler>,
 }
 
 fn live_of(config: &Config, authenticator: Arc<Authenticator>, mounts: &[Mount]) -> Live {
-    let origins = config.auth.allowed_origins.iter();
     Live {
         limits: config.limits.clone(),
         mount_limits: mounts
@@ -506,11 +527,16 @@ fn live_of(config: &Config, authenticator: Arc<Authenticator>, mounts: &[Mount])
             .map(|mount| config.limits_of(&mount.path).clone())
             .collect(),
         authenticator,
-        origins: OriginPolicy {
-            allowed: origins.filter_map(|origin| Origin::parse(origin)).collect(),
-            required: config.auth.require_origin,
-            loopback_only: config.dev,
-        },
+        origins: origins_of(config),
+    }
+}
+
+fn origins_of(config: &Config) -> OriginPolicy {
+    let origins = config.auth.allowed_origins.iter();
+    OriginPolicy {
+        allowed: origins.filter_map(|origin| Origin::parse(origin)).collect(),
+        required: config.auth.require_origin,
+        loopback_only: config.dev,
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::auth::{AuthConfig, Claims};
 use crate::cli::ServeOptions;
 use crate::config::secret::Identity;
-use crate::config::{Config, LogFormat, Sources};
+use crate::config::{Config, Fsync, LogFormat, Sources};
 use crate::id::Tenant;
 use crate::logging::{LogError, Logging};
 
@@ -109,6 +109,7 @@ impl ServerBuilder {
         let runtime = runtime.map_err(RunError::Signals)?;
         let entered = runtime.enter();
         let mut signals = Signals::new().map_err(RunError::Signals)?;
+        warn_of(&self.config);
         let server = self.start()?;
         announce(&server);
         if let Some(process) = process.as_ref().filter(|_| dev) {
@@ -169,12 +170,26 @@ fn try_reload(server: &Server, process: &Process) -> Result<(), RunError> {
     Ok(())
 }
 
+/// What is allowed and still worth a word.
+fn warn_of(config: &Config) {
+    let listen = config.server.listen;
+    if !listen.ip().is_loopback() {
+        tracing::warn!("{listen} is reached from outside without TLS: put a proxy in front");
+    }
+    if config.durable.enabled && config.durable.fsync == Fsync::Os {
+        tracing::warn!("durable.fsync = os: a power cut may take what was acknowledged");
+    }
+}
+
 /// The first line on stdout, which programs read (C-21).
 fn announce(server: &Server) {
     say(&format!(
         "tidegate listening on http://{}",
         server.address()
     ));
+    if let Some(address) = server.admin_address() {
+        tracing::info!("for operators: http://{address}/metrics");
+    }
 }
 
 /// What a developer wants to know first (C-20).
@@ -211,7 +226,7 @@ fn say(line: &str) {
     clippy::disallowed_methods,
     reason = "a token is issued by the wall clock"
 )]
-fn unix_s() -> u64 {
+pub(super) fn unix_s() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs())
 }

@@ -71,6 +71,11 @@ impl<T> Port<T> {
         }
     }
 
+    /// Whether the queue takes nothing now.
+    pub(crate) fn is_full(&self) -> bool {
+        self.outside.is_full()
+    }
+
     /// Posts from a thread that is no shard.
     pub(crate) fn post(&self, command: T) -> Result<(), Full> {
         self.outside.push(command).map_err(|_| Full)?;

@@ -33,6 +33,8 @@ mod upgrade;
 
 mod handover;
 
+pub(crate) mod listing;
+
 pub(crate) mod link;
 
 mod call;

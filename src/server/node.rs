@@ -1,0 +1,161 @@
+//! The server as its routes see it: what they ask is asked of every shard and put together.
+//! Knows shards by their queues only.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::http::Method;
+use tokio::sync::oneshot;
+
+use crate::auth::Authenticator;
+use crate::config::Config;
+use crate::http::{self, Access, Answer, ConnectionInfo, Deps, Inside, Node, PublicRoute};
+use crate::id::Tenant;
+use crate::metrics::{Gauge, Metrics};
+use crate::shard::command::{Command, StateJob};
+use crate::shard::listing::Listed;
+use crate::shard::ring::SlotKey;
+use crate::shard::shared::Shared;
+
+use super::{ServerBuilder, origins_of, run};
+
+struct ServerNode {
+    shared: Arc<Shared>,
+    metrics: Metrics,
+}
+
+impl Node for ServerNode {
+    fn is_ready(&self) -> bool {
+        !self.shared.draining.load(Ordering::Relaxed)
+            && self.metrics.sum(Gauge::PartitionsFailed) == 0
+    }
+
+    fn connections(&self, tenant: &Tenant) -> Answer<'_, Vec<ConnectionInfo>> {
+        let tenant = tenant.clone();
+        Box::pin(async move {
+            let mut all = Vec::new();
+            for shard in 0..self.shared.shards() {
+                let tenant = tenant.clone();
+                let (sender, receiver) = oneshot::channel();
+                self.run(
+                    shard,
+                    Box::new(move |state| {
+                        // Whoever asked may have gone.
+                        let _ = sender.send(state.listed(&tenant));
+                    }),
+                )
+                .await;
+                let listed = receiver.await.unwrap_or_default();
+                all.extend(listed.into_iter().map(|one| self.info(shard, one)));
+            }
+            all
+        })
+    }
+
+    fn close(&self, tenant: &Tenant, id: &str) -> Answer<'_, bool> {
+        let tenant = tenant.clone();
+        let place = parse_id(id).filter(|(shard, _)| *shard < self.shared.shards());
+        Box::pin(async move {
+            let Some((shard, key)) = place else {
+                return false;
+            };
+            let (sender, receiver) = oneshot::channel();
+            self.run(
+                shard,
+                Box::new(move |state| {
+                    let _ = sender.send(state.kick(&tenant, key));
+                }),
+            )
+            .await;
+            receiver.await.unwrap_or(false)
+        })
+    }
+}
+
+impl ServerNode {
+    /// Has a shard do something with its own state. A full queue empties within turns.
+    async fn run(&self, shard: u16, job: StateJob) {
+        let port = &self.shared.ports[usize::from(shard)];
+        while port.is_full() {
+            tokio::task::yield_now().await;
+        }
+        // If others filled it meanwhile the answer is dropped, and who waits sees that.
+        let _ = port.post(Command::Run(job));
+    }
+
+    fn info(&self, shard: u16, one: Listed) -> ConnectionInfo {
+        let mount = self.shared.mounts.get(usize::from(one.mount));
+        ConnectionInfo {
+            id: format!("{shard}-{}-{}", one.key.slot, one.key.generation),
+            path: mount.map(|mount| mount.path.clone()).unwrap_or_default(),
+            conn_id: one.conn_id,
+            sub: one.subject,
+            peer: one.peer,
+        }
+    }
+}
+
+/// Shard, slot and generation.
+fn parse_id(id: &str) -> Option<(u16, SlotKey)> {
+    let mut parts = id.split('-');
+    let shard = parts.next()?.parse().ok()?;
+    let slot = parts.next()?.parse().ok()?;
+    let generation = parts.next()?.parse().ok()?;
+    parts
+        .next()
+        .is_none()
+        .then_some((shard, SlotKey { slot, generation }))
+}
+
+/// What a reload replaces for HTTP.
+pub(super) fn access_of(config: &Config, authenticator: Arc<Authenticator>) -> Arc<Access> {
+    Arc::new(Access {
+        authenticator,
+        origins: origins_of(config),
+    })
+}
+
+impl ServerBuilder {
+    /// What the routes of this server work with.
+    pub(super) fn deps(&self, shared: &Arc<Shared>, metrics: &Metrics) -> Deps {
+        let config = &self.config;
+        let access = access_of(config, Arc::clone(&self.authenticator));
+        let inside = match (config.admin.listen, config.dev) {
+            (Some(_), _) => Inside::Elsewhere,
+            (None, true) => Inside::Everybody,
+            (None, false) => Inside::Admins,
+        };
+        Deps {
+            access: Arc::new(ArcSwap::new(access)),
+            node: Arc::new(ServerNode {
+                shared: Arc::clone(shared),
+                metrics: metrics.clone(),
+            }),
+            metrics: metrics.clone(),
+            public: self.public_routes(shared),
+            limits: Arc::new(config.limits.clone()),
+            inside,
+            unix_s: run::unix_s,
+        }
+    }
+
+    /// The routes that the user declared public and that are no mounts.
+    fn public_routes(&self, shared: &Shared) -> Arc<[PublicRoute]> {
+        let routes = self
+            .public
+            .iter()
+            .filter(|(_, path)| !shared.mount_of.contains_key(path));
+        let route = |(method, path): &(Method, String)| PublicRoute {
+            method: method.clone(),
+            path: path.clone(),
+        };
+        routes.map(route).collect()
+    }
+
+    /// All routes of this server.
+    pub(super) fn routes(&self, deps: Deps) -> Router {
+        http::router(deps, self.router.clone())
+    }
+}
