@@ -65,6 +65,12 @@ pub(super) fn all(kind: Kind) -> Vec<Contestant> {
             "tokio-tungstenite 4 KiB",
             &["serve", "tungstenite-echo"],
         )],
+        Kind::IdleRelay => {
+            vec![peer(
+                "tokio broadcast relay 4 KiB",
+                &["serve", "tungstenite-relay"],
+            )]
+        }
     });
     all
 }

@@ -6,6 +6,7 @@ pub(super) enum Kind {
     Echo,
     Fanout,
     Idle,
+    IdleRelay,
 }
 
 /// One load.
@@ -32,12 +33,18 @@ pub(super) fn all(idle_connections: u32) -> Vec<Scenario> {
             "fanout --bytes 128 --connections 1000 --burst {burst}"
         )),
     });
-    let idle = Scenario {
-        name: format!("idle, {idle_connections} connections"),
-        kind: Kind::Idle,
-        arguments: words(&format!("idle --connections {idle_connections}")),
-    };
-    echoes.into_iter().chain(fanouts).chain([idle]).collect()
+    let idles = [
+        (Kind::Idle, "echo", "/echo"),
+        (Kind::IdleRelay, "relay", "/ws"),
+    ]
+    .map(|(kind, mount, path)| Scenario {
+        name: format!("idle, {idle_connections} connections, {mount} mount"),
+        kind,
+        arguments: words(&format!(
+            "idle --connections {idle_connections} --path {path}"
+        )),
+    });
+    echoes.into_iter().chain(fanouts).chain(idles).collect()
 }
 
 fn words(text: &str) -> Vec<String> {

@@ -17,18 +17,18 @@ pub(super) fn markdown(
 ) -> String {
     let mut text = format!("\n### {}\n\n", scenario.name);
     text.push_str(match scenario.kind {
-        Kind::Idle => "| | private bytes per connection | of the first | resident | server CPU us per s and connection | runs |\n|---|---|---|---|---|---|\n",
-        Kind::Echo | Kind::Fanout => "| | server CPU ns per message | of the first | messages/s | p50 us | p99 us | server core | runs |\n|---|---|---|---|---|---|---|---|\n",
+        Kind::Idle | Kind::IdleRelay => "| | private bytes per connection | of the first | resident | server CPU us per s and connection | runs |\n|---|---|---|---|---|---|\n",
+        Kind::Echo | Kind::Fanout => "| | server CPU ns per message | of the first | messages/s | p50 us | p99 us | server core | waited for it | runs |\n|---|---|---|---|---|---|---|---|---|\n",
     });
     let metric = match scenario.kind {
-        Kind::Idle => "/memory_per_connection/private",
+        Kind::Idle | Kind::IdleRelay => "/memory_per_connection/private",
         Kind::Echo | Kind::Fanout => "/server/cpu_ns_per_unit",
     };
     for (number, contestant) in contestants.iter().enumerate() {
         let runs = Runs::of(number, outcomes);
         let ratio = ratio(metric, outcomes, number);
         let cells = match scenario.kind {
-            Kind::Idle => idle_cells(&runs, metric, &ratio),
+            Kind::Idle | Kind::IdleRelay => idle_cells(&runs, metric, &ratio),
             Kind::Echo | Kind::Fanout => message_cells(&runs, metric, &ratio),
         };
         // Writing to a string cannot fail.
@@ -48,8 +48,9 @@ fn message_cells(runs: &Runs<'_>, metric: &str, ratio: &str) -> String {
         median(&values.collect::<Vec<_>>())
             .map_or_else(|| "-".into(), |value| format!("{value:.0}"))
     });
-    let core = median(&runs.values("/server/cpu_share")).unwrap_or_default() * 100.0;
-    format!("{cost} | {ratio} | {rate} | {p50} | {p99} | {core:.0} %")
+    let [core, waited] = ["/server/cpu_share", "/server/wait_share"]
+        .map(|share| median(&runs.values(share)).unwrap_or_default() * 100.0);
+    format!("{cost} | {ratio} | {rate} | {p50} | {p99} | {core:.0} % | {waited:.0} %")
 }
 
 fn idle_cells(runs: &Runs<'_>, metric: &str, ratio: &str) -> String {
