@@ -8,7 +8,7 @@ async fn echo(mut socket: WebSocket) {
         if message == Message::from("close") {
             return socket.close_with(1000, "bye").await;
         }
-        if socket.send(message).await.is_err() {
+        if !message.is_pong() && socket.send(message).await.is_err() {
             return;
         }
     }

@@ -56,7 +56,7 @@ impl fmt::Debug for Relay {
 }
 
 /// The outcome of a call that has already taken effect.
-#[must_use = "the call has taken effect; await it, or drop it with `let _ =`, to say that its outcome does not matter"]
+#[must_use = "the call has taken effect; await it, or `drop` it to say that its outcome does not matter"]
 #[derive(Debug)]
 pub struct Asked<T>(State<T>);
 

@@ -364,7 +364,8 @@ impl WsReceiver {
 /// The built-in handler `echo`: text and binary come back unchanged.
 pub async fn echo(mut socket: WebSocket) {
     while let Some(Ok(message)) = socket.recv().await {
-        if socket.send(message).await.is_err() {
+        // A pong that nobody asked for is no message.
+        if !message.is_pong() && socket.send(message).await.is_err() {
             return;
         }
     }

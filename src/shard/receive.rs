@@ -392,6 +392,7 @@ impl State {
         };
         if !session.handle(message()) && !connection.pauses.inbox {
             connection.pauses.inbox = true;
+            self.metrics.add(Counter::InboxPauses, 1);
             self.wishes.push((key, Wish::CancelReceive));
         }
     }
@@ -412,6 +413,7 @@ impl State {
             return;
         };
         connection.invalid_frames += 1;
+        self.metrics.add(Counter::InvalidFrames, 1);
         let max = self.live.limits_of(connection.mount).invalid_frames_max;
         if max <= usize::from(connection.invalid_frames) {
             self.close(
