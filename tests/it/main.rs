@@ -1,0 +1,18 @@
+//! The server as its users meet it: started in this process, spoken to over real sockets, with
+//! one shard and with two. One module for each behaviour; `harness` knows how to start and speak.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a test crate: a failed step is a failed test, deadlines need a clock, and a table says which row it is at"
+)]
+
+mod harness;
+
+mod handshake;
+
+mod frames;
+
+mod relay;
