@@ -9,6 +9,8 @@ mod config;
 
 mod token;
 
+mod doctor;
+
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -44,6 +46,8 @@ enum Verb {
     /// Write, check and explain configurations
     #[command(subcommand)]
     Config(config::ConfigVerb),
+    /// Look at this machine: kernel, io_uring, limits, settings, each with the line that mends it
+    Doctor(ServeOptions),
 }
 
 /// Does what the command line asks for.
@@ -56,6 +60,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Serve(options) => serve::run(&options),
         Verb::Token(verb) => token::run(&verb),
         Verb::Config(verb) => config::run(&verb),
+        Verb::Doctor(options) => doctor::run(&options),
     };
     done.unwrap_or_else(|failure| failure.report())
 }

@@ -22,6 +22,7 @@ fn verbs_and_their_flags() {
         "tidegate token check abc.def.ghi",
         "tidegate token check -",
         "tidegate config init",
+        "tidegate doctor --dev",
         "tidegate config init tidegate.toml --profile edge",
         "tidegate config check tidegate.toml --dev",
         "tidegate config show --profile edge --listen 127.0.0.1:0 --data /tmp/x --shards 2",
