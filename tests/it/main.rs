@@ -16,3 +16,7 @@ mod handshake;
 mod frames;
 
 mod relay;
+
+mod rest;
+
+mod program;

@@ -1,0 +1,266 @@
+//! The program as an operator runs it: first line, exit codes, signals, keys that rotate. Knows
+//! the contract of the command line; every process is ended by the test that started it.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use tidegate::auth::{AuthConfig, Claims};
+
+use crate::harness::{Client, eventually, http, tenant, unix_s};
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.args(arguments).env_clear().stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    program(arguments)
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// A running `tidegate serve`, killed if the test does not end it.
+struct Served {
+    child: Child,
+    address: SocketAddr,
+    lines: BufReader<ChildStdout>,
+    _folder: tempfile::TempDir,
+}
+
+impl Served {
+    fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut all = vec!["serve", "--listen", "127.0.0.1:0", "--shards", "1"];
+        all.extend(arguments);
+        let mut command = program(&all);
+        command
+            .envs(environment.iter().copied())
+            .current_dir(folder.path());
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap());
+        let mut first = String::new();
+        lines.read_line(&mut first).unwrap();
+        let address = first.trim().strip_prefix("tidegate listening on http://");
+        let address = address
+            .expect("the first line tells the address")
+            .parse()
+            .unwrap();
+        Self {
+            child,
+            address,
+            lines,
+            _folder: folder,
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).unwrap();
+        line
+    }
+
+    fn status(&self, target: &str, token: &str) -> u16 {
+        http::ask(self.address, &http::request("GET", target, Some(token), "")).status
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // Ended already, or not wanted any more.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn token(secret: &str) -> String {
+    let claims = Claims::new(tenant("demo"), "ada");
+    AuthConfig::new(secret, 60)
+        .unwrap()
+        .issue(&claims, unix_s())
+        .unwrap()
+}
+
+/// C-20, C-21, C-23: one command, a line to read, a token that works, and a clean end
+#[test]
+fn development_is_one_command() {
+    let mut served = Served::start(&["--dev"], &[]);
+    let line = served.line();
+    let token = line.rsplit(' ').next().unwrap().trim().to_owned();
+    assert_eq!(served.status("/v1/connections", &token), 200);
+    assert_eq!(served.status("/v1/connections", "bad"), 401);
+    let mut client = Client::connect(served.address, "/ws", &token);
+    client.expect_nothing();
+    served.signal(Signal::TERM);
+    match client.receive_message() {
+        tungstenite::Message::Close(Some(frame)) => assert_eq!(u16::from(frame.code), 1012),
+        other => panic!("no close but {other:?}"),
+    }
+    drop(client);
+    assert_eq!(served.child.wait().unwrap().code(), Some(0));
+}
+
+/// C-20, C-22: what is missing or misspelt is told before anything is served, with exit code 78
+#[test]
+fn a_configuration_that_cannot_be_ends_with_78() {
+    let secret = ("TIDEGATE_JWT_SECRET", SECRET);
+    for (arguments, environment, text) in [
+        (vec!["serve"], vec![], "no secret to verify tokens with"),
+        (
+            vec!["serve"],
+            vec![("TIDEGATE_JWT_SECRET", "short")],
+            "has 5 bytes, at least 32 are needed",
+        ),
+        (
+            vec!["serve"],
+            vec![secret, ("TIDEGATE_LIMITS__HEADRES_MAX", "1")],
+            "did you mean `headers_max`?",
+        ),
+        (
+            vec!["serve", "--dev", "--listen", "0.0.0.0:0"],
+            vec![],
+            "--dev serves loopback addresses only",
+        ),
+        (
+            vec!["serve", "--config", "/nowhere.toml"],
+            vec![secret],
+            "/nowhere.toml",
+        ),
+    ] {
+        let output = run(&arguments, &environment);
+        assert_eq!(output.status.code(), Some(78), "{}", stderr(&output));
+        assert!(stderr(&output).contains(text), "{}", stderr(&output));
+        assert_eq!(stdout(&output), "");
+    }
+}
+
+/// The secret is never printed: not by `config show`, not by an error (T-A3)
+#[test]
+fn no_verb_tells_the_secret() {
+    let environment = [("TIDEGATE_JWT_SECRET", SECRET)];
+    for arguments in [
+        vec!["config", "show"],
+        vec!["config", "check"],
+        vec!["doctor"],
+        vec!["config", "init"],
+    ] {
+        let output = run(&arguments, &environment);
+        assert!(!stdout(&output).contains(SECRET) && !stderr(&output).contains(SECRET));
+    }
+}
+
+/// C-24, B-20
+#[test]
+fn tokens_are_made_and_checked() {
+    let environment = [("TIDEGATE_JWT_SECRET", SECRET)];
+    let made = run(
+        &[
+            "token", "new", "--ns", "demo", "--sub", "svc", "--role", "admin",
+        ],
+        &environment,
+    );
+    let token = stdout(&made).trim().to_owned();
+    let checked = run(&["token", "check", &token], &environment);
+    assert_eq!(checked.status.code(), Some(0));
+    assert!(
+        stdout(&checked).contains("\"ns\": \"demo\"") && stdout(&checked).contains("valid for 3")
+    );
+    let other = [("TIDEGATE_JWT_SECRET", "fedcba9876543210fedcba9876543210")];
+    let refused = run(&["token", "check", &token], &other);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("not valid: it is not signed with a configured key"));
+}
+
+/// C-24: the file that `init` writes is right as it is, and is never written over
+#[test]
+fn a_file_to_start_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tidegate.toml");
+    let path = file.to_str().unwrap();
+    assert_eq!(
+        run(&["config", "init", path, "--profile", "edge"], &[])
+            .status
+            .code(),
+        Some(0)
+    );
+    assert_eq!(run(&["config", "check", path], &[]).status.code(), Some(0));
+    let shown = stdout(&run(&["config", "show", "--config", path], &[]));
+    assert!(shown.contains("messages_per_s_max = 200") && shown.contains("tidegate.toml:"));
+    let again = run(&["config", "init", path], &[]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(
+        fs::read_to_string(&file)
+            .unwrap()
+            .contains("messages_per_s_max = 200")
+    );
+}
+
+fn write_secret(path: &Path, secret: &str) {
+    fs::write(path, secret).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// C-23: SIGHUP takes new keys from the file; one that is wrong changes nothing
+#[test]
+fn keys_rotate_by_a_signal() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("secret");
+    write_secret(&file, SECRET);
+    let served = Served::start(
+        &[],
+        &[("TIDEGATE_AUTH__JWT_SECRET_FILE", file.to_str().unwrap())],
+    );
+    let (old, new) = (token(SECRET), token("fedcba9876543210fedcba9876543210"));
+    assert_eq!(served.status("/v1/connections", &old), 200);
+    write_secret(&file, "fedcba9876543210fedcba9876543210\n");
+    served.signal(Signal::HUP);
+    eventually("the new key", || {
+        served.status("/v1/connections", &new) == 200
+    });
+    assert_eq!(served.status("/v1/connections", &old), 401);
+    write_secret(&file, "short");
+    served.signal(Signal::HUP);
+    assert_eq!(served.status("/v1/connections", &new), 200);
+    write_secret(&file, SECRET);
+    served.signal(Signal::HUP);
+    eventually("the first key again", || {
+        served.status("/v1/connections", &old) == 200
+    });
+}
+
+/// A second server on the port says so in place of sharing it
+#[test]
+fn a_port_has_one_server() {
+    let served = Served::start(&["--dev"], &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let mut second = program(&["serve", "--dev", "--listen", &served.address.to_string()]);
+    let output = second.current_dir(folder.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    assert!(text.contains("another program has this port"), "{text}");
+}
