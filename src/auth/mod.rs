@@ -10,7 +10,7 @@ pub mod token;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde_json::{Map, Value};
 
@@ -49,16 +49,19 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Somebody without a token, on a public mount.
+    /// Somebody without a token, on a public mount. One value serves all of them.
     pub fn anonymous() -> Arc<Self> {
-        Arc::new(Self {
-            tenant: Tenant::default(),
-            subject: None,
-            roles: Vec::new(),
-            expires_at: None,
-            claims: Map::new(),
-            has_ns: false,
-        })
+        static ANONYMOUS: LazyLock<Arc<Caller>> = LazyLock::new(|| {
+            Arc::new(Caller {
+                tenant: Tenant::default(),
+                subject: None,
+                roles: Vec::new(),
+                expires_at: None,
+                claims: Map::new(),
+                has_ns: false,
+            })
+        });
+        Arc::clone(&ANONYMOUS)
     }
 
     /// Whether the claim `roles` names `role`.

@@ -8,8 +8,6 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
-use slab::Slab;
-
 use crate::auth::Caller;
 use crate::broker::relay::LeaveReason;
 use crate::proto::ws::Decoder;
@@ -106,6 +104,30 @@ pub(crate) struct Times {
 }
 
 impl Connection {
+    fn new(fd: OwnedFd, generation: u32, now_ms: u64) -> Self {
+        Self {
+            fd,
+            generation,
+            phase: Phase::Head(Vec::new()),
+            receiving: Receiving::Off,
+            pauses: Pauses::default(),
+            sending: false,
+            dirty: false,
+            invalid_frames: 0,
+            mount: 0,
+            decoder: Decoder::default(),
+            outbox: Outbox::default(),
+            session: Session::None,
+            caller: None,
+            times: Times {
+                opened_ms: now_ms,
+                seen_ms: now_ms,
+                ..Times::default()
+            },
+            leave_reason: LeaveReason::Closed,
+        }
+    }
+
     pub(crate) fn raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
     }
@@ -122,73 +144,77 @@ impl Connection {
     }
 }
 
-/// The connections of a shard.
+/// The connections of a shard, in chunks that never move: a growing vector would copy them, and
+/// hold twice their memory while it does.
 #[derive(Debug)]
 pub(crate) struct Connections {
-    slots: Slab<Connection>,
+    chunks: Vec<Box<[Option<Connection>]>>,
+    free: Vec<u32>,
+    count: usize,
     generation: u32,
 }
+
+/// Slots are made so many at a time.
+const CHUNK_SLOTS: u32 = 64;
+
+// An idle connection is little more than this; a field that is added here is paid for by each.
+const _: () = assert!(size_of::<Connection>() <= 240);
 
 impl Connections {
     pub(crate) fn new() -> Self {
         Self {
-            slots: Slab::new(),
+            chunks: Vec::new(),
+            free: Vec::new(),
+            count: 0,
             generation: 0,
         }
     }
 
     pub(crate) fn insert(&mut self, fd: OwnedFd, now_ms: u64) -> SlotKey {
         self.generation = (self.generation + 1) & ((1 << GENERATION_BITS) - 1);
-        let times = Times {
-            opened_ms: now_ms,
-            seen_ms: now_ms,
-            ..Times::default()
-        };
-        let slot = self.slots.insert(Connection {
-            fd,
-            generation: self.generation,
-            phase: Phase::Head(Vec::new()),
-            receiving: Receiving::Off,
-            pauses: Pauses::default(),
-            sending: false,
-            dirty: false,
-            invalid_frames: 0,
-            mount: 0,
-            decoder: Decoder::default(),
-            outbox: Outbox::default(),
-            session: Session::None,
-            caller: None,
-            times,
-            leave_reason: LeaveReason::Closed,
-        });
-        let slot = u32::try_from(slot).unwrap_or(u32::MAX);
-        SlotKey {
-            slot,
-            generation: self.generation,
-        }
+        let slot = self.free.pop().unwrap_or_else(|| self.grow());
+        let generation = self.generation;
+        *self.slot(slot) = Some(Connection::new(fd, generation, now_ms));
+        self.count += 1;
+        SlotKey { slot, generation }
+    }
+
+    /// Makes another chunk and takes its first slot.
+    fn grow(&mut self) -> u32 {
+        let first = u32::try_from(self.chunks.len()).unwrap_or(u32::MAX) * CHUNK_SLOTS;
+        self.chunks.push((0..CHUNK_SLOTS).map(|_| None).collect());
+        self.free.extend((first + 1..first + CHUNK_SLOTS).rev());
+        first
+    }
+
+    fn slot(&mut self, slot: u32) -> &mut Option<Connection> {
+        &mut self.chunks[(slot / CHUNK_SLOTS) as usize][(slot % CHUNK_SLOTS) as usize]
     }
 
     /// The connection, if it still lives in its slot.
     pub(crate) fn get(&mut self, key: SlotKey) -> Option<&mut Connection> {
-        let connection = self.slots.get_mut(key.slot as usize)?;
+        let connection = self.slot(key.slot).as_mut()?;
         (connection.generation == key.generation).then_some(connection)
     }
 
     pub(crate) fn remove(&mut self, key: SlotKey) -> Option<Connection> {
         self.get(key)?;
-        self.slots.try_remove(key.slot as usize)
+        self.free.push(key.slot);
+        self.count -= 1;
+        self.slot(key.slot).take()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.slots.len()
+        self.count
     }
 
     /// All of them, for the rare calls that look at every one.
     pub(crate) fn keys(&self) -> Vec<SlotKey> {
-        let key = |(slot, connection): (usize, &Connection)| SlotKey {
-            slot: u32::try_from(slot).unwrap_or(u32::MAX),
-            generation: connection.generation,
+        let slots = (0..).zip(self.chunks.iter().flatten());
+        let key = |(slot, connection): (u32, &Option<Connection>)| {
+            let generation = connection.as_ref()?.generation;
+            Some(SlotKey { slot, generation })
         };
-        self.slots.iter().map(key).collect()
+        slots.filter_map(key).collect()
     }
 }

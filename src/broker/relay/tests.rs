@@ -26,8 +26,8 @@ impl Driver {
 
     fn key(conn_id: ConnId) -> ConnKey {
         ConnKey {
-            shard: (conn_id % 2) as u16,
-            slot: conn_id as u32,
+            shard: u16::try_from(conn_id % 2).unwrap(),
+            slot: u32::try_from(conn_id).unwrap(),
             generation: 1,
         }
     }
