@@ -23,7 +23,9 @@ pub(crate) fn run(options: &Idle) -> Result<Report> {
         .context("idle needs --pid, the server's process id")?
         .to_string();
     let target = options.common.target(&options.path);
-    drop(setup::open(&target, options.prime)?);
+    for _ in 0..options.prime.div_ceil(PRIMED_AT_ONCE) {
+        drop(target.open(PRIMED_AT_ONCE, |_| ())?);
+    }
     std::thread::sleep(SETTLE);
     let before = Memory::of(&pid)?;
     let streams = setup::open(&target, options.connections)?;
@@ -81,6 +83,8 @@ fn hold(
     })
 }
 
+/// Few, so that what a server keeps for each connection does not grow beforehand.
+const PRIMED_AT_ONCE: usize = 32;
 /// The server needs a moment to see that the first connections are gone.
 const SETTLE: Duration = Duration::from_millis(500);
 const BUFFER_BYTES: usize = 4 << 10;
