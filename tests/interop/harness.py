@@ -165,7 +165,7 @@ class Server:
 
     def __exit__(self, kind, error, trace):
         self.stop()
-        if kind:
+        if kind and getattr(error, "code", 1) not in (0, SKIPPED):
             print(f"--- the server's last words\n{self.stderr()[-3000:]}")
         self.log.close()
         shutil.rmtree(self.folder, ignore_errors=True)
