@@ -102,6 +102,11 @@ section! {
 }
 
 impl Limits {
+    /// Whether connections are counted or metered by the address that they come from.
+    pub fn counts_addresses(&self) -> bool {
+        0 < self.connections_per_address_max || 0 < self.connects_per_address_per_s_max
+    }
+
     /// The fragments that a message of `bytes` may have so far: small fragments are no fault of
     /// a long message, so the budget grows with what has arrived.
     pub fn fragments_max(&self, bytes: usize) -> usize {

@@ -34,7 +34,7 @@ use crate::shard::Setup;
 use crate::shard::command::Command;
 use crate::shard::link;
 use crate::shard::mailbox::{Port, connect};
-use crate::shard::shared::{Census, Dialect, Live, Mount, RelayWorld, Shared};
+use crate::shard::shared::{Census, Dialect, Gate, Live, Mount, RelayWorld, Shared};
 
 pub use crate::shard::{RingError, probe};
 pub use run::RunError;
@@ -339,6 +339,7 @@ impl ServerBuilder {
             relay,
             container,
             draining: AtomicBool::new(false),
+            gate: Gate::new(),
             ports,
         });
         let listener = listen(&self.config)?;

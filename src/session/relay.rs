@@ -83,6 +83,11 @@ impl RelaySession {
         }
     }
 
+    /// Whether it has any topic.
+    pub(crate) fn is_subscribed(&self) -> bool {
+        !self.topics.is_empty()
+    }
+
     /// The topics that the connection must leave when it ends.
     pub(crate) fn take_topics(&mut self) -> Vec<Box<str>> {
         std::mem::take(&mut self.topics)

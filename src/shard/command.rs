@@ -1,6 +1,7 @@
 //! What shards say to each other, and what other threads say to a shard.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -9,14 +10,22 @@ use crate::gateway::relay::HomeJob;
 
 use super::shared::Live;
 use super::state::State;
+use super::tickets::Ticket;
 
 /// Something that a shard is to do with its own state; for what is rare.
 pub(crate) type StateJob = Box<dyn FnOnce(&mut State) + Send>;
 
+/// A socket that was accepted, with its ticket if its address is counted.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) fd: OwnedFd,
+    pub(crate) ticket: Option<Ticket<IpAddr>>,
+}
+
 /// One entry of a mailbox.
 pub(crate) enum Command {
     /// A connection that another shard accepted.
-    Adopt(OwnedFd),
+    Adopt(Accepted),
     /// Something to do at the home of relay topics.
     Home(HomeJob),
     /// What a home decided for members on this shard.

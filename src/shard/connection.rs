@@ -4,17 +4,21 @@
 //! Invariant: a slot is given to a new connection only when no operation of the old one is in
 //! flight, and then with a new generation.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use crate::auth::Caller;
 use crate::broker::relay::LeaveReason;
+use crate::config::Limits;
+use crate::id::Tenant;
 use crate::proto::ws::Decoder;
 use crate::session::Session;
 
 use super::outbox::Outbox;
+use super::rates::Meter;
 use super::ring::{GENERATION_BITS, SlotKey};
+use super::tickets::Ticket;
 
 /// Where a connection is in its life.
 #[derive(Debug)]
@@ -63,6 +67,18 @@ pub(crate) struct Connection {
     pub(crate) times: Times,
     /// Why its topics are told that it left.
     pub(crate) leave_reason: LeaveReason,
+    /// Only where a limit of rates, addresses or tenants is set.
+    pub(crate) guard: Option<Box<Guard>>,
+}
+
+/// What a connection holds of the limits that are off by default.
+#[derive(Debug, Default)]
+pub(crate) struct Guard {
+    pub(crate) meter: Option<Box<Meter>>,
+    pub(crate) address: Option<Ticket<IpAddr>>,
+    pub(crate) tenant: Option<Ticket<Tenant>>,
+    /// When its last message came.
+    pub(crate) active_ms: u64,
 }
 
 impl std::fmt::Debug for Connection {
@@ -125,6 +141,7 @@ impl Connection {
                 ..Times::default()
             },
             leave_reason: LeaveReason::Closed,
+            guard: None,
         }
     }
 
@@ -134,14 +151,52 @@ impl Connection {
 
     /// Where the peer is.
     pub(crate) fn peer(&self) -> Option<SocketAddr> {
-        let peer = rustix::net::getpeername(&self.fd).ok().flatten()?;
-        SocketAddr::try_from(peer).ok()
+        peer_of(&self.fd)
+    }
+
+    /// Keeps the ticket of its address for as long as the connection lives.
+    pub(crate) fn hold(&mut self, ticket: Option<Ticket<IpAddr>>) {
+        if ticket.is_some() {
+            self.guard.get_or_insert_default().address = ticket;
+        }
+    }
+
+    /// Sets up what the limits of its mount ask for; nothing in the default ones.
+    pub(crate) fn guard_with(
+        &mut self,
+        limits: &Limits,
+        tenant: Option<Ticket<Tenant>>,
+        now_ms: u64,
+    ) {
+        let meter = Meter::for_limits(limits);
+        if meter.is_some() || tenant.is_some() || 0 < limits.idle_ms_max {
+            let guard = self.guard.get_or_insert_default();
+            guard.meter = meter;
+            guard.tenant = tenant;
+            guard.active_ms = now_ms;
+        }
+    }
+
+    /// Since when it has sent no message, if it has no subscription either.
+    pub(crate) fn idle_since_ms(&self) -> Option<u64> {
+        let subscribed =
+            matches!(&self.session, Session::Relay(session) if session.is_subscribed());
+        self.guard
+            .as_ref()
+            .map(|guard| guard.active_ms)
+            .filter(|_| !subscribed)
     }
 
     /// Whether frames may still be queued for the peer.
     pub(crate) fn takes_frames(&self) -> bool {
         matches!(self.phase, Phase::Open)
     }
+}
+
+/// Where the peer of a socket is.
+pub(crate) fn peer_of(fd: &OwnedFd) -> Option<SocketAddr> {
+    let peer = rustix::net::getpeername(fd).ok().flatten()?;
+    SocketAddr::try_from(peer).ok()
 }
 
 /// The connections of a shard, in chunks that never move: a growing vector would copy them, and

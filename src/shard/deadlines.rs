@@ -24,6 +24,8 @@ pub(crate) enum Due {
     TokenExpired,
     /// It has lived long enough.
     LifetimeReached,
+    /// It neither sends nor has a subscription.
+    Idle,
     /// It does not finish closing.
     CloseTimeout,
 }
@@ -60,6 +62,10 @@ fn due_open(connection: &Connection, limits: &Limits, now_ms: u64) -> Due {
     let awaits_pong = times.seen_ms < times.pinged_ms;
     let after = |since_ms: u64, wait_ms: u64| (0 < since_ms).then_some(since_ms + wait_ms);
     let lifetime = (0 < limits.lifetime_ms_max).then_some(times.opened_ms + limits.lifetime_ms_max);
+    let idle_since_ms = connection
+        .idle_since_ms()
+        .filter(|_| 0 < limits.idle_ms_max);
+    let idle = idle_since_ms.map(|since_ms| since_ms + limits.idle_ms_max);
     let deadlines = [
         (
             Due::WriteStall,
@@ -71,6 +77,7 @@ fn due_open(connection: &Connection, limits: &Limits, now_ms: u64) -> Due {
         ),
         (Due::TokenExpired, after(times.expires_ms, 0)),
         (Due::LifetimeReached, lifetime),
+        (Due::Idle, idle),
         (
             Due::PongTimeout,
             awaits_pong.then_some(times.pinged_ms + limits.pong_timeout_ms),

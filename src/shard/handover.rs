@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, TcpStream as StdStream};
+use std::net::{IpAddr, SocketAddr, TcpStream as StdStream};
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -27,6 +27,7 @@ use tower::ServiceExt;
 use crate::metrics::Refusal as RefusedFor;
 use crate::proto::http::{Head, HeadLimits, error_response, parse_head};
 
+use super::connection::Connection;
 use super::upgrade::{self, Admitted};
 use super::{Shard, link};
 
@@ -56,13 +57,16 @@ impl Http {
     }
 
     /// Serves a connection whose first bytes have been read already.
-    pub(super) fn serve(&self, shard: Rc<Shard>, fd: OwnedFd, read: Vec<u8>) {
+    pub(super) fn serve(&self, shard: Rc<Shard>, connection: Connection, read: Vec<u8>) {
         let http = self.clone();
         self.open.set(self.open.get() + 1);
+        // The place that the connection takes of its address stays taken.
+        let (fd, guard) = (connection.fd, connection.guard);
         tokio_uring::spawn(async move {
             if let Err(error) = http.serve_stream(&shard, fd, read).await {
                 tracing::debug!(target: "tidegate::http", %error, "connection ended");
             }
+            drop(guard);
             http.open.set(http.open.get() - 1);
         });
     }
@@ -123,7 +127,7 @@ async fn answer(
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     if let Some(mount) = upgrade::mount_of(&shard.shared, request.uri().path()) {
-        return Ok(upgrade_late(&shard, mount, request));
+        return Ok(upgrade_late(&shard, mount, peer.ip(), request));
     }
     let extensions = request.extensions_mut();
     extensions.insert(ConnectInfo(peer));
@@ -131,10 +135,15 @@ async fn answer(
     router.oneshot(request.map(Body::new)).await
 }
 
-fn upgrade_late(shard: &Rc<Shard>, mount: u16, request: Request<Incoming>) -> Response<Body> {
+fn upgrade_late(
+    shard: &Rc<Shard>,
+    mount: u16,
+    peer: IpAddr,
+    request: Request<Incoming>,
+) -> Response<Body> {
     let head = head_of(&request);
     let admitted = match head {
-        Some(head) => shard.with_state(|state| state.admit(&head, mount)),
+        Some(head) => shard.with_state(|state| state.admit(&head, mount, || Some(peer))),
         None => Err((
             RefusedFor::Head,
             error_response(400, "the request is no upgrade"),
@@ -151,7 +160,7 @@ fn upgrade_late(shard: &Rc<Shard>, mount: u16, request: Request<Incoming>) -> Re
     let shard = Rc::clone(shard);
     tokio_uring::spawn(async move {
         match hyper::upgrade::on(request).await {
-            Ok(upgraded) => return_to_ring(&shard, upgraded, &admitted),
+            Ok(upgraded) => return_to_ring(&shard, upgraded, admitted),
             Err(error) => tracing::debug!(target: "tidegate::http", %error, "upgrade failed"),
         }
     });
@@ -159,7 +168,7 @@ fn upgrade_late(shard: &Rc<Shard>, mount: u16, request: Request<Incoming>) -> Re
 }
 
 /// From hyper back to the data ring.
-fn return_to_ring(shard: &Rc<Shard>, upgraded: Upgraded, admitted: &Admitted) {
+fn return_to_ring(shard: &Rc<Shard>, upgraded: Upgraded, admitted: Admitted) {
     let Ok(parts) = upgraded.downcast::<TokioIo<Rewound>>() else {
         return;
     };

@@ -24,6 +24,9 @@ pub(crate) mod timer;
 
 mod deadlines;
 
+pub(crate) mod rates;
+pub(crate) mod tickets;
+
 pub(crate) mod shared;
 pub(crate) mod state;
 

@@ -1,6 +1,7 @@
 //! From a completed receive to the session: the request head, then frames, parsed and unmasked
 //! in place in the provided buffer. Knows phases and dialects by name, not what messages mean.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -20,11 +21,13 @@ use crate::session::relay::{RelayLimits, RelaySession, Step};
 
 use super::connection::{Phase, Receiving};
 use super::link::RawLink;
+use super::rates::Verdict;
 use super::ring::{Completion, SlotKey};
 use super::shared::Dialect;
 use super::state::{State, Wish};
+use super::tickets::counted;
 use super::turn::{Turn, unix_s};
-use super::upgrade::{self, Admitted};
+use super::upgrade::{self, Admitted, Decision};
 
 /// Where the bytes of a receive go.
 enum Reader {
@@ -147,15 +150,18 @@ impl Turn {
         let Some(mount) = mount else {
             let released = self.shard.state.borrow_mut().release(key);
             if let Some(connection) = released {
-                self.http
-                    .serve(Rc::clone(&self.shard), connection.fd, bytes);
+                self.http.serve(Rc::clone(&self.shard), connection, bytes);
             }
             return;
         };
-        let admitted = self.shard.state.borrow_mut().admit(head, mount);
+        let admitted = {
+            let mut state = self.shard.state.borrow_mut();
+            let peer = state.peer_of(key).map(|peer| peer.ip());
+            state.admit(head, mount, || peer)
+        };
         match admitted {
             Ok(admitted) => {
-                self.shard.open(key, &admitted, true);
+                self.shard.open(key, admitted, true);
                 self.receive_rest(key, &bytes[head.bytes..]);
             }
             Err((why, response)) => self.shard.state.borrow_mut().refuse(key, &response, why),
@@ -191,7 +197,7 @@ impl Turn {
 
 impl super::Shard {
     /// A request was admitted: the 101 goes out and frames begin.
-    pub(super) fn open(self: &Rc<Self>, key: SlotKey, admitted: &Admitted, answer: bool) {
+    pub(super) fn open(self: &Rc<Self>, key: SlotKey, mut admitted: Admitted, answer: bool) {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         let now_ms = state.now_ms;
@@ -200,6 +206,11 @@ impl super::Shard {
         };
         connection.phase = Phase::Open;
         connection.mount = admitted.mount;
+        connection.guard_with(
+            state.live.limits_of(admitted.mount),
+            admitted.ticket.take(),
+            now_ms,
+        );
         connection.caller = Some(Arc::clone(&admitted.caller));
         let left_s = admitted
             .caller
@@ -217,7 +228,7 @@ impl super::Shard {
         state.wishes.push((key, Wish::Receive));
         state.half_open -= 1;
         state.metrics.add(Counter::ConnectionsUpgraded, 1);
-        self.start_session(state, key, admitted);
+        self.start_session(state, key, &admitted);
         state.look_at_next(key, now_ms);
     }
 
@@ -274,10 +285,41 @@ impl super::Shard {
 }
 
 impl State {
-    /// Decides about an upgrade to a mount.
-    pub(super) fn admit(&mut self, head: &Head, mount: u16) -> upgrade::Decision {
+    /// Decides about an upgrade to a mount; `peer` is asked only where addresses are limited.
+    pub(super) fn admit(
+        &mut self,
+        head: &Head,
+        mount: u16,
+        peer: impl FnOnce() -> Option<IpAddr>,
+    ) -> Decision {
         let known = (&*self.shared, &*self.live);
-        upgrade::admit(head, mount, known, &mut self.tokens, unix_s())
+        let mut decision = upgrade::admit(head, mount, known, &mut self.tokens, unix_s());
+        let limits = self.live.limits_of(mount);
+        match &mut decision {
+            Ok(admitted) if 0 < limits.connections_per_tenant_max => {
+                let tenant = admitted.caller.tenant.clone();
+                let max = limits.connections_per_tenant_max;
+                admitted.ticket = self.shared.gate.tenants.take(tenant, max);
+                if admitted.ticket.is_none() {
+                    let text = "the tenant has all the connections it may have \
+                                (limits.connections_per_tenant_max)";
+                    return Err((RefusedFor::Limit, http::error_response(503, text)));
+                }
+            }
+            Err((RefusedFor::Token, _)) if 0 < limits.auth_failures_per_address_per_min_max => {
+                let within = peer().is_none_or(|peer| {
+                    self.shared
+                        .gate
+                        .note_auth_failure(counted(peer), limits, self.now_ms)
+                });
+                if !within {
+                    let text = "too many refused tokens from this address";
+                    return Err((RefusedFor::Limit, http::error_response(429, text)));
+                }
+            }
+            _ => {}
+        }
+        decision
     }
 
     fn begin_decode(&mut self, key: SlotKey) -> Option<(crate::proto::ws::Decoder, FrameLimits)> {
@@ -324,6 +366,9 @@ impl State {
 
     fn handle_message(&mut self, key: SlotKey, message: Message<'_>, json: &mut JsonParser) {
         self.metrics.add(Counter::MessagesReceived, 1);
+        if !self.is_within_rates(key, &message) {
+            return;
+        }
         match message {
             Message::Ping(payload) => self.queue_frame(key, Opcode::Pong, payload),
             Message::Pong(payload) => self.handle_pong(key, payload),
@@ -331,6 +376,41 @@ impl State {
             Message::Text(payload) => self.handle_text(key, payload, json),
             Message::Binary(payload) => self.handle_binary(key, &payload),
         }
+    }
+
+    /// Whether a message is within the rates of its mount; else it is refused here, and who is
+    /// too fast for too long is closed. A raw mount has no error frames, so it closes at once.
+    fn is_within_rates(&mut self, key: SlotKey, message: &Message<'_>) -> bool {
+        let Some(connection) = self.connections.get(key) else {
+            return false;
+        };
+        let Some(guard) = &mut connection.guard else {
+            return true;
+        };
+        let (bytes, is_control) = match message {
+            Message::Text(payload) | Message::Binary(payload) => (payload.len(), false),
+            Message::Ping(_) | Message::Pong(_) | Message::Close(_) => (0, true),
+        };
+        if !is_control {
+            guard.active_ms = self.now_ms;
+        }
+        let Some(meter) = &mut guard.meter else {
+            return true;
+        };
+        let limits = self.live.limits_of(connection.mount);
+        let is_raw = matches!(connection.session, Session::Raw(_));
+        match meter.judge(limits, bytes as u64, is_control, self.now_ms) {
+            Verdict::Pass => return true,
+            Verdict::Refuse if !is_raw => {
+                let text = "rate limited: slow down (limits.messages_per_s_max, \
+                            limits.bytes_per_s_max, limits.control_frames_per_s_max)";
+                self.refuse_relay(key, "", text, ErrorCode::RateLimited);
+            }
+            Verdict::Refuse | Verdict::Close => {
+                self.close(key, 1008, "rate limited", LeaveReason::Kicked);
+            }
+        }
+        false
     }
 
     fn handle_close(&mut self, key: SlotKey, close: Option<(u16, &str)>) {

@@ -1,6 +1,7 @@
 //! What all shards of a server share: read-only descriptions, and the few counters that are
 //! touched when a connection comes or goes. Knows no connection.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -20,6 +21,7 @@ use crate::id::{ConnId, Partition, Tenant};
 use super::command::Command;
 use super::mailbox::Port;
 use super::outbox::OutboxLimits;
+use super::tickets::{AddressRates, Counts, Ticket};
 
 /// What is spoken on a mount.
 pub(crate) enum Dialect {
@@ -136,6 +138,60 @@ impl Census {
     }
 }
 
+/// Who has how many connections, where such limits are set.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    pub(crate) addresses: Arc<Counts<IpAddr>>,
+    pub(crate) tenants: Arc<Counts<Tenant>>,
+    connects: AddressRates,
+    auth_failures: AddressRates,
+}
+
+impl Gate {
+    pub(crate) fn new() -> Self {
+        Self {
+            addresses: Counts::new(),
+            tenants: Counts::new(),
+            connects: AddressRates::default(),
+            auth_failures: AddressRates::default(),
+        }
+    }
+
+    /// May this address connect once more? Its ticket, if addresses are counted at all; else the
+    /// status and the text of the refusal.
+    pub(crate) fn enter(
+        &self,
+        address: IpAddr,
+        limits: &Limits,
+        now_ms: u64,
+    ) -> Result<Option<Ticket<IpAddr>>, (u16, &'static str)> {
+        let per_s = u64::from(limits.connects_per_address_per_s_max);
+        if 0 < per_s && !self.connects.take(address, per_s * 1_000, per_s, now_ms) {
+            let text = "this address connects too often (limits.connects_per_address_per_s_max)";
+            return Err((429, text));
+        }
+        let max = limits.connections_per_address_max;
+        if max == 0 {
+            return Ok(None);
+        }
+        let text = "this address has all the connections it may have \
+                    (limits.connections_per_address_max)";
+        self.addresses
+            .take(address, max)
+            .map(Some)
+            .ok_or((503, text))
+    }
+
+    /// A token of this address was refused; whether that is still within its limit.
+    pub(crate) fn note_auth_failure(&self, address: IpAddr, limits: &Limits, now_ms: u64) -> bool {
+        let per_min = u64::from(limits.auth_failures_per_address_per_min_max);
+        per_min == 0
+            || self
+                .auth_failures
+                .take(address, per_min * 1_000 / 60, per_min, now_ms)
+    }
+}
+
 /// Everything that the shards of one server share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -149,6 +205,7 @@ pub(crate) struct Shared {
     pub(crate) relay: Option<RelayWorld>,
     pub(crate) container: Container,
     pub(crate) draining: AtomicBool,
+    pub(crate) gate: Gate,
 }
 
 impl Shared {

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -24,7 +25,7 @@ use crate::metrics::{Counter, Refusal as RefusedFor, ShardMetrics};
 use crate::proto::frame::Opcode;
 use crate::proto::json::JsonParser;
 
-use super::command::Command;
+use super::command::{Accepted, Command};
 use super::connection::{Phase, Receiving};
 use super::deadlines::{Due, due};
 use super::handover::Http;
@@ -32,6 +33,7 @@ use super::mailbox::Mailboxes;
 use super::ring::{Completion, Ring, RingError, RingSizes, SlotKey, Token};
 use super::shared::{Live, Shared};
 use super::state::{State, Wish};
+use super::tickets::{Ticket, counted};
 use super::{CURRENT, Shard};
 
 /// What a shard is started with.
@@ -224,7 +226,7 @@ impl Turn {
 
     fn handle_command(&mut self, command: Command) {
         match command {
-            Command::Adopt(fd) => self.adopt(fd),
+            Command::Adopt(accepted) => self.adopt(accepted),
             Command::Home(job) => self.shard.state.borrow_mut().run_home(job),
             Command::Relay(effect) => self.shard.state.borrow_mut().carry_out(effect),
             Command::Missed { topic, frames } => {
@@ -303,34 +305,25 @@ impl Turn {
 
     /// A new connection goes to the shard that has the fewest.
     fn accepted(&mut self, fd: OwnedFd) {
+        let admitted = self.shard.state.borrow().let_in(&fd);
+        let ticket = match admitted {
+            Ok(ticket) => ticket,
+            Err((status, text)) => return turn_away(&fd, status, text),
+        };
+        let accepted = Accepted { fd, ticket };
         let mut state = self.shard.state.borrow_mut();
-        state.metrics.add(Counter::ConnectionsAccepted, 1);
-        let shared = Arc::clone(&state.shared);
-        if shared.connections_max <= shared.connections()
-            || state.live.limits.half_open_max <= state.half_open
-        {
-            drop(state);
-            return self.turn_away(fd);
-        }
-        let shard = shared.least_loaded(state.index);
-        shared.loads[usize::from(shard)].fetch_add(1, Ordering::Relaxed);
+        let shard = state.shared.least_loaded(state.index);
+        state.shared.loads[usize::from(shard)].fetch_add(1, Ordering::Relaxed);
         if shard == state.index {
             drop(state);
-            self.adopt(fd);
+            self.adopt(accepted);
         } else {
-            state.posts.post(shard, Command::Adopt(fd));
+            state.posts.post(shard, Command::Adopt(accepted));
         }
     }
 
-    fn turn_away(&self, fd: OwnedFd) {
-        let text = "the server has all the connections it may have (limits.connections_max)";
-        let response = crate::proto::http::error_response(503, text);
-        self.shard.state.borrow().metrics.refused(RefusedFor::Limit);
-        // The socket is new, so its buffer takes this; if not, the peer just sees the end.
-        let _ = rustix::net::send(&fd, &response, rustix::net::SendFlags::DONTWAIT);
-    }
-
-    pub(super) fn adopt(&mut self, fd: OwnedFd) {
+    pub(super) fn adopt(&mut self, accepted: Accepted) {
+        let fd = accepted.fd;
         // A socket that cannot be set up is as good as closed.
         let _ = rustix::net::sockopt::set_tcp_nodelay(&fd, true);
         let mut state = self.shard.state.borrow_mut();
@@ -338,6 +331,7 @@ impl Turn {
         let key = state.insert(fd);
         if let Some(connection) = state.connections.get(key) {
             connection.receiving = Receiving::Armed;
+            connection.hold(accepted.ticket);
         }
         self.ring.receive_once(raw, key);
     }
@@ -510,7 +504,37 @@ impl Turn {
 /// A shard with nothing to do looks around this often.
 const IDLE_MS_MAX: u64 = 1_000;
 
+/// Tells a new socket that there is no place for it.
+fn turn_away(fd: &OwnedFd, status: u16, text: &str) {
+    let response = crate::proto::http::error_response(status, text);
+    // The socket is new, so its buffer takes this; if not, the peer just sees the end.
+    let _ = rustix::net::send(fd, &response, rustix::net::SendFlags::DONTWAIT);
+}
+
 impl State {
+    /// Whether there is a place for a new socket; else the status and the text to refuse with.
+    fn let_in(&self, fd: &OwnedFd) -> Result<Option<Ticket<IpAddr>>, (u16, &'static str)> {
+        self.metrics.add(Counter::ConnectionsAccepted, 1);
+        let limits = &self.live.limits;
+        let full = self.shared.connections_max <= self.shared.connections()
+            || limits.half_open_max <= self.half_open;
+        let let_in = if full {
+            let text = "the server has all the connections it may have (limits.connections_max)";
+            Err((503, text))
+        } else if limits.counts_addresses() {
+            let address = super::connection::peer_of(fd).map(|peer| counted(peer.ip()));
+            address.map_or(Ok(None), |address| {
+                self.shared.gate.enter(address, limits, self.now_ms)
+            })
+        } else {
+            Ok(None)
+        };
+        if let_in.is_err() {
+            self.metrics.refused(RefusedFor::Limit);
+        }
+        let_in
+    }
+
     fn flush_one(&mut self, key: SlotKey, ring: &mut Ring) {
         let Some(connection) = self.connections.get(key) else {
             return;
@@ -608,6 +632,7 @@ impl State {
                 self.queue_frame(key, Opcode::Ping, b"");
             }
             Due::HandshakeTimeout | Due::CloseTimeout => self.abort(key, LeaveReason::Closed),
+            Due::Idle => self.close(key, 1000, "idle for too long", LeaveReason::Timeout),
             Due::PongTimeout => self.abort(key, LeaveReason::Timeout),
             Due::WriteStall => self.abort(key, LeaveReason::Slow),
             Due::MessageTimeout => {

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::auth::{Caller, TokenCache, token_of};
+use crate::id::Tenant;
 use crate::metrics::Refusal as RefusedFor;
 use crate::proto::handshake::{self, Upgrade};
 use crate::proto::http::{self, Head};
 use crate::proto::relay;
 
 use super::shared::{Dialect, Live, Mount, Shared};
+use super::tickets::Ticket;
 
 /// A request that becomes a WebSocket.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub(crate) struct Admitted {
     pub(crate) negotiated: bool,
     /// The 101.
     pub(crate) response: Bytes,
+    /// Its place among the connections of its tenant, where those are counted.
+    pub(crate) ticket: Option<Ticket<Tenant>>,
 }
 
 /// Admitted, or why not and the whole answer.
@@ -73,6 +77,7 @@ pub(crate) fn admit(
         caller,
         negotiated,
         response,
+        ticket: None,
     })
 }
 
@@ -107,7 +112,7 @@ fn identify(
 /// On a shared mount everybody is of the default tenant (D-06).
 fn in_default_tenant(caller: &Arc<Caller>) -> Arc<Caller> {
     let mut caller = Caller::clone(caller);
-    caller.tenant = crate::id::Tenant::default();
+    caller.tenant = Tenant::default();
     Arc::new(caller)
 }
 
