@@ -42,7 +42,11 @@ pub(crate) mod link;
 
 mod call;
 
+mod listener;
+
 mod receive;
+
+mod flush;
 
 mod turn;
 

@@ -6,12 +6,10 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::net::IpAddr;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -21,19 +19,18 @@ use tokio::time::Sleep;
 use crate::auth::TokenCache;
 use crate::broker::relay::LeaveReason;
 use crate::config::ShardSection;
-use crate::metrics::{Counter, Refusal as RefusedFor, ShardMetrics};
+use crate::metrics::{Counter, ShardMetrics};
 use crate::proto::frame::Opcode;
 use crate::proto::json::JsonParser;
 
-use super::command::{Accepted, Command};
-use super::connection::{Phase, Receiving};
+use super::command::Command;
+use super::connection::Phase;
 use super::deadlines::{Due, due};
 use super::handover::Http;
 use super::mailbox::Mailboxes;
 use super::ring::{Completion, Ring, RingError, RingSizes, SlotKey, Token};
 use super::shared::{Live, Shared};
-use super::state::{State, Wish};
-use super::tickets::{Ticket, counted};
+use super::state::State;
 use super::{CURRENT, Shard};
 
 /// What a shard is started with.
@@ -62,7 +59,7 @@ pub(super) struct Turn {
     pub(super) ring: Ring,
     pub(super) json: JsonParser,
     pub(super) http: Http,
-    listeners: Arc<[OwnedFd]>,
+    pub(super) listeners: Arc<[OwnedFd]>,
     /// A second descriptor of the ring, which tokio watches.
     watch: AsyncFd<OwnedFd>,
     started: Instant,
@@ -73,14 +70,11 @@ pub(super) struct Turn {
     /// Connections whose receive found no buffer, in the order in which that happened.
     pub(super) starved: VecDeque<SlotKey>,
     /// When accepting goes on, after the process ran out of descriptors.
-    accept_at_ms: Option<u64>,
-    accepting: bool,
+    pub(super) accept_at_ms: Option<u64>,
 }
 
 /// The shard's clock starts here, so that 0 can mean never.
 const CLOCK_START_MS: u64 = 1_000;
-/// How long accepting pauses when the process is out of descriptors.
-const ACCEPT_PAUSE_MS: u64 = 100;
 /// Frames of relay topics that are given out in one turn before outboxes are flushed: half of
 /// the default backlog, so that a receiver that reads never lags behind one busy turn.
 const FANOUT_TURN_MAX: usize = 64;
@@ -146,7 +140,6 @@ impl Turn {
             due: Vec::new(),
             starved: VecDeque::new(),
             accept_at_ms: None,
-            accepting: false,
         };
         turn.read_clock();
         turn.accept();
@@ -274,68 +267,6 @@ impl Turn {
         }
     }
 
-    fn accept(&mut self) {
-        for (index, listener) in (0..).zip(self.listeners.iter()) {
-            self.ring.accept(listener.as_raw_fd(), index);
-        }
-        self.accepting = true;
-    }
-
-    fn handle_accept(&mut self, listener: u32, completion: Completion) {
-        if 0 <= completion.result {
-            self.accepted(owned(completion.result));
-        }
-        if completion.more {
-            return;
-        }
-        let state = self.shard.state.borrow_mut();
-        if state.draining {
-            return;
-        }
-        if completion.result < 0 && completion.result != -libc_errno(rustix::io::Errno::CANCELED) {
-            // Out of descriptors or memory: trying at once would spin on the waiting connection.
-            state.metrics.add(Counter::AcceptPauses, 1);
-            self.accept_at_ms = Some(state.now_ms + ACCEPT_PAUSE_MS);
-            tracing::warn!(target: "tidegate::shard", errno = -completion.result, "accepting pauses");
-            return;
-        }
-        let fd = self.listeners[listener as usize].as_raw_fd();
-        self.ring.accept(fd, listener);
-    }
-
-    /// A new connection goes to the shard that has the fewest.
-    fn accepted(&mut self, fd: OwnedFd) {
-        let admitted = self.shard.state.borrow().let_in(&fd);
-        let ticket = match admitted {
-            Ok(ticket) => ticket,
-            Err((status, text)) => return turn_away(&fd, status, text),
-        };
-        let accepted = Accepted { fd, ticket };
-        let mut state = self.shard.state.borrow_mut();
-        let shard = state.shared.least_loaded(state.index);
-        state.shared.loads[usize::from(shard)].fetch_add(1, Ordering::Relaxed);
-        if shard == state.index {
-            drop(state);
-            self.adopt(accepted);
-        } else {
-            state.posts.post(shard, Command::Adopt(accepted));
-        }
-    }
-
-    pub(super) fn adopt(&mut self, accepted: Accepted) {
-        let fd = accepted.fd;
-        // A socket that cannot be set up is as good as closed.
-        let _ = rustix::net::sockopt::set_tcp_nodelay(&fd, true);
-        let mut state = self.shard.state.borrow_mut();
-        let raw = fd.as_raw_fd();
-        let key = state.insert(fd);
-        if let Some(connection) = state.connections.get(key) {
-            connection.receiving = Receiving::Armed;
-            connection.hold(accepted.ticket);
-        }
-        self.ring.receive_once(raw, key);
-    }
-
     fn look_at_deadlines(&mut self) {
         let mut due_keys = std::mem::take(&mut self.due);
         let now_ms = {
@@ -354,59 +285,6 @@ impl Turn {
         if self.accept_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {
             self.accept_at_ms = None;
             self.accept();
-        }
-    }
-
-    /// Sends what is queued: at most one send in flight for each socket.
-    fn flush(&mut self) -> bool {
-        let mut state = self.shard.state.borrow_mut();
-        state.give_out();
-        let dirty = std::mem::take(&mut state.dirty);
-        let worked = !dirty.is_empty();
-        for key in &dirty {
-            state.flush_one(*key, &mut self.ring);
-        }
-        let mut emptied = dirty;
-        emptied.clear();
-        emptied.append(&mut state.dirty);
-        state.dirty = emptied;
-        worked
-    }
-
-    fn handle_sent(&mut self, index: u32, result: i32) {
-        let (key, mut sending) = self.ring.sent(index);
-        let mut state = self.shard.state.borrow_mut();
-        let now_ms = state.now_ms;
-        let Ok(count) = usize::try_from(result) else {
-            return state.send_failed(key);
-        };
-        state.metrics.add(Counter::BytesSent, count as u64);
-        let Some(connection) = state.connections.get(key) else {
-            return;
-        };
-        sending.advance(count);
-        let aborted = matches!(connection.phase, Phase::Dead);
-        if !sending.rest().is_empty() && !aborted {
-            connection.times.sending_ms = now_ms;
-            return self.ring.send(connection.raw_fd(), key, sending);
-        }
-        connection.sending = false;
-        connection.times.sending_ms = 0;
-        if let Some(buffer) = sending.into_buffer() {
-            state.spare.keep(buffer);
-        }
-        state.sent(key);
-    }
-
-    /// Arms receives that were wished for, and those that had found no buffer.
-    fn rearm(&mut self) {
-        let mut state = self.shard.state.borrow_mut();
-        let wishes = std::mem::take(&mut state.wishes);
-        for (key, wish) in wishes {
-            state.grant(key, wish, &mut self.ring);
-        }
-        for key in self.starved.drain(..) {
-            state.grant(key, Wish::Receive, &mut self.ring);
         }
     }
 
@@ -504,119 +382,7 @@ impl Turn {
 /// A shard with nothing to do looks around this often.
 const IDLE_MS_MAX: u64 = 1_000;
 
-/// Tells a new socket that there is no place for it.
-fn turn_away(fd: &OwnedFd, status: u16, text: &str) {
-    let response = crate::proto::http::error_response(status, text);
-    // The socket is new, so its buffer takes this; if not, the peer just sees the end.
-    let _ = rustix::net::send(fd, &response, rustix::net::SendFlags::DONTWAIT);
-}
-
 impl State {
-    /// Whether there is a place for a new socket; else the status and the text to refuse with.
-    fn let_in(&self, fd: &OwnedFd) -> Result<Option<Ticket<IpAddr>>, (u16, &'static str)> {
-        self.metrics.add(Counter::ConnectionsAccepted, 1);
-        let limits = &self.live.limits;
-        let full = self.shared.connections_max <= self.shared.connections()
-            || limits.half_open_max <= self.half_open;
-        let let_in = if full {
-            let text = "the server has all the connections it may have (limits.connections_max)";
-            Err((503, text))
-        } else if limits.counts_addresses() {
-            let address = super::connection::peer_of(fd).map(|peer| counted(peer.ip()));
-            address.map_or(Ok(None), |address| {
-                self.shared.gate.enter(address, limits, self.now_ms)
-            })
-        } else {
-            Ok(None)
-        };
-        if let_in.is_err() {
-            self.metrics.refused(RefusedFor::Limit);
-        }
-        let_in
-    }
-
-    fn flush_one(&mut self, key: SlotKey, ring: &mut Ring) {
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
-        connection.dirty = false;
-        if connection.sending || matches!(connection.phase, Phase::Dead) {
-            return;
-        }
-        let members = &self.members;
-        connection.outbox.tell_lags(|tag, missed, out| {
-            if let Some(topic) = members.topic_of(tag) {
-                let write = |out: &mut Vec<u8>| {
-                    crate::proto::relay::put_lagged(out, &topic.name, missed);
-                };
-                crate::proto::frame::put_text_with(out, write);
-            }
-        });
-        if let Some(sending) = connection.outbox.take_sending(&mut self.spare) {
-            connection.sending = true;
-            connection.times.sending_ms = self.now_ms;
-            return ring.send(connection.raw_fd(), key, sending);
-        }
-        match connection.phase {
-            Phase::Refusing | Phase::Closing { peer_closed: true } => self.finish(key),
-            _ => {}
-        }
-    }
-
-    fn send_failed(&mut self, key: SlotKey) {
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
-        connection.sending = false;
-        self.abort(key, LeaveReason::Closed);
-        self.remove_if_idle(key);
-    }
-
-    /// A send has gone: what came meanwhile is next, and who waited for room goes on.
-    fn sent(&mut self, key: SlotKey) {
-        use crate::session::Session;
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
-        if matches!(connection.phase, Phase::Dead) {
-            return self.remove_if_idle(key);
-        }
-        let closing = !matches!(connection.phase, Phase::Open);
-        if !connection.outbox.is_empty() || closing {
-            super::state::mark_dirty(&mut self.dirty, connection, key);
-        }
-        let limits = self.live.outbox_limits(connection.mount, usize::MAX);
-        let room = connection.outbox.bytes() <= limits.bytes_max / 2
-            && connection.outbox.frames() <= limits.frames_max / 2;
-        if !room {
-            return;
-        }
-        if let Session::Raw(session) = &connection.session {
-            session.inbox.wake_senders();
-        }
-        if std::mem::take(&mut connection.pauses.outbox) {
-            self.wishes.push((key, Wish::Receive));
-        }
-    }
-
-    fn grant(&mut self, key: SlotKey, wish: Wish, ring: &mut Ring) {
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
-        let wanted = !connection.pauses.any() && !matches!(connection.phase, Phase::Head(_));
-        match (wish, connection.receiving) {
-            (Wish::Receive, Receiving::Off) if wanted => {
-                connection.receiving = Receiving::Armed;
-                ring.receive(connection.raw_fd(), key);
-            }
-            (Wish::CancelReceive, Receiving::Armed) if !wanted => {
-                connection.receiving = Receiving::Cancelling;
-                ring.cancel_receive(key);
-            }
-            _ => {}
-        }
-    }
-
     fn meet_deadline(&mut self, key: SlotKey, tick: u64, now_ms: u64) {
         let Some(connection) = self.connections.get(key) else {
             return;
@@ -691,21 +457,4 @@ pub(super) fn now() -> Instant {
         reason = "the shard is where clocks are read"
     )]
     Instant::now()
-}
-
-fn libc_errno(errno: rustix::io::Errno) -> i32 {
-    errno.raw_os_error()
-}
-
-/// A descriptor that the kernel has just given us.
-#[expect(
-    unsafe_code,
-    reason = "a descriptor from a completion has no other owner"
-)]
-fn owned(fd: RawFd) -> OwnedFd {
-    use std::os::fd::FromRawFd;
-    assert!(0 <= fd, "an accepted connection has a descriptor");
-    // SAFETY: the kernel made this descriptor for the accept that has just completed, so nobody
-    // else owns it.
-    unsafe { OwnedFd::from_raw_fd(fd) }
 }
