@@ -229,7 +229,9 @@ impl Connections {
         self.generation = (self.generation + 1) & ((1 << GENERATION_BITS) - 1);
         let slot = self.free.pop().unwrap_or_else(|| self.grow());
         let generation = self.generation;
-        *self.slot(slot) = Some(Connection::new(fd, generation, now_ms));
+        let connection = Connection::new(fd, generation, now_ms);
+        let before = self.slot(slot).and_then(|place| place.replace(connection));
+        debug_assert!(before.is_none(), "a free slot holds no connection");
         self.count += 1;
         SlotKey { slot, generation }
     }
@@ -242,13 +244,15 @@ impl Connections {
         first
     }
 
-    fn slot(&mut self, slot: u32) -> &mut Option<Connection> {
-        &mut self.chunks[(slot / CHUNK_SLOTS) as usize][(slot % CHUNK_SLOTS) as usize]
+    /// The place of a slot; a number from outside may name none.
+    fn slot(&mut self, slot: u32) -> Option<&mut Option<Connection>> {
+        let chunk = self.chunks.get_mut((slot / CHUNK_SLOTS) as usize)?;
+        chunk.get_mut((slot % CHUNK_SLOTS) as usize)
     }
 
     /// The connection, if it still lives in its slot.
     pub(crate) fn get(&mut self, key: SlotKey) -> Option<&mut Connection> {
-        let connection = self.slot(key.slot).as_mut()?;
+        let connection = self.slot(key.slot)?.as_mut()?;
         (connection.generation == key.generation).then_some(connection)
     }
 
@@ -256,7 +260,7 @@ impl Connections {
         self.get(key)?;
         self.free.push(key.slot);
         self.count -= 1;
-        self.slot(key.slot).take()
+        self.slot(key.slot)?.take()
     }
 
     pub(crate) fn len(&self) -> usize {
