@@ -12,10 +12,21 @@ mod commit_log;
 #[path = "sim/log_model.rs"]
 mod log_model;
 
+#[path = "sim/faults.rs"]
+mod faults;
+
 /// How many seeds a simulation tries.
 fn seeds(default: u64) -> u64 {
     let set = std::env::var("TIDEGATE_SIM_SEEDS").ok();
     set.and_then(|seeds| seeds.parse().ok()).unwrap_or(default)
+}
+
+/// A folder in memory where there is one: the tests own their crashes and need no disk.
+fn scratch() -> tempfile::TempDir {
+    let memory = std::path::Path::new("/dev/shm");
+    let made = memory.is_dir().then(|| tempfile::tempdir_in(memory));
+    made.and_then(Result::ok)
+        .unwrap_or_else(|| tempfile::tempdir().unwrap())
 }
 
 /// A small random generator: the same seed gives the same run.

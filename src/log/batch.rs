@@ -205,10 +205,6 @@ pub(super) struct ClosedBatch {
 }
 
 impl OpenBatch {
-    pub(super) fn is_empty(&self) -> bool {
-        self.items.is_empty() && self.cursors.is_empty()
-    }
-
     /// Whether nothing but cursors waits, which may wait a little longer.
     pub(super) fn is_only_cursors(&self) -> bool {
         self.items.is_empty()
@@ -229,10 +225,6 @@ impl OpenBatch {
     /// Only the last move of each subscription is kept.
     pub(super) fn move_cursor(&mut self, subscription: HomedId, seq: Seq) {
         self.cursors.insert(subscription, seq);
-    }
-
-    pub(super) fn forget_cursor(&mut self, subscription: HomedId) {
-        self.cursors.remove(&subscription);
     }
 
     /// An upper bound of what the closed batch takes.

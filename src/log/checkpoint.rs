@@ -296,7 +296,14 @@ fn encode_topic(id: HomedId, topic: &Topic, live: &mut AHashMap<u64, u64>, out: 
     };
     out.push(TAG_TOPIC);
     encode_topic_body(&entry, out);
-    put(out, &[topic.segment, topic.spans.iter().count() as u64]);
+    put(
+        out,
+        &[
+            topic.segment,
+            topic.oldest,
+            topic.spans.iter().count() as u64,
+        ],
+    );
     for span in topic.spans.iter() {
         put(out, &[span.first, span.last, span.segment, span.bytes]);
         *live.entry(span.segment).or_default() += span.bytes;
@@ -325,7 +332,7 @@ fn encode_subscription(id: HomedId, state: &State, out: &mut Vec<u8>) -> usize {
     {
         out.push(TAG_SUBSCRIPTION);
         encode_subscription_body(&entry, out);
-        put(out, &[placed.segment, placed.cursor_segment]);
+        put(out, &[placed.segment, placed.cursor_segment, placed.oldest]);
     }
     out.len()
 }
@@ -338,13 +345,10 @@ fn encode_grave(id: HomedId, grave: &Grave, out: &mut Vec<u8>) -> usize {
         &[
             u64::from(grave.is_topic),
             grave.segment,
-            grave.segments.len() as u64,
+            grave.from,
+            grave.until,
         ],
     );
-    grave
-        .segments
-        .iter()
-        .for_each(|segment| put(out, &[*segment]));
     out.len()
 }
 
@@ -399,21 +403,21 @@ fn decode_item(fields: &mut Fields<'_>, state: &mut State) -> Option<bool> {
         TAG_SUBSCRIPTION => {
             let entry = decode_subscription(fields)?;
             state.apply(&Entry::Subscription(entry));
-            let [segment, cursor_segment] = [fields.u64()?, fields.u64()?];
+            let [segment, cursor_segment, oldest] = [fields.u64()?, fields.u64()?, fields.u64()?];
             let subscription = state.subscriptions.get_mut(&entry.id)?;
             (subscription.segment, subscription.cursor_segment) = (segment, cursor_segment);
+            subscription.oldest = oldest;
         }
         TAG_GRAVE => {
             let id = fields.id()?;
-            let [is_topic, segment, count] = [fields.u64()?, fields.u64()?, fields.u64()?];
-            let mut grave = Grave {
-                is_topic: is_topic == 1,
+            let is_topic = fields.u64()? == 1;
+            let [segment, from, until] = [fields.u64()?, fields.u64()?, fields.u64()?];
+            let grave = Grave {
+                is_topic,
                 segment,
-                ..Grave::default()
+                from,
+                until,
             };
-            for _ in 0..count {
-                grave.segments.insert(fields.u64()?);
-            }
             state.graves.insert(id, grave);
         }
         TAG_END => return fields.is_empty().then_some(false),
@@ -426,7 +430,7 @@ fn decode_topic_item(fields: &mut Fields<'_>, state: &mut State) -> Option<()> {
     let entry = decode_topic(fields)?;
     state.apply(&Entry::Topic(entry));
     let topic = state.topics.get_mut(&entry.id)?;
-    topic.segment = fields.u64()?;
+    (topic.segment, topic.oldest) = (fields.u64()?, fields.u64()?);
     for _ in 0..fields.u64()? {
         let [first, last, segment, bytes] =
             [fields.u64()?, fields.u64()?, fields.u64()?, fields.u64()?];

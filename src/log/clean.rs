@@ -1,7 +1,7 @@
 //! Gives space back: copies what is still needed of a mostly dead segment to the tail, and lets the
 //! segment go once a durable checkpoint does not name it. Damaged segments are left alone.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::ops::Bound;
 
@@ -80,12 +80,21 @@ enum Progress {
 }
 
 impl Cleaner {
-    /// A cleaner with work left over from the time before the start.
-    pub(super) fn new(ops: impl IntoIterator<Item = Op>) -> Self {
-        Self {
-            ops: ops.into_iter().map(Task::Op).collect(),
-            ..Self::default()
+    /// A cleaner that first removes what is left over from the time before the start.
+    pub(super) fn new(leftovers: &[FileName]) -> Self {
+        let mut cleaner = Self::default();
+        for &file in leftovers {
+            cleaner.push_op(Op::Remove { file });
         }
+        if !leftovers.is_empty() {
+            cleaner.push_op(Op::SyncDirectory);
+        }
+        for file in leftovers {
+            if let FileName::Segment(segment) = file {
+                cleaner.ops.push_back(Task::Gone(*segment));
+            }
+        }
+        cleaner
     }
 
     pub(super) fn retired_count(&self) -> usize {
@@ -123,9 +132,14 @@ impl CommitLog {
     pub(super) fn clean_done(&mut self, result: io::Result<Done>) -> io::Result<()> {
         self.cleaner.in_flight = None;
         result.map(drop)?;
-        while let Some(Task::Gone(segment)) = self.cleaner.ops.front() {
-            self.state.forget_segment(*segment);
+        let mut is_gone = false;
+        while let Some(Task::Gone(_)) = self.cleaner.ops.front() {
             self.cleaner.ops.pop_front();
+            is_gone = true;
+        }
+        if is_gone {
+            let segments = self.segments_on_disk();
+            self.state.forget_graves(&segments);
         }
         Ok(())
     }
@@ -360,9 +374,13 @@ impl CommitLog {
 
     /// Writes deletions again that older segments still need, and the epoch.
     fn clean_graves(&mut self, segment: u64) -> Progress {
-        let needed = self.state.graves.iter().filter(|(_, grave)| {
-            grave.segment == segment && grave.segments.iter().any(|&other| other != segment)
-        });
+        let segments = self.segments_on_disk();
+        let here = self
+            .state
+            .graves
+            .iter()
+            .filter(|(_, grave)| grave.segment == segment);
+        let needed = here.filter(|(_, grave)| grave.is_needed(&segments));
         let needed: Vec<(HomedId, bool)> =
             needed.map(|(id, grave)| (*id, grave.is_topic)).collect();
         let generation = self.state.generation;
@@ -378,6 +396,18 @@ impl CommitLog {
             }
         }
         Progress::Next(Stage::Durable(self.appended))
+    }
+
+    /// The segments of which a start without a checkpoint would read.
+    fn segments_on_disk(&self) -> BTreeSet<u64> {
+        let going = self.cleaner.ops.iter().filter_map(|task| match task {
+            Task::Gone(segment) => Some(*segment),
+            Task::Op(_) => None,
+        });
+        let retired = self.cleaner.retired.iter().map(|segment| segment.id);
+        let old = self.prepare.old_segments();
+        let segments = self.segments.keys().copied();
+        segments.chain(retired).chain(going).chain(old).collect()
     }
 
     /// All that was needed of the segment is durable elsewhere.

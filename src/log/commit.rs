@@ -13,6 +13,7 @@ use super::layout::{Frame, to_usize};
 use super::rebuild::index_frame;
 use super::record::{Entry, Publish, Record, SubscriptionEntry, TEXT_BYTES_MAX, TopicEntry};
 use super::segment::{SEGMENT_HEAD_BYTES, SegmentHead};
+use super::state::nobody;
 use super::storage::{Done, FileName, Op};
 
 /// Why a record was refused. It has used up nothing.
@@ -221,13 +222,8 @@ impl CommitLog {
             .get(&id)
             .map(|subscription| subscription.topic);
         assert!(topic.is_some(), "a subscription that is deleted exists");
-        let topic = topic.ok_or(AppendError::Failed)?;
-        let ticket =
-            self.append_entry(topic, Class::Control, &Entry::SubscriptionDeleted { id })?;
-        self.queue
-            .iter_mut()
-            .for_each(|batch| batch.forget_cursor(id));
-        Ok(ticket)
+        let topic = topic.unwrap_or_else(nobody);
+        self.append_entry(topic, Class::Control, &Entry::SubscriptionDeleted { id })
     }
 
     fn append_cursor(&mut self, subscription: HomedId, seq: Seq) -> Result<Ticket, AppendError> {
@@ -345,9 +341,6 @@ impl CommitLog {
 
     /// Closes the first batch of the queue, if it has waited long enough and has a place.
     fn start_batch(&mut self, now_us: u64) -> Option<()> {
-        while self.queue.front().is_some_and(OpenBatch::is_empty) {
-            self.skip_empty_batch();
-        }
         let bytes = self.queue.front()?.bytes();
         let since = *self.waiting_since_us.get_or_insert(now_us);
         if now_us < since + self.delay_us() {
@@ -380,21 +373,6 @@ impl CommitLog {
             ticket: closed.ticket,
         });
         Some(())
-    }
-
-    /// A batch from which a deletion took the last cursor has nothing to write.
-    fn skip_empty_batch(&mut self) {
-        if let Some(batch) = self.queue.pop_front() {
-            match self.queue.front_mut() {
-                Some(next) => next.ticket = next.ticket.max(batch.ticket),
-                None => {
-                    self.durable = batch.ticket;
-                    let (up_to, topics) = (Ticket(batch.ticket), Vec::new());
-                    self.events.push_back(Event::Durable { up_to, topics });
-                    self.waiting_since_us = None;
-                }
-            }
-        }
     }
 
     /// Goes on in the prepared segment; its head goes out with its first batch.

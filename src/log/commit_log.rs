@@ -20,6 +20,7 @@ use super::index::{OpenIndex, SegmentIndex};
 use super::layout::to_usize;
 use super::prepare::Prepare;
 use super::reader::{Need, Reader};
+use super::recovery::epoch;
 use super::retention::RetentionTask;
 use super::segment::SEGMENT_HEAD_BYTES;
 use super::state::State;
@@ -395,11 +396,7 @@ impl CommitLog {
     /// Identity of this life of the log, below 2^53: another after records were lost of which
     /// nobody knows whose they were.
     pub fn epoch(&self) -> u64 {
-        let mut seed = [0; 18];
-        seed[..8].copy_from_slice(&self.salt.to_le_bytes());
-        seed[8..10].copy_from_slice(&self.partition.0.to_le_bytes());
-        seed[10..].copy_from_slice(&self.state.generation.to_le_bytes());
-        1 + (xxhash_rust::xxh3::xxh3_64(&seed) >> 12)
+        epoch(self.salt, self.partition, self.state.generation)
     }
 
     /// Bytes in segments, for metrics.

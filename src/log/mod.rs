@@ -120,6 +120,8 @@ mod recovery;
 
 mod drive;
 
+mod verify;
+
 pub use commit::AppendError;
 pub use commit_log::{CommitLog, Effect, EffectId, Event, Fsync, LogConfig, LogState, Now, Ticket};
 pub use crash::{CrashFolder, Fault};
@@ -135,3 +137,4 @@ pub use recovery::{
 pub use replay::{DamagedStretch, ReplayReport};
 pub use state::{KEY_AGE_MS_MAX, KEYS_MAX, StoredKey, key_fingerprint, payload_fingerprint};
 pub use storage::{Change, Done, FileName, Folder, Op, Storage, Target, execute};
+pub use verify::{DirectoryReport, PartitionReport, SegmentReport, VerifyError, inspect, verify};

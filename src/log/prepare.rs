@@ -43,6 +43,8 @@ pub(super) struct Prepared {
 struct Next {
     segment: Prepared,
     stage: Stage,
+    /// The segment it was before, until its new name is durable.
+    was: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +129,12 @@ impl Prepare {
         useful
     }
 
+    /// Segments that are not used again yet: a start could still read them.
+    pub(super) fn old_segments(&self) -> impl Iterator<Item = u64> + '_ {
+        let next = self.next.as_ref().and_then(|next| next.was);
+        self.pool.iter().map(|old| old.id).chain(next)
+    }
+
     /// When it will have something to do, if that is known.
     pub(super) fn deadline_us(&self) -> Option<u64> {
         (self.full && !self.in_flight && self.next.is_none()).then_some(self.retry_us)
@@ -180,6 +188,7 @@ impl Prepare {
         };
         if self.usable_bytes().is_some() {
             self.full = false;
+            self.next.iter_mut().for_each(|next| next.was = None);
         }
         Ok(())
     }
@@ -191,17 +200,21 @@ impl Prepare {
             .pool
             .iter()
             .position(|old| bytes <= old.bytes || self.full);
-        let (bytes, stage) = match reused.map(|at| self.pool.swap_remove(at)) {
-            Some(old) => (old.bytes, Stage::Rename { from: old.id }),
+        let (bytes, stage, was) = match reused.map(|at| self.pool.swap_remove(at)) {
+            Some(old) => (old.bytes, Stage::Rename { from: old.id }, Some(old.id)),
             None if self.full && now_us < self.retry_us => return false,
-            None => (bytes, Stage::Create),
+            None => (bytes, Stage::Create, None),
         };
         let segment = Prepared {
             id: self.next_id,
             bytes,
         };
         self.next_id += 1;
-        self.next = Some(Next { segment, stage });
+        self.next = Some(Next {
+            segment,
+            stage,
+            was,
+        });
         true
     }
 

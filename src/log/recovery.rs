@@ -18,7 +18,7 @@ use super::record::{Entry, Retention};
 use super::replay::{From, LastBatch, Replay, ReplayReport, ends, is_begun};
 use super::segment::{SEGMENT_HEAD_BYTES, SegmentHead};
 use super::state::{State, StoredKey, nobody};
-use super::storage::{FileName, Op, Storage, Target, load, write_all};
+use super::storage::{FileName, Storage, Target, load, write_all};
 
 /// Whose files they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,8 +136,14 @@ pub fn recover(
         let _ = log.append_entry(nobody(), Class::Control, &Entry::Epoch { generation });
         drive(&mut log, storage, now);
     }
-    let topics = recovered_topics(&log);
+    let topics = recovered_topics(&log.state, log.epoch());
     Ok((log, RecoveredState { topics, report }))
+}
+
+impl RecoverError {
+    pub(super) fn new(file: String, source: io::Error) -> Self {
+        Self { file, source }
+    }
 }
 
 fn at(file: impl ToString) -> impl FnOnce(io::Error) -> RecoverError {
@@ -175,6 +181,15 @@ pub(super) struct Found {
     pub(super) replay: Replay,
     pub(super) segments: BTreeMap<u64, SegmentInfo>,
     pub(super) next_id: u64,
+    heads: BTreeMap<u64, SegmentHead>,
+}
+
+impl Found {
+    /// The number of the batch behind a segment, as far as that is known.
+    pub(super) fn next_number(&self, segment: u64) -> u64 {
+        let next = self.heads.values().find(|head| head.previous == segment);
+        next.map_or(self.replay.chain.number, |head| head.chain.number)
+    }
 }
 
 pub(super) fn newest_checkpoint(
@@ -259,6 +274,7 @@ pub(super) fn replay_files(
         replay,
         segments,
         next_id: next_id.max(last_id + 1),
+        heads,
     })
 }
 
@@ -362,7 +378,7 @@ fn make_durable(storage: &mut impl Storage, batch: &LastBatch) -> Result<(), Rec
 
 /// Topics without their own entry: leftovers of a deletion that cleaning has forgotten, or the
 /// entry is damaged.
-fn drop_nameless(state: &mut State) -> u64 {
+pub(super) fn drop_nameless(state: &mut State) -> u64 {
     let before = state.topics.len();
     state.topics.retain(|_, topic| topic.name.is_some());
     let topics = &state.topics;
@@ -399,10 +415,10 @@ fn start_log(
         .checkpoints
         .iter()
         .filter(|&&number| Some(number) != checkpoint);
-    let removals = (removed.iter().map(|segment| FileName::Segment(segment.id)))
+    let leftovers: Vec<FileName> = (removed.iter().map(|segment| FileName::Segment(segment.id)))
         .chain(orphans.map(|&id| FileName::Index(id)))
         .chain(old.map(|&number| FileName::Checkpoint(number)))
-        .map(|file| Op::Remove { file });
+        .collect();
     let number_next = files.checkpoints.last().map_or(1, |last| last + 1);
     let (bytes_min, bytes_max) = (config.segment_bytes_min, config.segment_bytes_max);
     let mut prepare = Prepare::new(bytes_min, bytes_max, found.next_id, pool);
@@ -417,7 +433,7 @@ fn start_log(
     let start = Start {
         partition: identity.partition,
         salt: identity.salt,
-        cleaner: Cleaner::new(removals),
+        cleaner: Cleaner::new(&leftovers),
         checkpoint: CheckpointTask::new(number_next, checkpoint, found.replay.bytes),
         prepare,
         previous: found.replay.previous,
@@ -428,10 +444,19 @@ fn start_log(
     CommitLog::new(config.clone(), start)
 }
 
-fn recovered_topics(log: &CommitLog) -> Vec<RecoveredTopic> {
-    let epoch = log.epoch();
+/// Identity of one life of a log: below 2^53, so that JSON keeps it whole.
+pub(super) fn epoch(salt: u64, partition: Partition, generation: u64) -> u64 {
+    let mut seed = [0; 18];
+    seed[..8].copy_from_slice(&salt.to_le_bytes());
+    seed[8..10].copy_from_slice(&partition.0.to_le_bytes());
+    seed[10..].copy_from_slice(&generation.to_le_bytes());
+    1 + (xxhash_rust::xxh3::xxh3_64(&seed) >> 12)
+}
+
+/// The topics as a caller learns them.
+pub(super) fn recovered_topics(state: &State, epoch: u64) -> Vec<RecoveredTopic> {
     let subscription = |id: &HomedId| {
-        let subscription = log.state.subscriptions.get(id)?;
+        let subscription = state.subscriptions.get(id)?;
         let (name, cursor) = (Arc::clone(&subscription.name), subscription.cursor);
         let created_at_ms = subscription.created_at_ms;
         Some(RecoveredSubscription {
@@ -441,7 +466,7 @@ fn recovered_topics(log: &CommitLog) -> Vec<RecoveredTopic> {
             created_at_ms,
         })
     };
-    let topics = log.state.topics.iter().filter_map(|(id, topic)| {
+    let topics = state.topics.iter().filter_map(|(id, topic)| {
         let name = topic.name.as_ref()?;
         Some(RecoveredTopic {
             id: *id,

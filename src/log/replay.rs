@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::batch::{BATCH_HEAD_BYTES, Chain, Place, Run, table_runs};
+use super::batch::{BATCH_HEAD_BYTES, BatchHead, Chain, Place, Run, table_runs};
 use super::index::{OpenIndex, Span};
 use super::layout::{Frame, KIND_BATCH, KIND_TABLE, to_usize};
 use super::rebuild::index_frame;
@@ -155,12 +155,18 @@ impl Replay {
         true
     }
 
-    /// Saves what can be saved. The tables of the batches tell which messages there were.
+    /// Saves what can be saved. The tables of the batches tell which messages there were, and where
+    /// a table is damaged itself, the heads tell whether all records were saved.
     fn damage(&mut self, place: Place, bytes: &[u8], damage: Damage, index: &mut OpenIndex) {
         let (mut saved_records, mut tables) = (0, 0);
+        let (mut records, mut heads) = (0, 0);
         for (at, frame) in frames(bytes, place, damage.from, damage.to) {
             match frame.kind {
-                KIND_BATCH => {}
+                KIND_BATCH => {
+                    heads += 1;
+                    let head = BatchHead::at(bytes, at, place);
+                    records += head.map_or(0, |head| u64::from(head.records));
+                }
                 KIND_TABLE => {
                     tables += 1;
                     table_runs(frame).for_each(|run| self.run(place.segment, run));
@@ -174,7 +180,8 @@ impl Replay {
             from: damage.from,
             to: damage.to,
             saved_records,
-            is_accounted: damage.batches == Some(tables),
+            is_accounted: damage.batches == Some(tables)
+                || damage.batches == Some(heads) && records == saved_records,
         });
     }
 

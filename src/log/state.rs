@@ -72,6 +72,8 @@ pub(super) struct Topic {
     pub(super) subscriptions: BTreeSet<HomedId>,
     /// The segment of its newest own entry.
     pub(super) segment: u64,
+    /// The segment of the first entry that told of it.
+    pub(super) oldest: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -91,16 +93,49 @@ pub(super) struct Subscription {
     pub(super) segment: u64,
     /// The segment of the newest entry that tells its cursor.
     pub(super) cursor_segment: u64,
+    /// The segment of its first own entry.
+    pub(super) oldest: u64,
 }
 
-/// Something deleted, of which older segments still tell: the deletion must outlive them.
+/// Something deleted. The deletion must outlive all segments that may still tell of it: those from
+/// its first entry to its deletion.
 #[derive(Debug, Default)]
 pub(super) struct Grave {
     pub(super) is_topic: bool,
-    /// The segment of the deletion.
+    /// The segment of the newest entry that tells of the deletion.
     pub(super) segment: u64,
-    /// The segments that still tell of it.
-    pub(super) segments: BTreeSet<u64>,
+    /// The segment of the first entry.
+    pub(super) from: u64,
+    /// The segment of the deletion itself.
+    pub(super) until: u64,
+}
+
+impl Grave {
+    /// Whether a segment other than the deletion's own may still tell of what is deleted.
+    pub(super) fn is_needed(&self, segments: &BTreeSet<u64>) -> bool {
+        let is_placed = self.segment != 0;
+        let mut others = segments.range(self.from..=self.until.max(self.from));
+        !is_placed || others.any(|&segment| segment != self.segment)
+    }
+
+    fn place(&mut self, segment: u64) {
+        lower(&mut self.from, segment);
+    }
+
+    fn place_deletion(&mut self, segment: u64) {
+        self.place(segment);
+        self.segment = segment;
+        if self.until == 0 {
+            self.until = segment;
+        }
+    }
+}
+
+/// Notes the oldest segment; 0 is none yet.
+fn lower(oldest: &mut u64, segment: u64) {
+    if *oldest == 0 || segment < *oldest {
+        *oldest = segment;
+    }
 }
 
 impl State {
@@ -135,13 +170,17 @@ impl State {
         match entry {
             Entry::Publish(publish) => self.place_message(publish, segment),
             Entry::Topic(topic) => match self.topics.get_mut(&topic.id) {
-                Some(topic) => topic.segment = segment,
+                Some(topic) => {
+                    topic.segment = segment;
+                    lower(&mut topic.oldest, segment);
+                }
                 None => self.place_in_grave(topic.id, segment),
             },
             Entry::Subscription(entry) => match self.subscriptions.get_mut(&entry.id) {
                 Some(subscription) => {
                     subscription.segment = segment;
                     subscription.cursor_segment = segment;
+                    lower(&mut subscription.oldest, segment);
                 }
                 None => {
                     self.place_in_grave(entry.id, segment);
@@ -150,7 +189,7 @@ impl State {
             },
             Entry::TopicDeleted { id } | Entry::SubscriptionDeleted { id } => {
                 if let Some(grave) = self.graves.get_mut(id) {
-                    grave.segment = segment;
+                    grave.place_deletion(segment);
                 }
             }
             Entry::Cursors(cursors) => {
@@ -182,12 +221,9 @@ impl State {
         })
     }
 
-    /// A segment is gone: deletions that only it needed may go too.
-    pub(super) fn forget_segment(&mut self, segment: u64) {
-        self.graves.retain(|_, grave| {
-            grave.segments.remove(&segment);
-            !grave.segments.is_empty()
-        });
+    /// Only `segments` are left: deletions that only others needed may be forgotten.
+    pub(super) fn forget_graves(&mut self, segments: &BTreeSet<u64>) {
+        self.graves.retain(|_, grave| grave.is_needed(segments));
     }
 
     pub(super) fn topic_mut(&mut self, id: HomedId) -> &mut Topic {
@@ -201,6 +237,7 @@ impl State {
         let Some(topic) = self.topics.get_mut(&publish.topic) else {
             return self.place_in_grave(publish.topic, segment);
         };
+        lower(&mut topic.oldest, segment);
         if topic.first_seq <= publish.seq {
             let bytes = publish.stored_bytes() as u64;
             topic.spans.insert(Span {
@@ -214,7 +251,7 @@ impl State {
 
     fn place_in_grave(&mut self, id: HomedId, segment: u64) {
         if let Some(grave) = self.graves.get_mut(&id) {
-            grave.segments.insert(segment);
+            grave.place(segment);
         }
     }
 
@@ -223,11 +260,10 @@ impl State {
             return;
         }
         self.topic_mut(entry.topic).subscriptions.insert(entry.id);
-        let segments = self
-            .subscriptions
-            .get(&entry.id)
-            .map(|old| (old.segment, old.cursor_segment));
-        let (segment, cursor_segment) = segments.unwrap_or_default();
+        let old = self.subscriptions.get(&entry.id);
+        let (segment, cursor_segment, oldest) = old
+            .map(|old| (old.segment, old.cursor_segment, old.oldest))
+            .unwrap_or_default();
         let subscription = Subscription {
             topic: entry.topic,
             name: entry.name.into(),
@@ -235,6 +271,7 @@ impl State {
             created_at_ms: entry.created_at_ms,
             segment,
             cursor_segment,
+            oldest,
         };
         self.subscriptions.insert(entry.id, subscription);
     }
@@ -244,18 +281,16 @@ impl State {
             return;
         };
         self.bounded.remove(&id);
-        let mut segments: BTreeSet<u64> = topic.spans.iter().map(|span| span.segment).collect();
-        segments.insert(topic.segment);
         for id in topic.subscriptions {
-            segments.extend(self.subscriptions.remove(&id).map(|old| old.segment));
+            self.subscriptions.remove(&id);
         }
-        segments.remove(&0);
+        let (is_topic, from) = (true, topic.oldest);
         self.graves.insert(
             id,
             Grave {
-                is_topic: true,
-                segment: 0,
-                segments,
+                is_topic,
+                from,
+                ..Grave::default()
             },
         );
     }
@@ -267,14 +302,13 @@ impl State {
         if let Some(topic) = self.topics.get_mut(&subscription.topic) {
             topic.subscriptions.remove(&id);
         }
-        let segments =
-            BTreeSet::from_iter(Some(subscription.segment).filter(|&segment| segment != 0));
+        let (is_topic, from) = (false, subscription.oldest);
         self.graves.insert(
             id,
             Grave {
-                is_topic: false,
-                segment: 0,
-                segments,
+                is_topic,
+                from,
+                ..Grave::default()
             },
         );
     }
