@@ -254,17 +254,13 @@ fn whatever_is_wrong_with_a_token_the_answer_is_the_same() {
     for bad in [expired.as_str(), &forged, "x", "", "a.b.c"] {
         assert_eq!(rig.get("/v1/connections", bad).problem(401).text, none.text);
     }
-    let good = token("demo", &[]);
-    let twice = [
-        ("authorization", "Bearer x"),
-        ("authorization", &*format!("Bearer {good}")),
-    ];
-    assert_eq!(
-        rig.request("GET", "/v1/connections", &twice, "")
-            .problem(401)
-            .text,
-        none.text
-    );
+    // A good token beside another one: a proxy might have looked at the other.
+    let good = format!("Bearer {}", token("demo", &[]));
+    let twice = [("authorization", &*good), ("authorization", "Bearer x")];
+    let refused = rig
+        .request("GET", "/v1/connections", &twice, "")
+        .problem(401);
+    assert_eq!(refused.text, none.text);
     rig.open("/nowhere").problem(401);
 }
 
