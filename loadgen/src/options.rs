@@ -166,7 +166,7 @@ pub(crate) struct Common {
     /// Process id of the server, to read its CPU time and memory from /proc.
     #[arg(long)]
     pub(crate) pid: Option<u32>,
-    /// Loopback addresses 127.0.0.1, .2, .. to connect from; 0 = as many as are needed.
+    /// Loopback addresses 127.1.x.1, .2, .. to connect from; 0 = as many as are needed.
     #[arg(long, default_value_t = 0)]
     pub(crate) sources: u8,
     /// Print one JSON object instead of text.

@@ -70,7 +70,9 @@ impl Target {
         .context("open a socket")?;
         socket.set_tcp_nodelay(true)?;
         if let (true, Ok(offset)) = (1 < sources, u8::try_from(number % usize::from(sources))) {
-            let source = Ipv4Addr::new(127, 0, 0, 1 + offset);
+            // Ports of earlier runs are still waiting: each process has addresses of its own.
+            let network = u8::try_from(std::process::id() % 255).unwrap_or(0);
+            let source = Ipv4Addr::new(127, 1, network, 1 + offset);
             socket
                 .bind(&SocketAddr::from((source, 0)).into())
                 .with_context(|| format!("bind to {source}: no free port left there"))?;

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use contestant::{Contestant, Running};
 use scenario::Scenario;
@@ -74,7 +74,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let began = Instant::now();
     let mut raw =
         File::create(&options.raw).with_context(|| format!("create {}", options.raw.display()))?;
-    let mut text = machine::facts()?;
+    let mut stdout = std::io::stdout();
+    stdout.write_all(machine::facts()?.as_bytes())?;
     for scenario in scenario::all(options.idle_connections) {
         if !options
             .only
@@ -94,9 +95,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         for outcome in &outcomes {
             writeln!(raw, "{}", outcome.report)?;
         }
-        text.push_str(&table::markdown(&scenario, &contestants, &outcomes));
+        let table = table::markdown(&scenario, &contestants, &outcomes);
+        stdout.write_all(table.as_bytes())?;
     }
-    Ok(std::io::stdout().write_all(text.as_bytes())?)
+    Ok(())
 }
 
 fn contestants(options: &Options, scenario: &Scenario) -> Vec<Contestant> {
@@ -128,10 +130,10 @@ fn run_round(
     let mut outcomes = Vec::new();
     for contestant in order {
         let running = contestants[contestant].start(&options.binaries, options.server_cpu)?;
+        // A run that failed is shown as one, and the others go on.
+        let report = load(options, scenario, &contestants[contestant], &running);
         let mut report =
-            load(options, scenario, &contestants[contestant], &running).with_context(|| {
-                format!("{} against {}", scenario.name, contestants[contestant].name)
-            })?;
+            report.unwrap_or_else(|error| json!({"throw_away": [format!("{error:#}")]}));
         report["contestant"] = contestants[contestant].name.into();
         report["scenario"] = scenario.name.clone().into();
         report["round"] = round.into();
