@@ -17,8 +17,8 @@ pub(super) fn markdown(
 ) -> String {
     let mut text = format!("\n### {}\n\n", scenario.name);
     text.push_str(match scenario.kind {
-        Kind::Idle | Kind::IdleRelay => "| | private bytes per connection | of the first | resident | server CPU us per s and connection | runs |\n|---|---|---|---|---|---|\n",
-        Kind::Echo | Kind::Fanout => "| | server CPU ns per message | of the first | messages/s | p50 us | p99 us | server core | waited for it | runs |\n|---|---|---|---|---|---|---|---|---|\n",
+        Kind::Idle | Kind::IdleRelay => "| | private bytes per connection | tidegate / this | resident | server CPU us per s and connection | runs |\n|---|---|---|---|---|---|\n",
+        Kind::Echo | Kind::Fanout => "| | server CPU ns per message | tidegate / this | messages/s | p50 us | p99 us | server core | waited for it | runs |\n|---|---|---|---|---|---|---|---|---|\n",
     });
     let metric = match scenario.kind {
         Kind::Idle | Kind::IdleRelay => "/memory_per_connection/private",
