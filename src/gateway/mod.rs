@@ -39,5 +39,3 @@ pub mod outlet;
 
 #[cfg(test)]
 mod tests;
-
-pub mod spawn;

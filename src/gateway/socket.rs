@@ -1,8 +1,7 @@
 //! Raw sockets (R-01..R-05): what a handler of a raw mount holds. Knows messages, and through
 //! [`SocketLink`] whoever owns the connection; nothing of rings.
 //!
-//! Bounds: the inbox holds `inbox_bytes_max` and `inbox_messages_max`, then the peer is no longer
-//! read from until half is gone; a send waits
+//! Bounds: the inbox holds `inbox_bytes_max`, then the peer is no longer read from; a send waits
 //! while the outbox is full.
 
 use std::cell::{Cell, RefCell};
@@ -114,6 +113,8 @@ pub(crate) trait SocketLink {
     fn close(&self, code: u16, reason: &str);
     /// The inbox has room again.
     fn resume(&self);
+    /// The handler has taken everything that came before the peer's end, and asks for more.
+    fn drained(&self);
     /// Where the peer is, if the connection is still there.
     fn peer(&self) -> Option<std::net::SocketAddr>;
 }
@@ -123,7 +124,8 @@ pub(crate) struct Inbox {
     messages: RefCell<VecDeque<Message>>,
     bytes: Cell<usize>,
     bytes_max: usize,
-    messages_max: usize,
+    /// Nothing more will come; what the handler sends still goes out.
+    ended: Cell<bool>,
     closed: Cell<bool>,
     paused: Cell<bool>,
     receiver: RefCell<Option<Waker>>,
@@ -142,12 +144,12 @@ impl fmt::Debug for Inbox {
 const MESSAGE_COST_BYTES: usize = size_of::<Message>();
 
 impl Inbox {
-    pub(crate) fn new(bytes_max: usize, messages_max: usize) -> Rc<Self> {
+    pub(crate) fn new(bytes_max: usize) -> Rc<Self> {
         Rc::new(Self {
             messages: RefCell::default(),
             bytes: Cell::new(0),
             bytes_max,
-            messages_max,
+            ended: Cell::new(false),
             closed: Cell::new(false),
             paused: Cell::new(false),
             receiver: RefCell::default(),
@@ -161,9 +163,23 @@ impl Inbox {
         self.bytes.set(bytes);
         self.messages.borrow_mut().push_back(message);
         self.wake_receiver();
-        let room = bytes < self.bytes_max && self.messages.borrow().len() < self.messages_max;
+        let room = bytes < self.bytes_max;
         self.paused.set(!room);
         room
+    }
+
+    /// Whether the handler has taken everything.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.messages.borrow().is_empty()
+    }
+
+    /// Nothing more will come. Whether the handler may still be at work on what came: if not, it
+    /// waits for a message right now.
+    pub(crate) fn end(&self) -> bool {
+        self.ended.set(true);
+        let waits = self.messages.borrow().is_empty() && self.receiver.borrow().is_some();
+        self.wake_receiver();
+        !waits
     }
 
     /// The connection has ended: what is in the inbox can still be received.
@@ -189,6 +205,9 @@ impl Inbox {
 
     fn poll_receive(&self, link: &dyn SocketLink, cx: &Context<'_>) -> Poll<Option<Message>> {
         let Some(message) = self.messages.borrow_mut().pop_front() else {
+            if self.ended.get() && !self.closed.get() {
+                link.drained();
+            }
             if self.closed.get() {
                 return Poll::Ready(None);
             }
@@ -197,8 +216,7 @@ impl Inbox {
         };
         let bytes = self.bytes.get() - message.as_bytes().len() - MESSAGE_COST_BYTES;
         self.bytes.set(bytes);
-        let few = self.messages.borrow().len() <= self.messages_max / 2;
-        if self.paused.get() && few && bytes <= self.bytes_max / 2 {
+        if self.paused.get() && bytes <= self.bytes_max / 2 {
             self.paused.set(false);
             link.resume();
         }
@@ -233,7 +251,12 @@ struct Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if !self.inbox.closed.get() {
+        if self.inbox.closed.get() {
+            return;
+        }
+        if std::thread::panicking() {
+            self.link.close(1011, "internal");
+        } else {
             self.link.close(1000, "");
         }
     }
@@ -258,7 +281,7 @@ impl Shared {
 }
 
 /// An upgraded socket in the hands of a handler. When it is dropped the connection is closed
-/// with 1000.
+/// with 1000, or with 1011 if that is because the handler panicked.
 pub struct WebSocket {
     shared: Rc<Shared>,
 }

@@ -6,7 +6,7 @@
 //! end of a batch that nobody was told of.
 
 use super::batch::{BATCH_HEAD_BYTES, BatchHead, Chain, Place};
-use super::layout::{ALIGN, Frame, KIND_BATCH};
+use super::layout::{ALIGN, Frame};
 
 /// What stands at one place of a segment.
 #[derive(Debug)]
@@ -150,10 +150,7 @@ impl<'a> Scan<'a> {
     fn later_head(&self, limit: usize) -> Option<(usize, BatchHead)> {
         let expected = self.chain.map_or(0, |chain| chain.number);
         (self.offset + ALIGN..limit).step_by(ALIGN).find_map(|at| {
-            // Most bytes are told apart by the first of them.
-            let head = (self.bytes[at] == KIND_BATCH)
-                .then(|| BatchHead::at(self.bytes, at, self.place))
-                .flatten()?;
+            let head = BatchHead::at(self.bytes, at, self.place)?;
             (expected < head.number).then_some((at, head))
         })
     }

@@ -29,6 +29,9 @@ pub(crate) enum Phase {
     Refusing,
     /// Frames flow.
     Open,
+    /// The peer closed or broke a rule while a raw handler still worked on what came before. Its
+    /// answers go out, then this close frame.
+    Ending { close: Box<[u8]> },
     /// Our close frame is on its way, or the peer's answer to it is awaited. When the peer has
     /// closed already, the socket goes as soon as everything is sent.
     Closing { peer_closed: bool },
@@ -57,8 +60,6 @@ pub(crate) struct Connection {
     pub(crate) sending: bool,
     /// It stands in the list of those that have output.
     pub(crate) dirty: bool,
-    /// It was told that its token is about to expire.
-    pub(crate) expiry_told: bool,
     /// Frames in a row that were no valid message.
     pub(crate) invalid_frames: u16,
     pub(crate) mount: u16,
@@ -131,7 +132,6 @@ impl Connection {
             pauses: Pauses::default(),
             sending: false,
             dirty: false,
-            expiry_told: false,
             invalid_frames: 0,
             mount: 0,
             decoder: Decoder::default(),
@@ -180,11 +180,6 @@ impl Connection {
         }
     }
 
-    /// It asked for frames beyond the seeds, such as `token_expiring`.
-    pub(crate) fn negotiated(&self) -> bool {
-        matches!(&self.session, Session::Relay(session) if session.negotiated)
-    }
-
     /// Since when it has sent no message, if it has no subscription either.
     pub(crate) fn idle_since_ms(&self) -> Option<u64> {
         let subscribed =
@@ -195,9 +190,23 @@ impl Connection {
             .filter(|_| !subscribed)
     }
 
+    /// Whether a raw handler has not taken all that it was handed. Then one buffer is received at
+    /// a time: a multishot receive goes on while there are bytes, past any full inbox.
+    pub(crate) fn is_behind(&self) -> bool {
+        matches!(&self.session, Session::Raw(session) if !session.inbox.is_empty())
+    }
+
+    /// Whether its last bytes are on their way out.
+    pub(crate) fn is_ending(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Refusing | Phase::Ending { .. } | Phase::Closing { .. }
+        )
+    }
+
     /// Whether frames may still be queued for the peer.
     pub(crate) fn takes_frames(&self) -> bool {
-        matches!(self.phase, Phase::Open)
+        matches!(self.phase, Phase::Open | Phase::Ending { .. })
     }
 }
 

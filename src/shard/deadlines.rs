@@ -20,8 +20,6 @@ pub(crate) enum Due {
     WriteStall,
     /// It does not finish a message.
     MessageTimeout,
-    /// Its token is about to expire.
-    TokenExpiring,
     /// Its token has expired.
     TokenExpired,
     /// It has lived long enough.
@@ -32,8 +30,6 @@ pub(crate) enum Due {
     CloseTimeout,
 }
 
-/// This long before a token expires its connection is told, if it asked for such frames.
-const EXPIRING_MS: u64 = 60_000;
 /// A connection is looked at this often at least.
 const LOOK_MS_MAX: u64 = 30_000;
 
@@ -49,7 +45,7 @@ pub(crate) fn due(connection: &Connection, limits: &Limits, now_ms: u64, close_m
                 Due::HandshakeTimeout
             }
         }
-        Phase::Refusing | Phase::Closing { .. } | Phase::Dead => {
+        Phase::Refusing | Phase::Ending { .. } | Phase::Closing { .. } | Phase::Dead => {
             let end_ms = times.closing_ms + close_ms_max;
             if now_ms < end_ms {
                 Due::Nothing { next_ms: end_ms }
@@ -63,11 +59,16 @@ pub(crate) fn due(connection: &Connection, limits: &Limits, now_ms: u64, close_m
 
 fn due_open(connection: &Connection, limits: &Limits, now_ms: u64) -> Due {
     let times = &connection.times;
-    let awaits_pong = times.seen_ms < times.pinged_ms;
+    // While the inbox is full the peer is not read from, so its pongs cannot be seen. Pings go on:
+    // if it is gone, sending to it fails.
+    let is_deaf = connection.pauses.inbox;
+    let awaits_pong = !is_deaf && times.seen_ms < times.pinged_ms;
+    let heard_ms = match is_deaf {
+        true => times.seen_ms.max(times.pinged_ms),
+        false => times.seen_ms,
+    };
     let after = |since_ms: u64, wait_ms: u64| (0 < since_ms).then_some(since_ms + wait_ms);
     let lifetime = (0 < limits.lifetime_ms_max).then_some(times.opened_ms + limits.lifetime_ms_max);
-    let tells = connection.negotiated() && !connection.expiry_told && 0 < times.expires_ms;
-    let expiring = tells.then(|| times.expires_ms.saturating_sub(EXPIRING_MS));
     let idle_since_ms = connection
         .idle_since_ms()
         .filter(|_| 0 < limits.idle_ms_max);
@@ -82,7 +83,6 @@ fn due_open(connection: &Connection, limits: &Limits, now_ms: u64) -> Due {
             after(times.partial_ms, limits.message_complete_ms_max),
         ),
         (Due::TokenExpired, after(times.expires_ms, 0)),
-        (Due::TokenExpiring, expiring),
         (Due::LifetimeReached, lifetime),
         (Due::Idle, idle),
         (
@@ -91,7 +91,7 @@ fn due_open(connection: &Connection, limits: &Limits, now_ms: u64) -> Due {
         ),
         (
             Due::Ping,
-            (!awaits_pong).then_some(times.seen_ms + limits.ping_interval_ms),
+            (!awaits_pong).then_some(heard_ms + limits.ping_interval_ms),
         ),
     ];
     let set = deadlines

@@ -137,7 +137,11 @@ impl State {
         match (wish, connection.receiving) {
             (Wish::Receive, Receiving::Off) if wanted => {
                 connection.receiving = Receiving::Armed;
-                ring.receive(connection.raw_fd(), key);
+                if connection.is_behind() {
+                    ring.receive_once(connection.raw_fd(), key);
+                } else {
+                    ring.receive(connection.raw_fd(), key);
+                }
             }
             (Wish::CancelReceive, Receiving::Armed) if !wanted => {
                 connection.receiving = Receiving::Cancelling;

@@ -100,10 +100,16 @@ impl SocketLink for RawLink {
             .with_state(|state| state.close(self.key, code, reason, LeaveReason::Closed));
     }
 
+    fn drained(&self) {
+        self.shard.with_state(|state| state.finish_ending(self.key));
+    }
+
     fn resume(&self) {
         self.shard.with_state(|state| {
+            let now_ms = state.now_ms;
             if let Some(connection) = state.connections.get(self.key) {
                 connection.pauses.inbox = false;
+                connection.times.seen_ms = now_ms;
                 state.wishes.push((self.key, Wish::Receive));
             }
         });

@@ -178,7 +178,15 @@ impl State {
         let Some(connection) = self.connections.get(key) else {
             return;
         };
-        match connection.phase {
+        match &connection.phase {
+            Phase::Open if peer_closed && is_at_work(&connection.session) => {
+                connection.phase = Phase::Ending {
+                    close: Box::from(&close[..]),
+                };
+                connection.times.closing_ms = now_ms;
+                self.look_at(key, now_ms + CLOSE_MS_MAX);
+            }
+            Phase::Ending { .. } => self.finish_ending(key),
             Phase::Open => {
                 connection.phase = Phase::Closing { peer_closed };
                 connection.times.closing_ms = now_ms;
@@ -195,6 +203,38 @@ impl State {
             }
             _ => {}
         }
+    }
+
+    /// A raw handler has dealt with all that came before the end, or had its time.
+    pub(crate) fn finish_ending(&mut self, key: SlotKey) {
+        let now_ms = self.now_ms;
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        let Phase::Ending { close } = &mut connection.phase else {
+            return;
+        };
+        let close = std::mem::take(close);
+        connection.phase = Phase::Closing { peer_closed: true };
+        connection.times.closing_ms = now_ms;
+        connection
+            .outbox
+            .push_with(&mut self.spare, |out| out.extend_from_slice(&close));
+        mark_dirty(&mut self.dirty, connection, key);
+        self.end_session(key, LeaveReason::Closed);
+        self.look_at(key, now_ms + CLOSE_MS_MAX);
+    }
+
+    /// The peer has ended its side while our last bytes are on their way: nothing is awaited
+    /// when they have gone.
+    pub(crate) fn note_end(&mut self, key: SlotKey) {
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        if let Phase::Closing { peer_closed } = &mut connection.phase {
+            *peer_closed = true;
+        }
+        mark_dirty(&mut self.dirty, connection, key);
     }
 
     /// Answers a request that is no upgrade of ours, and closes.
@@ -305,7 +345,12 @@ impl State {
     }
 }
 
-/// How long the peer's close frame is awaited.
+/// Whether a raw handler may still answer what it was handed. It is told that nothing more comes.
+fn is_at_work(session: &Session) -> bool {
+    matches!(session, Session::Raw(session) if session.inbox.end())
+}
+
+/// How long the peer's close frame is awaited, or a handler that answers what came before it.
 const CLOSE_MS_MAX: u64 = 2_000;
 /// How long the peer's end is awaited after ours.
 const LINGER_MS_MAX: u64 = 1_000;

@@ -63,9 +63,6 @@ pub(super) struct Turn {
     /// A second descriptor of the ring, which tokio watches.
     watch: AsyncFd<OwnedFd>,
     started: Instant,
-    /// When a turn last had something to do.
-    worked_at: Instant,
-    busy_poll_us: u64,
     completions: Vec<Completion>,
     pending: VecDeque<Completion>,
     commands: Vec<Command>,
@@ -137,8 +134,6 @@ impl Turn {
             listeners: setup.listeners,
             watch,
             started: now(),
-            worked_at: now(),
-            busy_poll_us: setup.sizes.busy_poll_us,
             completions: Vec::new(),
             pending: VecDeque::new(),
             commands: Vec::new(),
@@ -159,17 +154,10 @@ impl Turn {
             if self.is_drained() {
                 return;
             }
-            if worked {
-                self.worked_at = now();
-            } else if !self.polls_busily() {
+            if !worked {
                 self.sleep(sleep.as_mut()).await;
             }
         }
-    }
-
-    /// Whether it is too early to sleep: more core for less latency, where that was asked for.
-    fn polls_busily(&self) -> bool {
-        0 < self.busy_poll_us && self.worked_at.elapsed().as_micros() < self.busy_poll_us.into()
     }
 
     /// One turn; whether there was anything to do.
@@ -409,6 +397,9 @@ impl State {
                 connection.times.pinged_ms = now_ms;
                 self.queue_frame(key, Opcode::Ping, b"");
             }
+            Due::CloseTimeout if matches!(connection.phase, Phase::Ending { .. }) => {
+                self.finish_ending(key);
+            }
             Due::HandshakeTimeout | Due::CloseTimeout => self.abort(key, LeaveReason::Closed),
             Due::Idle => self.close(key, 1000, "idle for too long", LeaveReason::Timeout),
             Due::PongTimeout => self.abort(key, LeaveReason::Timeout),
@@ -417,7 +408,6 @@ impl State {
                 let text = "a fragmented message was not complete in time";
                 self.close(key, 1008, text, LeaveReason::Timeout);
             }
-            Due::TokenExpiring => self.tell_expiry(key, now_ms),
             Due::TokenExpired => self.close(key, 4401, "token expired", LeaveReason::Closed),
             Due::LifetimeReached => {
                 let text = "connection lifetime reached, re-upgrade to continue";
@@ -425,17 +415,6 @@ impl State {
             }
         }
         self.look_at_next(key, now_ms);
-    }
-
-    fn tell_expiry(&mut self, key: SlotKey, now_ms: u64) {
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
-        connection.expiry_told = true;
-        let left_s = connection.times.expires_ms.saturating_sub(now_ms) / 1_000;
-        self.queue_text_with(key, |out| {
-            crate::proto::relay::put_token_expiring(out, left_s)
-        });
     }
 
     /// Asks for the next look at a connection.
@@ -458,7 +437,7 @@ impl State {
         match connection.phase {
             Phase::Open => self.close(key, 1012, "the server restarts", LeaveReason::Shutdown),
             Phase::Head(_) => self.abort(key, LeaveReason::Shutdown),
-            Phase::Refusing | Phase::Closing { .. } | Phase::Dead => {}
+            Phase::Refusing | Phase::Ending { .. } | Phase::Closing { .. } | Phase::Dead => {}
         }
     }
 }
