@@ -3,7 +3,6 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    clippy::disallowed_methods,
     reason = "a test ends at the first thing that is not as it should be"
 )]
 
@@ -15,12 +14,6 @@ mod log_model;
 
 #[path = "sim/faults.rs"]
 mod faults;
-
-#[path = "sim/forgetting.rs"]
-mod forgetting;
-
-#[path = "sim/reopening.rs"]
-mod reopening;
 
 /// How many seeds a simulation tries.
 fn seeds(default: u64) -> u64 {

@@ -2,27 +2,20 @@
 //! and that it costs nobody else anything. Knows RFC 6455; no dialect beyond an echo.
 
 use tidegate::config::Limits;
+use tidegate::gateway::socket::echo;
 use tidegate::metrics::Counter;
-use tidegate::server::ServerBuilder;
 
 use crate::harness::wire::{MASK, frame, giant};
 use crate::harness::{
     Client, Opcode, Plan, Site, Wire, both_shards, eventually, resident_bytes, token,
 };
 
-/// Text and binary come back; on `/raw`, without a token.
-fn with_echo(builder: ServerBuilder) -> ServerBuilder {
-    builder
-        .raw("/raw", tidegate::gateway::socket::echo)
-        .public_route("GET", "/raw")
-}
-
 fn start(shards: u16) -> Site {
-    Plan::new(shards).with(with_echo).start()
+    Plan::new(shards).raw("/raw", echo).start()
 }
 
 fn start_with(shards: u16, limits: impl Fn(&mut Limits)) -> Site {
-    Plan::new(shards).limits(limits).with(with_echo).start()
+    Plan::new(shards).limits(limits).raw("/raw", echo).start()
 }
 
 both_shards! {
@@ -87,6 +80,40 @@ both_shards! {
         let whole = frame(true, Opcode::CONTINUE, b"\xed\xa0\x80 and much more");
         wire.write(&whole[..whole.len() - 10]);
         wire.expect_close(1007);
+        wire.expect_end();
+    }
+
+/// what came before an end is answered before it; what follows is ignored
+    fn what_follows_an_end_is_ignored(shards) {
+        let site = start(shards);
+        let hello = || frame(true, Opcode::TEXT, b"hello");
+        let mut wire = Wire::upgraded(site.address, "/raw");
+        wire.write([hello(), frame(true, Opcode(3), b""), hello()].concat());
+        wire.expect_text("hello");
+        wire.expect_close(1002);
+        wire.expect_end();
+        let mut wire = Wire::upgraded(site.address, "/raw");
+        let close = frame(true, Opcode::CLOSE, b"\x0f\xa0bye");
+        wire.write([hello(), close.clone(), close, hello()].concat());
+        wire.expect_text("hello");
+        wire.expect_frame(Opcode::CLOSE, 4000u16.to_be_bytes());
+        wire.expect_end();
+    }
+
+    /// A peer that has ended its side still gets what is due to it
+    fn a_half_closed_peer_gets_its_answers(shards) {
+        let site = start(shards);
+        let mut wire = Wire::upgraded(site.address, "/raw");
+        let close = frame(true, Opcode::CLOSE, b"\x03\xe8");
+        wire.write([frame(true, Opcode::TEXT, &vec![b'x'; 60_000]), close].concat());
+        wire.finish();
+        wire.expect_text(&"x".repeat(60_000));
+        wire.expect_frame(Opcode::CLOSE, b"\x03\xe8");
+        wire.expect_end();
+        let mut wire = Wire::connect(site.address);
+        wire.write("GET /raw HTTP/1.1\r\nHost: x\r\n\r\n");
+        wire.finish();
+        assert_eq!(wire.read_answer().status, 400);
         wire.expect_end();
     }
 

@@ -4,8 +4,8 @@
 use std::time::Instant;
 
 use tidegate::auth::Claims;
+use tidegate::gateway::socket::echo;
 use tidegate::metrics::Counter;
-use tidegate::server::ServerBuilder;
 
 use crate::harness::http::{Answer, ask};
 use crate::harness::wire::{frame, upgrade_request};
@@ -13,14 +13,8 @@ use crate::harness::{
     Client, Opcode, PATIENCE, Plan, Site, Wire, both_shards, eventually, tenant, token, token_of,
 };
 
-fn with_echo(builder: ServerBuilder) -> ServerBuilder {
-    builder
-        .raw("/raw", tidegate::gateway::socket::echo)
-        .public_route("GET", "/raw")
-}
-
 fn start(shards: u16) -> Site {
-    Plan::new(shards).with(with_echo).start()
+    Plan::new(shards).raw("/raw", echo).start()
 }
 
 /// The standard request with one line changed.
@@ -234,7 +228,7 @@ both_shards! {
     fn origins_are_checked(shards) {
         let site = Plan::new(shards)
             .config(|config| config.auth.allowed_origins = vec!["https://app.example".to_owned()])
-            .with(with_echo)
+            .raw("/raw", echo)
             .start();
         let table: [(&[&str], u16); 9] = [
             (&[], 101),
@@ -283,7 +277,7 @@ both_shards! {
     fn slow_handshakes_are_closed(shards) {
         let site = Plan::new(shards)
             .limits(|limits| limits.handshake_ms_max = 300)
-            .with(with_echo)
+            .raw("/raw", echo)
             .start();
         let mut silent = Wire::connect(site.address);
         let mut slow = Wire::connect(site.address);

@@ -15,6 +15,8 @@ mod handshake;
 
 mod frames;
 
+mod raw;
+
 mod relay;
 
 mod rest;

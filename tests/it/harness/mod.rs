@@ -16,6 +16,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tidegate::auth::{AuthConfig, Authenticator, Claims, Key, Rules};
 use tidegate::config::{Config, Limits};
+use tidegate::gateway::raw_handler::RawHandler;
+use tidegate::gateway::relay_handler::RelayHandler;
 use tidegate::id::Tenant;
 use tidegate::metrics::Counter;
 use tidegate::server::ServerBuilder;
@@ -101,6 +103,29 @@ impl Plan {
     ) -> Self {
         self.builder.push(Box::new(register));
         self
+    }
+
+    /// Provides a value that handlers take as `State<T>`.
+    pub(crate) fn provide<T: Send + Sync + 'static>(self, value: T) -> Self {
+        self.with(|builder| builder.provide(value))
+    }
+
+    /// Mounts a raw handler that needs no token.
+    pub(crate) fn raw<Args: 'static>(
+        self,
+        path: &'static str,
+        handler: impl RawHandler<Args>,
+    ) -> Self {
+        self.with(move |builder| builder.raw(path, handler).public_route("GET", path))
+    }
+
+    /// Registers a relay handler.
+    pub(crate) fn relay<Args: 'static>(
+        self,
+        pattern: &'static str,
+        handler: impl RelayHandler<Args>,
+    ) -> Self {
+        self.with(move |builder| builder.relay(pattern, handler))
     }
 
     /// Starts it.
@@ -226,6 +251,28 @@ pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
         .unwrap();
     let bounded = async { tokio::time::timeout(PATIENCE, future).await };
     runtime.block_on(bounded).expect("an answer in time")
+}
+
+/// Runs the calling test once more in a process of its own, where nothing else takes memory or
+/// descriptors, and fails if it fails there. `true` is the answer in that process: go on.
+pub(crate) fn is_alone() -> bool {
+    const MARK: &str = "TIDEGATE_TEST_ALONE";
+    let thread = std::thread::current();
+    let name = thread
+        .name()
+        .expect("tests run on threads that are named after them");
+    // With one thread for all tests none has a thread of its own, and none a neighbour.
+    if std::env::var_os(MARK).is_some() || name == "main" {
+        return true;
+    }
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", name, "--nocapture", "--test-threads", "2"]);
+    let output = child.env(MARK, "1").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}\n{complaint}");
+    assert!(text.contains("1 passed"), "{text}");
+    false
 }
 
 /// Bytes of this process in memory.
