@@ -41,6 +41,7 @@ pub use gateway::relay::Relay;
 pub use gateway::relay_handler::RelayEvent;
 pub use gateway::send::SendError;
 pub use gateway::socket::{CloseFrame, Message, SocketError, WebSocket, WsReceiver, WsSender};
+pub use gateway::spawn::spawn;
 pub use server::{RelayConfig, Server};
 
 /// Anything that a handler or a `main` can fail with; the text that a client sees is its

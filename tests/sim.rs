@@ -3,6 +3,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::disallowed_methods,
     reason = "a test ends at the first thing that is not as it should be"
 )]
 
@@ -14,6 +15,12 @@ mod log_model;
 
 #[path = "sim/faults.rs"]
 mod faults;
+
+#[path = "sim/forgetting.rs"]
+mod forgetting;
+
+#[path = "sim/reopening.rs"]
+mod reopening;
 
 /// How many seeds a simulation tries.
 fn seeds(default: u64) -> u64 {

@@ -26,8 +26,6 @@ section! {
         publishes_in_flight_max: usize = 1_024, in 1..=1_048_576;
         /// Time for the request head to arrive. Longer: closed.
         handshake_ms_max: u64 = 10_000, in 1..=600_000;
-        /// Time for the first frame where authentication is still to come. Longer: close 1008.
-        first_frame_ms_max: u64 = 10_000, in 1..=600_000;
         /// Quiet time after which the server sends a ping.
         ping_interval_ms: u64 = 25_000, in 10..=86_400_000;
         /// Time for anything to arrive after that ping. Longer: closed.

@@ -18,8 +18,6 @@ section! {
         listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 4000));
         /// Where topics, cursors and logs are kept.
         data_dir: PathBuf = PathBuf::from("tidegate-data");
-        /// Proxies whose word on the peer's address is believed.
-        trusted_proxies: Vec<std::net::IpAddr> = Vec::new();
     }
 }
 

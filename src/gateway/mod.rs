@@ -39,3 +39,5 @@ pub mod outlet;
 
 #[cfg(test)]
 mod tests;
+
+pub mod spawn;

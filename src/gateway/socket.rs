@@ -1,7 +1,8 @@
 //! Raw sockets (R-01..R-05): what a handler of a raw mount holds. Knows messages, and through
 //! [`SocketLink`] whoever owns the connection; nothing of rings.
 //!
-//! Bounds: the inbox holds `inbox_bytes_max`, then the peer is no longer read from; a send waits
+//! Bounds: the inbox holds `inbox_bytes_max` and `inbox_messages_max`, then the peer is no longer
+//! read from until half is gone; a send waits
 //! while the outbox is full.
 
 use std::cell::{Cell, RefCell};
@@ -124,6 +125,7 @@ pub(crate) struct Inbox {
     messages: RefCell<VecDeque<Message>>,
     bytes: Cell<usize>,
     bytes_max: usize,
+    messages_max: usize,
     /// Nothing more will come; what the handler sends still goes out.
     ended: Cell<bool>,
     closed: Cell<bool>,
@@ -144,11 +146,12 @@ impl fmt::Debug for Inbox {
 const MESSAGE_COST_BYTES: usize = size_of::<Message>();
 
 impl Inbox {
-    pub(crate) fn new(bytes_max: usize) -> Rc<Self> {
+    pub(crate) fn new(bytes_max: usize, messages_max: usize) -> Rc<Self> {
         Rc::new(Self {
             messages: RefCell::default(),
             bytes: Cell::new(0),
             bytes_max,
+            messages_max,
             ended: Cell::new(false),
             closed: Cell::new(false),
             paused: Cell::new(false),
@@ -163,7 +166,7 @@ impl Inbox {
         self.bytes.set(bytes);
         self.messages.borrow_mut().push_back(message);
         self.wake_receiver();
-        let room = bytes < self.bytes_max;
+        let room = bytes < self.bytes_max && self.messages.borrow().len() < self.messages_max;
         self.paused.set(!room);
         room
     }
@@ -216,7 +219,8 @@ impl Inbox {
         };
         let bytes = self.bytes.get() - message.as_bytes().len() - MESSAGE_COST_BYTES;
         self.bytes.set(bytes);
-        if self.paused.get() && bytes <= self.bytes_max / 2 {
+        let few = self.messages.borrow().len() <= self.messages_max / 2;
+        if self.paused.get() && few && bytes <= self.bytes_max / 2 {
             self.paused.set(false);
             link.resume();
         }

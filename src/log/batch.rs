@@ -1,6 +1,8 @@
 //! What one sync covers: records gathered, grouped by topic, numbered and chained by checksum.
 //! Knows records and bytes; which file a batch goes to is an argument.
 
+use std::collections::BTreeMap;
+
 use ahash::AHashMap;
 use bytes::Bytes;
 
@@ -169,7 +171,8 @@ pub(super) struct OpenBatch {
     arena: Vec<u8>,
     items: Vec<Item>,
     groups: AHashMap<(HomedId, Origin), u32>,
-    cursors: AHashMap<HomedId, Seq>,
+    /// Ordered, so that the same records make the same bytes.
+    cursors: BTreeMap<HomedId, Seq>,
     /// The last append that this batch holds.
     pub(super) ticket: u64,
     /// What cleaning copied into it.

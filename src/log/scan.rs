@@ -6,7 +6,7 @@
 //! end of a batch that nobody was told of.
 
 use super::batch::{BATCH_HEAD_BYTES, BatchHead, Chain, Place};
-use super::layout::{ALIGN, Frame};
+use super::layout::{ALIGN, Frame, KIND_BATCH};
 
 /// What stands at one place of a segment.
 #[derive(Debug)]
@@ -150,7 +150,10 @@ impl<'a> Scan<'a> {
     fn later_head(&self, limit: usize) -> Option<(usize, BatchHead)> {
         let expected = self.chain.map_or(0, |chain| chain.number);
         (self.offset + ALIGN..limit).step_by(ALIGN).find_map(|at| {
-            let head = BatchHead::at(self.bytes, at, self.place)?;
+            // Most bytes are told apart by the first of them.
+            let head = (self.bytes[at] == KIND_BATCH)
+                .then(|| BatchHead::at(self.bytes, at, self.place))
+                .flatten()?;
             (expected < head.number).then_some((at, head))
         })
     }

@@ -60,6 +60,8 @@ pub(crate) struct Connection {
     pub(crate) sending: bool,
     /// It stands in the list of those that have output.
     pub(crate) dirty: bool,
+    /// It was told that its token is about to expire.
+    pub(crate) expiry_told: bool,
     /// Frames in a row that were no valid message.
     pub(crate) invalid_frames: u16,
     pub(crate) mount: u16,
@@ -132,6 +134,7 @@ impl Connection {
             pauses: Pauses::default(),
             sending: false,
             dirty: false,
+            expiry_told: false,
             invalid_frames: 0,
             mount: 0,
             decoder: Decoder::default(),
@@ -178,6 +181,11 @@ impl Connection {
             guard.tenant = tenant;
             guard.active_ms = now_ms;
         }
+    }
+
+    /// It asked for frames beyond the seeds, such as `token_expiring`.
+    pub(crate) fn negotiated(&self) -> bool {
+        matches!(&self.session, Session::Relay(session) if session.negotiated)
     }
 
     /// Since when it has sent no message, if it has no subscription either.

@@ -20,6 +20,8 @@ pub(crate) enum Due {
     WriteStall,
     /// It does not finish a message.
     MessageTimeout,
+    /// Its token is about to expire.
+    TokenExpiring,
     /// Its token has expired.
     TokenExpired,
     /// It has lived long enough.
@@ -30,6 +32,8 @@ pub(crate) enum Due {
     CloseTimeout,
 }
 
+/// This long before a token expires its connection is told, if it asked for such frames.
+const EXPIRING_MS: u64 = 60_000;
 /// A connection is looked at this often at least.
 const LOOK_MS_MAX: u64 = 30_000;
 
@@ -69,6 +73,8 @@ fn due_open(connection: &Connection, limits: &Limits, now_ms: u64) -> Due {
     };
     let after = |since_ms: u64, wait_ms: u64| (0 < since_ms).then_some(since_ms + wait_ms);
     let lifetime = (0 < limits.lifetime_ms_max).then_some(times.opened_ms + limits.lifetime_ms_max);
+    let tells = connection.negotiated() && !connection.expiry_told && 0 < times.expires_ms;
+    let expiring = tells.then(|| times.expires_ms.saturating_sub(EXPIRING_MS));
     let idle_since_ms = connection
         .idle_since_ms()
         .filter(|_| 0 < limits.idle_ms_max);
@@ -83,6 +89,7 @@ fn due_open(connection: &Connection, limits: &Limits, now_ms: u64) -> Due {
             after(times.partial_ms, limits.message_complete_ms_max),
         ),
         (Due::TokenExpired, after(times.expires_ms, 0)),
+        (Due::TokenExpiring, expiring),
         (Due::LifetimeReached, lifetime),
         (Due::Idle, idle),
         (

@@ -239,7 +239,7 @@ impl super::Shard {
 
     fn start_session(self: &Rc<Self>, state: &mut State, key: SlotKey, admitted: &Admitted) {
         let shared = Arc::clone(&state.shared);
-        let inbox_bytes_max = state.live.limits_of(admitted.mount).inbox_bytes_max;
+        let limits = state.live.limits_of(admitted.mount);
         let Some(connection) = state.connections.get(key) else {
             return;
         };
@@ -251,7 +251,7 @@ impl super::Shard {
                 connection.session = Session::Relay(Box::new(session));
             }
             Dialect::Raw(handler) => {
-                let inbox = Inbox::new(inbox_bytes_max);
+                let inbox = Inbox::new(limits.inbox_bytes_max, limits.inbox_messages_max);
                 connection.session = Session::Raw(RawSession {
                     inbox: Rc::clone(&inbox),
                 });
@@ -563,6 +563,7 @@ impl State {
         let left_s = caller.expires_at.map(|exp| exp.saturating_sub(unix_s));
         connection.times.expires_ms = left_s.map_or(0, |left_s| now_ms + left_s * 1_000);
         connection.caller = Some(caller);
+        connection.expiry_told = false;
         self.look_at_next(key, now_ms);
     }
 }

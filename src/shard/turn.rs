@@ -63,6 +63,9 @@ pub(super) struct Turn {
     /// A second descriptor of the ring, which tokio watches.
     watch: AsyncFd<OwnedFd>,
     started: Instant,
+    /// When a turn last had something to do.
+    worked_at: Instant,
+    busy_poll_us: u64,
     completions: Vec<Completion>,
     pending: VecDeque<Completion>,
     commands: Vec<Command>,
@@ -134,6 +137,8 @@ impl Turn {
             listeners: setup.listeners,
             watch,
             started: now(),
+            worked_at: now(),
+            busy_poll_us: setup.sizes.busy_poll_us,
             completions: Vec::new(),
             pending: VecDeque::new(),
             commands: Vec::new(),
@@ -154,10 +159,17 @@ impl Turn {
             if self.is_drained() {
                 return;
             }
-            if !worked {
+            if worked {
+                self.worked_at = now();
+            } else if !self.polls_busily() {
                 self.sleep(sleep.as_mut()).await;
             }
         }
+    }
+
+    /// Whether it is too early to sleep: more core for less latency, where that was asked for.
+    fn polls_busily(&self) -> bool {
+        0 < self.busy_poll_us && self.worked_at.elapsed().as_micros() < self.busy_poll_us.into()
     }
 
     /// One turn; whether there was anything to do.
@@ -408,6 +420,7 @@ impl State {
                 let text = "a fragmented message was not complete in time";
                 self.close(key, 1008, text, LeaveReason::Timeout);
             }
+            Due::TokenExpiring => self.tell_expiry(key, now_ms),
             Due::TokenExpired => self.close(key, 4401, "token expired", LeaveReason::Closed),
             Due::LifetimeReached => {
                 let text = "connection lifetime reached, re-upgrade to continue";
@@ -415,6 +428,17 @@ impl State {
             }
         }
         self.look_at_next(key, now_ms);
+    }
+
+    fn tell_expiry(&mut self, key: SlotKey, now_ms: u64) {
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        connection.expiry_told = true;
+        let left_s = connection.times.expires_ms.saturating_sub(now_ms) / 1_000;
+        self.queue_text_with(key, |out| {
+            crate::proto::relay::put_token_expiring(out, left_s)
+        });
     }
 
     /// Asks for the next look at a connection.

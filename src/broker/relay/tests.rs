@@ -1,5 +1,7 @@
 //! The home of relay topics, driven by hand: no shard, no task, no socket.
 
+use crate::auth::Caller;
+
 use super::*;
 
 const LIMITS: HomeLimits = HomeLimits {
