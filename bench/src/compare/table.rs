@@ -114,21 +114,31 @@ fn is_good(report: &Value) -> bool {
     report["throw_away"].as_array().is_some_and(Vec::is_empty)
 }
 
-/// The first contestant's metric over this one's, round by round.
+/// The first contestant's metric over this one's, round by round: of rounds in which both runs
+/// are good, and only if there are none, of all.
 fn ratio(metric: &str, outcomes: &[Outcome], contestant: usize) -> String {
-    let value = |number: usize, round: usize| {
-        let found = outcomes
-            .iter()
-            .find(|it| it.contestant == number && it.round == round)?;
-        found.report.pointer(metric)?.as_f64()
-    };
     let rounds = outcomes.iter().map(|it| it.round + 1).max().unwrap_or(0);
-    let ratios = (0..rounds).filter_map(|round| Some(value(0, round)? / value(contestant, round)?));
-    let ratios: Vec<f64> = ratios.filter(|ratio| ratio.is_finite()).collect();
-    if contestant == 0 {
-        "1".into()
-    } else {
-        range(&ratios, 2)
+    let ratios = |wanted: fn(&Value) -> bool| {
+        let value = |number: usize, round: usize| {
+            let found = outcomes
+                .iter()
+                .find(|it| it.contestant == number && it.round == round)?;
+            wanted(&found.report).then(|| found.report.pointer(metric)?.as_f64())?
+        };
+        let of_round = |round| Some(value(0, round)? / value(contestant, round)?);
+        (0..rounds)
+            .filter_map(of_round)
+            .filter(|ratio| ratio.is_finite())
+            .collect::<Vec<f64>>()
+    };
+    let good = ratios(is_good);
+    match (contestant, good.is_empty()) {
+        (0, _) => "1".into(),
+        (_, false) => range(&good, 2),
+        (_, true) => format!(
+            "{}, no round with two good runs",
+            range(&ratios(|_| true), 2)
+        ),
     }
 }
 
@@ -192,5 +202,17 @@ mod tests {
             ratio("/server/cpu_ns_per_unit", &outcomes, 1),
             "**0.30** (0.10-0.50)"
         );
+    }
+
+    #[test]
+    fn a_ratio_leaves_out_rounds_with_a_run_to_be_thrown_away() {
+        let mut outcomes = vec![outcome(0, 0, 5.0, &[]), outcome(1, 0, 10.0, &[])];
+        outcomes.extend([outcome(0, 1, 50.0, &["steal"]), outcome(1, 1, 10.0, &[])]);
+        assert_eq!(
+            ratio("/server/cpu_ns_per_unit", &outcomes, 1),
+            "**0.50** (0.50-0.50)"
+        );
+        let refused = ratio("/server/cpu_ns_per_unit", &outcomes[2..], 1);
+        assert_eq!(refused, "**5.00** (5.00-5.00), no round with two good runs");
     }
 }
