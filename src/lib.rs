@@ -44,6 +44,8 @@ pub use gateway::socket::{CloseFrame, Message, SocketError, WebSocket, WsReceive
 pub use gateway::spawn::spawn;
 pub use server::{RelayConfig, Server};
 
+pub mod prelude;
+
 /// Anything that a handler or a `main` can fail with; the text that a client sees is its
 /// `Display`.
 pub use anyhow::Error;

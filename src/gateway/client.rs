@@ -212,7 +212,7 @@ impl WsClient {
 
     /// The registries of this thread, if they hold this connection.
     fn here(&self) -> Option<std::rc::Rc<Registries>> {
-        Registries::here().filter(|here| here.shard() == self.inner.key.shard)
+        Registries::here_for(self.pool()).filter(|here| here.shard() == self.inner.key.shard)
     }
 
     fn give(&self, frame: Bytes) -> Result<bool, SendError> {

@@ -25,6 +25,7 @@ use crate::gateway::extract::CallContext;
 use crate::gateway::filter::{AnyFilter, filtered};
 use crate::gateway::guard::{AnyMessageGuard, AnyUpgradeGuard, Layer, joined};
 use crate::gateway::interceptor::{AnyInterceptor, Next};
+use crate::gateway::outlet::Registries;
 use crate::gateway::reply::{Body, Exception, ExceptionKind, WsReply};
 use crate::gateway::table::{Call, Hook, Layers, Local, Messages, Panicked, Running, Table};
 
@@ -386,6 +387,7 @@ impl<G: 'static> Bound<G> {
             Ok(reply) => return sent(reply, request.id),
             Err(Panicked) => {
                 error!(target: "tidegate::ws", event = self.event, "a handler panicked");
+                note_panic();
                 if self.close_on_panic {
                     return Outcome::Close {
                         code: 1011,
@@ -472,8 +474,15 @@ fn hook_outcome(gateway: &str, hook: &str, reply: Result<WsReply, Panicked>) -> 
         Ok(reply) => sent(reply, None),
         Err(Panicked) => {
             error!(target: "tidegate::ws", gateway, hook, "a hook panicked");
+            note_panic();
             Outcome::Nothing
         }
+    }
+}
+
+fn note_panic() {
+    if let Some(here) = Registries::here() {
+        here.note_panic();
     }
 }
 

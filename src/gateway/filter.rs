@@ -34,6 +34,12 @@ pub enum Caught {
 }
 
 impl Caught {
+    /// The end of the connection.
+    pub fn close(code: u16, reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        Self::Close { code, reason }
+    }
+
     /// Other data in the error frame; what has no JSON passes on.
     pub fn replace(data: impl Serialize) -> Self {
         to_raw_value(&data).map_or(Self::Pass, Self::Replace)

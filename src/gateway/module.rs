@@ -16,6 +16,7 @@ use crate::gateway::dispatch::{Dispatch, Dispatcher};
 use crate::gateway::filter::ExceptionFilter;
 use crate::gateway::guard::{MessageGuard, UpgradeGuard};
 use crate::gateway::interceptor::Interceptor;
+use crate::gateway::relay_handler::{self, AnyRelayHandler, RelayHandler};
 use crate::gateway::server::{Pool, Registry, WsServer};
 use crate::gateway::table::{Layers, Messages, Table};
 
@@ -45,6 +46,28 @@ pub trait Gateway: Injectable + Messages {
     fn layers(_layers: &mut Layers) {}
 }
 
+/// A handler of relay topics that a module can list. `#[relay]` writes this.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no relay handler",
+    label = "put `#[relay(\"pattern\")]` on the function `{Self}`"
+)]
+pub trait RelayRoute {
+    /// Registers the handler.
+    fn register(app: &mut App);
+}
+
+/// A relay handler and its pattern.
+pub(crate) struct RelayPlan {
+    pub(crate) pattern: String,
+    pub(crate) handler: Box<dyn AnyRelayHandler>,
+}
+
+impl fmt::Debug for RelayPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RelayPlan").field(&self.pattern).finish()
+    }
+}
+
 /// Collects the parts of a program.
 #[derive(Debug, Default)]
 pub struct App {
@@ -53,6 +76,7 @@ pub struct App {
     layers: Layers,
     registries: Vec<(TypeId, Arc<dyn Registry>)>,
     gateways: Vec<GatewayPlan>,
+    relays: Vec<RelayPlan>,
     error: Option<StartError>,
 }
 
@@ -81,6 +105,34 @@ impl App {
     pub fn provide<T: Send + Sync + 'static>(&mut self, value: T) -> &mut Self {
         self.builder.provide(value);
         self
+    }
+
+    /// Lists a relay handler that `#[relay]` has made.
+    pub fn relay<R: RelayRoute>(&mut self) -> &mut Self {
+        R::register(self);
+        self
+    }
+
+    /// Registers a handler for the relay topics that match `pattern`: a literal name, or a
+    /// prefix that ends with `*`.
+    pub fn relay_handler<Args: 'static>(
+        &mut self,
+        pattern: &str,
+        handler: impl RelayHandler<Args>,
+    ) -> &mut Self {
+        for dependency in handler.dependencies() {
+            self.require(dependency, &format!("the relay handler of `{pattern}`"));
+        }
+        self.relays.push(RelayPlan {
+            pattern: pattern.to_owned(),
+            handler: relay_handler::erase(handler),
+        });
+        self
+    }
+
+    /// The relay handlers, for whoever runs them.
+    pub(crate) fn take_relays(&mut self) -> Vec<RelayPlan> {
+        std::mem::take(&mut self.relays)
     }
 
     /// Notes that somebody who is no service will ask for one.
@@ -206,6 +258,9 @@ impl Program {
     }
 
     /// Opens a gateway on the calling shard.
+    ///
+    /// # Errors
+    /// Those of [`App::build`], which has opened each gateway once already.
     pub fn open(&self, plan: &GatewayPlan) -> Result<Rc<dyn Dispatch>, StartError> {
         (plan.open)(&self.container, &self.layers)
     }

@@ -3,7 +3,6 @@
 //! socket: frames leave through an [`Outlet`], other shards are reached by [`Post`]s.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -31,23 +30,41 @@ pub enum Fate {
     Gone,
 }
 
+/// What became of a frame at many connections.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Outboxes that took it.
+    pub accepted: usize,
+    /// Outboxes that were full.
+    pub shed: usize,
+}
+
 /// The sockets and mailboxes of the shard that this thread runs. None of the methods may call
 /// user code or come back to the registries.
 pub trait Outlet {
     /// Puts a whole frame into the outbox of a connection.
     fn send(&self, connection: ConnKey, frame: &Bytes) -> Fate;
 
+    /// Puts one frame into the outboxes of many.
+    fn send_all(&self, connections: &[ConnKey], frame: &Bytes) -> Tally;
+
     /// Ends a connection: a close frame goes out behind what its outbox holds.
     fn close(&self, connection: ConnKey, code: u16, reason: &str);
 
-    /// Hands something to the mailbox of another shard, or back if it is full.
-    fn post(&self, shard: u16, post: Post) -> Result<(), Post>;
+    /// Hands something to the mailbox of another shard; [`SendError::Overloaded`] if it is full.
+    fn post(&self, shard: u16, post: Post) -> Result<(), SendError>;
+
+    /// Hands over what must arrive, in order with what is posted before and after it.
+    fn post_surely(&self, shard: u16, post: Post);
+
+    /// A handler has panicked.
+    fn note_panic(&self);
 }
 
 /// The way in for threads that are no shards.
 pub trait Outside: Send + Sync {
-    /// Hands something to a shard, or back if its queue is full.
-    fn post(&self, shard: u16, post: Post) -> Result<(), Post>;
+    /// Hands something to a shard; [`SendError::Overloaded`] if its queue is full.
+    fn post(&self, shard: u16, post: Post) -> Result<(), SendError>;
 }
 
 /// What one shard, or a thread that is none, asks of the registries of another.
@@ -127,8 +144,8 @@ pub struct Registries {
     shards: u16,
     outlet: Rc<dyn Outlet>,
     pools: Vec<LocalPool>,
-    backlog: RefCell<VecDeque<(u16, Post)>>,
-    backlogged: Cell<bool>,
+    /// Whom a send is for, gathered before anything is given to them.
+    addressed: Cell<Vec<ConnKey>>,
 }
 
 /// One registry here: its state, and what it shares with its other parts.
@@ -161,8 +178,7 @@ impl Registries {
             shards,
             outlet,
             pools: pools.iter().map(local).collect(),
-            backlog: RefCell::default(),
-            backlogged: Cell::new(false),
+            addressed: Cell::default(),
         })
     }
 
@@ -179,6 +195,16 @@ impl Registries {
     /// Those of this thread, if it is a shard.
     pub(crate) fn here() -> Option<Rc<Self>> {
         HERE.with_borrow(Clone::clone)
+    }
+
+    /// Those of this thread, if it is a shard of the server that the registry belongs to.
+    pub(crate) fn here_for(pool: &Arc<Pool>) -> Option<Rc<Self>> {
+        HERE.with_borrow(|here| here.as_ref().filter(|here| here.has(pool)).cloned())
+    }
+
+    fn has(&self, pool: &Arc<Pool>) -> bool {
+        let known = self.pools.get(usize::from(pool.index()));
+        known.is_some_and(|known| Arc::ptr_eq(&known.pool, pool))
     }
 
     /// The number of this shard.
@@ -258,14 +284,7 @@ impl Registries {
 
     /// Hands an order to another shard.
     pub(crate) fn post(&self, shard: u16, registry: u16, order: Order) -> Result<(), SendError> {
-        self.flush();
-        if self.backlogged.get() {
-            return Err(SendError::Overloaded);
-        }
-        let post = Post { registry, order };
-        self.outlet
-            .post(shard, post)
-            .map_err(|_| SendError::Overloaded)
+        self.outlet.post(shard, Post { registry, order })
     }
 
     /// Gives a frame to this shard's part of the address at once and posts it to the others.
@@ -363,22 +382,6 @@ impl Registries {
         }
     }
 
-    /// Sends on what a full mailbox has held up. A notice is never lost: until those that wait
-    /// are gone, sends to other shards are refused, so that none overtakes them.
-    pub fn flush(&self) {
-        if !self.backlogged.get() {
-            return;
-        }
-        let mut backlog = self.backlog.borrow_mut();
-        while let Some((shard, post)) = backlog.pop_front() {
-            if let Err(post) = self.outlet.post(shard, post) {
-                backlog.push_front((shard, post));
-                return;
-            }
-        }
-        self.backlogged.set(false);
-    }
-
     /// An order from a thread that is no shard is carried out as if it had been made here.
     fn handle_spread(
         &self,
@@ -408,44 +411,38 @@ impl Registries {
     }
 
     fn deliver(&self, registry: u16, send: &Delivery<'_>) -> usize {
-        let (mut accepted, mut shed) = (0, 0);
+        let mut addressed = self.addressed.take();
         let state = self.local(registry).state.borrow();
         state.each_here(send.tenant, send.target, send.except, |key| {
-            match self.outlet.send(key, send.frame) {
-                Fate::Accepted => accepted += 1,
-                Fate::Shed => shed += 1,
-                Fate::Gone => {}
-            }
+            addressed.push(key)
         });
+        drop(state);
+        let Tally { accepted, shed } = self.outlet.send_all(&addressed, send.frame);
         if 0 < shed {
             let target = send.target;
             warn!(target: "tidegate::ws", ?target, accepted, shed, "full outboxes shed a push");
         }
+        addressed.clear();
+        self.addressed.set(addressed);
         accepted
     }
 
     fn announce(&self, registry: u16, notices: impl IntoIterator<Item = Notice>) {
         for notice in notices {
             for shard in (0..self.shards).filter(|shard| *shard != self.shard) {
+                let notice = notice.clone();
                 let order = Order::Notice {
                     from: self.shard,
-                    notice: notice.clone(),
+                    notice,
                 };
-                self.post_surely(shard, Post { registry, order });
+                self.outlet.post_surely(shard, Post { registry, order });
             }
         }
     }
 
-    fn post_surely(&self, shard: u16, post: Post) {
-        self.flush();
-        let held = match self.backlogged.get() {
-            true => Some(post),
-            false => self.outlet.post(shard, post).err(),
-        };
-        if let Some(post) = held {
-            self.backlog.borrow_mut().push_back((shard, post));
-            self.backlogged.set(true);
-        }
+    /// Counts a panic of a handler.
+    pub(crate) fn note_panic(&self) {
+        self.outlet.note_panic();
     }
 
     fn local(&self, registry: u16) -> &LocalPool {

@@ -111,8 +111,8 @@ impl Pool {
     }
 
     /// Hands an order to a shard from wherever this thread is.
-    pub(crate) fn post(&self, shard: u16, order: Order) -> Result<(), SendError> {
-        if let Some(here) = Registries::here() {
+    pub(crate) fn post(self: &Arc<Self>, shard: u16, order: Order) -> Result<(), SendError> {
+        if let Some(here) = Registries::here_for(self) {
             return here.post(shard, self.index, order);
         }
         let outside = self.outside.get().ok_or(SendError::Stopping)?;
@@ -120,8 +120,7 @@ impl Pool {
             registry: self.index,
             order,
         };
-        let posted = outside.post(shard, post);
-        posted.map_err(|_| SendError::Overloaded)
+        outside.post(shard, post)
     }
 }
 
@@ -326,13 +325,13 @@ impl Scope {
             Reached::One(tenant) => tenant,
             Reached::All => return self.pool.count(None),
         };
-        let here = Registries::here();
+        let here = Registries::here_for(&self.pool);
         here.and_then(|here| here.count(self.pool.index, &tenant))
             .unwrap_or_else(|| self.pool.count(Some(&tenant)))
     }
 
     fn is_elsewhere(&self, client: ConnId) -> Result<bool, SendError> {
-        let Some(here) = Registries::here() else {
+        let Some(here) = Registries::here_for(&self.pool) else {
             return Ok(true);
         };
         Ok(match self.reached()? {
@@ -373,7 +372,7 @@ impl Scope {
             except,
             frame,
         };
-        let Some(here) = Registries::here() else {
+        let Some(here) = Registries::here_for(&self.pool) else {
             return self.send_from_outside(&send, named, elsewhere);
         };
         if let (true, Target::Room(name)) = (named, target) {

@@ -1,6 +1,8 @@
 //! Wires a configuration, mounts and handlers into running shards. The one place that starts
 //! threads and binds ports.
 
+mod error;
+mod gateways;
 mod run;
 
 mod node;
@@ -11,6 +13,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 
 use ahash::AHashMap;
@@ -19,13 +22,14 @@ use axum::Router;
 use axum::http::Method;
 
 use crate::auth::{Authenticator, Origin, OriginPolicy};
-use crate::broker::pattern::{PatternTaken, Patterns};
+use crate::broker::pattern::Patterns;
 use crate::broker::relay::Unhandled as Policy;
 use crate::config::{Config, Dialect as ConfigDialect, Limits, RelaySection, Tenants, Unhandled};
-use crate::gateway::container::{ContainerBuilder, StartError as ContainerError};
+use crate::gateway::container::StartError as ContainerError;
+use crate::gateway::module::{App, Module, Program};
 use crate::gateway::raw_handler::{self, AnyRawHandler, RawHandler};
 use crate::gateway::relay::Relay;
-use crate::gateway::relay_handler::{self, AnyRelayHandler, RelayHandler};
+use crate::gateway::relay_handler::RelayHandler;
 use crate::gateway::socket::echo;
 use crate::http::{Access, Deps};
 use crate::id::PARTITIONS_MAX;
@@ -37,60 +41,11 @@ use crate::shard::mailbox::{Port, connect};
 use crate::shard::shared::{Census, Dialect, Gate, Live, Mount, RelayWorld, Shared};
 
 pub use crate::shard::{RingError, probe};
+pub use error::StartError;
 pub use run::RunError;
 
 use admin::Admin;
 use run::Process;
-
-/// Why a server does not start.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// The port is taken, or may not be used.
-    #[error("cannot listen on {address}: {source}{hint}")]
-    Listen {
-        /// Where.
-        address: SocketAddr,
-        /// Why not.
-        source: std::io::Error,
-        /// What to do about it.
-        hint: &'static str,
-    },
-    /// No io_uring.
-    #[error(transparent)]
-    Ring(#[from] RingError),
-    /// Two mounts want one path (D-02).
-    #[error("{first} and {second} are both mounted on `{path}`: give one of them another path")]
-    PathTaken {
-        /// The path.
-        path: String,
-        /// Who has it.
-        first: String,
-        /// Who wants it too.
-        second: String,
-    },
-    /// A mount of the configuration names a handler that nobody registered.
-    #[error(
-        "the mount `{path}` names the handler `{handler}`, which does not exist; there is: {known}"
-    )]
-    UnknownHandler {
-        /// The path.
-        path: String,
-        /// The name.
-        handler: String,
-        /// The names that there are.
-        known: String,
-    },
-    /// Two relay handlers want the same topics.
-    #[error(transparent)]
-    Pattern(#[from] PatternTaken),
-    /// Services do not fit together.
-    #[error(transparent)]
-    Services(#[from] ContainerError),
-    /// A thread could not be started.
-    #[error("cannot start a shard's thread: {0}")]
-    Thread(std::io::Error),
-}
 
 /// How the relay mount behaves; the defaults are those of the seed.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -130,19 +85,12 @@ struct RawMount {
     handler: Box<dyn AnyRawHandler>,
 }
 
-/// A registered relay handler.
-struct RelayMount {
-    pattern: String,
-    handler: Box<dyn AnyRelayHandler>,
-}
-
 /// Collects what a server consists of.
 pub struct ServerBuilder {
     config: Config,
     authenticator: Arc<Authenticator>,
-    container: ContainerBuilder,
+    app: App,
     raw: Vec<RawMount>,
-    relay: Vec<RelayMount>,
     public: Vec<(Method, String)>,
     router: Router,
     /// How the process was started, if it is a server and nothing else.
@@ -166,7 +114,7 @@ pub struct Server {
     /// Keys and origins in force, for HTTP.
     access: Arc<ArcSwap<Access>>,
     admin: Option<Admin>,
-    threads: Vec<JoinHandle<Result<(), RingError>>>,
+    threads: Threads,
 }
 
 impl Server {
@@ -175,9 +123,8 @@ impl Server {
         ServerBuilder {
             config,
             authenticator,
-            container: ContainerBuilder::new(),
+            app: App::new(),
             raw: Vec::new(),
-            relay: Vec::new(),
             public: Vec::new(),
             router: Router::new(),
             process: None,
@@ -250,7 +197,21 @@ impl ServerBuilder {
     /// Provides a value that handlers can take as `State<T>` or `Arc<T>`.
     #[must_use]
     pub fn provide<T: Send + Sync + 'static>(mut self, value: T) -> Self {
-        self.container.provide(value);
+        self.app.provide(value);
+        self
+    }
+
+    /// Adds a module: its services, gateways and relay handlers, and those of what it imports.
+    #[must_use]
+    pub fn module<M: Module>(mut self) -> Self {
+        self.app.module::<M>();
+        self
+    }
+
+    /// Adds by hand what a module would list.
+    #[must_use]
+    pub fn app(mut self, add: impl FnOnce(&mut App)) -> Self {
+        add(&mut self.app);
         self
     }
 
@@ -265,15 +226,7 @@ impl ServerBuilder {
     /// prefix that ends with `*`.
     #[must_use]
     pub fn relay<Args: 'static>(mut self, pattern: &str, handler: impl RelayHandler<Args>) -> Self {
-        for dependency in handler.dependencies() {
-            self.container
-                .require(dependency, &format!("the relay handler of `{pattern}`"));
-        }
-        let handler = relay_handler::erase(handler);
-        self.relay.push(RelayMount {
-            pattern: pattern.to_owned(),
-            handler,
-        });
+        self.app.relay_handler(pattern, handler);
         self
     }
 
@@ -281,7 +234,7 @@ impl ServerBuilder {
     #[must_use]
     pub fn raw<Args: 'static>(mut self, path: &str, handler: impl RawHandler<Args>) -> Self {
         for dependency in handler.dependencies() {
-            self.container
+            self.app
                 .require(dependency, &format!("the raw handler on `{path}`"));
         }
         self.raw.push(RawMount {
@@ -317,9 +270,9 @@ impl ServerBuilder {
     /// Says what is missing or in the way, and the line that mends it.
     pub fn start(mut self) -> Result<Server, StartError> {
         probe()?;
-        let (mounts, mount_of) = self.mounts()?;
         let relay = self.relay_world()?;
-        let container = std::mem::take(&mut self.container).build()?;
+        let program = std::mem::take(&mut self.app).build()?;
+        let (mounts, mount_of) = self.mounts(&program)?;
         let shards = shard_count(&self.config);
         let limits = &self.config.limits;
         let ports: Arc<[Port<Command>]> = (0..shards)
@@ -337,7 +290,8 @@ impl ServerBuilder {
             mounts,
             mount_of,
             relay,
-            container,
+            container: program.container().clone(),
+            program,
             draining: AtomicBool::new(false),
             gate: Gate::new(),
             ports,
@@ -358,6 +312,7 @@ impl ServerBuilder {
         let access = Arc::clone(&deps.access);
         let admin = self.admin(&deps)?;
         let threads = boot.start(&self.config, &self.routes(deps))?;
+        gateways::open(&shared, address);
         Ok(Server {
             shared,
             metrics,
@@ -381,8 +336,8 @@ impl ServerBuilder {
         refused(self.config.server.listen, source)
     }
 
-    fn mounts(&mut self) -> Result<Mounts, StartError> {
-        let mut mounts = Vec::new();
+    fn mounts(&mut self, program: &Program) -> Result<Mounts, StartError> {
+        let mut mounts = gateways::mounts(program, &self.config, |path| self.is_public(path));
         for raw in std::mem::take(&mut self.raw) {
             let public = self.is_public(&raw.path);
             let dialect = Dialect::Raw(raw.handler);
@@ -399,7 +354,11 @@ impl ServerBuilder {
                 ConfigDialect::Raw => {
                     Dialect::Raw(built_in(&mount.path, mount.handler.as_deref())?)
                 }
-                _ => continue,
+                ConfigDialect::Event => {
+                    gateways::check_entry(&mount.path, program)?;
+                    continue;
+                }
+                ConfigDialect::Durable => continue,
             };
             let public = mount.public || self.is_public(&mount.path);
             let shared = mount.tenants == Tenants::Shared;
@@ -415,8 +374,8 @@ impl ServerBuilder {
             if let Some(first) = mount_of.insert(mount.path.clone(), number) {
                 return Err(StartError::PathTaken {
                     path: mount.path.clone(),
-                    first: mounts[usize::from(first)].name(),
-                    second: mount.name(),
+                    first: mounts[usize::from(first)].name(program),
+                    second: mount.name(program),
                 });
             }
         }
@@ -425,12 +384,11 @@ impl ServerBuilder {
 
     fn relay_world(&mut self) -> Result<Option<RelayWorld>, StartError> {
         let mut patterns = Patterns::default();
-        for (index, relay) in self.relay.iter().enumerate() {
+        let relays = self.app.take_relays();
+        for (index, relay) in relays.iter().enumerate() {
             patterns.insert(&relay.pattern, index)?;
         }
-        let handlers = std::mem::take(&mut self.relay)
-            .into_iter()
-            .map(|relay| relay.handler);
+        let handlers = relays.into_iter().map(|relay| relay.handler);
         let Some(section) = &self.config.relay else {
             return Ok(None);
         };
@@ -450,6 +408,8 @@ impl ServerBuilder {
     }
 }
 
+type Threads = Vec<JoinHandle<Result<(), RingError>>>;
+
 /// What the threads of all shards are started with.
 struct Boot<'a> {
     shared: &'a Arc<Shared>,
@@ -459,14 +419,12 @@ struct Boot<'a> {
 }
 
 impl Boot<'_> {
-    fn start(
-        &self,
-        config: &Config,
-        router: &Router,
-    ) -> Result<Vec<JoinHandle<Result<(), RingError>>>, StartError> {
+    fn start(&self, config: &Config, router: &Router) -> Result<Threads, StartError> {
         let mailboxes = connect(&self.shared.ports, config.limits.mailbox_descriptors_max);
         let cores = core_affinity::get_core_ids().unwrap_or_default();
         let mut threads = Vec::new();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let mut ready = Some(ready);
         for (index, mailboxes) in (0..).zip(mailboxes) {
             let Some(metrics) = self.metrics.shard(index) else {
                 continue;
@@ -480,6 +438,7 @@ impl Boot<'_> {
                 sizes: config.shard.clone(),
                 metrics: Arc::clone(metrics),
                 router: router.clone(),
+                ready: ready.take(),
             };
             // More shards than cores are for tests; pinning them would pile them up.
             let pin = config.shard.pin && usize::from(self.shared.shards()) <= cores.len();
@@ -494,14 +453,37 @@ impl Boot<'_> {
             };
             let thread = std::thread::Builder::new().name(format!("shard-{index}"));
             threads.push(thread.spawn(run).map_err(StartError::Thread)?);
+            // The others begin when the hooks before the start have run on the first.
+            if index == 0 {
+                threads = started(threads, &is_ready)?;
+            }
         }
         Ok(threads)
     }
 }
 
+/// Waits until the first shard is ready. If it is not, it has ended and says why.
+fn started(
+    threads: Threads,
+    is_ready: &Receiver<Result<(), ContainerError>>,
+) -> Result<Threads, StartError> {
+    if let Ok(ready) = is_ready.recv() {
+        ready?;
+        return Ok(threads);
+    }
+    for thread in threads {
+        match thread.join() {
+            Ok(ended) => ended?,
+            Err(_) => std::process::abort(),
+        }
+    }
+    Err(StartError::NotReady)
+}
+
 impl Mount {
-    fn name(&self) -> String {
+    fn name(&self, program: &Program) -> String {
         match self.dialect {
+            Dialect::Event(number) => format!("`{}`", program.gateways()[number].name),
             Dialect::Raw(_) => "a raw mount".to_owned(),
             Dialect::Relay => "the relay".to_owned(),
         }

@@ -1,6 +1,7 @@
 //! What a message means on its mount: one file per dialect, one closed enum. Knows `proto`,
 //! `broker` and `gateway`; decides, and leaves sockets and queues to the shard.
 
+pub(crate) mod event;
 pub(crate) mod raw;
 pub(crate) mod relay;
 
@@ -11,6 +12,8 @@ pub(crate) enum Session {
     None,
     /// A handler owns the socket.
     Raw(raw::RawSession),
+    /// Events for the handlers of a gateway.
+    Event(std::rc::Rc<event::EventSession>),
     /// Topics by name.
     Relay(Box<relay::RelaySession>),
 }

@@ -25,7 +25,11 @@ use super::link::relay_of;
 impl Shard {
     /// Runs the handlers that are due, in order, with no borrow held.
     pub(super) fn run_calls(self: &Rc<Self>) {
-        while let Some(call) = self.next_call() {
+        loop {
+            self.run_ended();
+            let Some(call) = self.next_call() else {
+                return;
+            };
             self.run_call(call);
         }
     }

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::broker::relay::{Effect, TopicKey};
+use crate::gateway::outlet::Post;
 use crate::gateway::relay::HomeJob;
 
 use super::shared::Live;
@@ -32,6 +33,8 @@ pub(crate) enum Command {
     Relay(Effect),
     /// Frames that found no room in a mailbox: the members here are told.
     Missed { topic: Arc<TopicKey>, frames: u64 },
+    /// Something to do in the registries of gateways.
+    Registry(Post),
     /// Anything else.
     Run(StateJob),
     /// Keys and limits were loaded anew.
@@ -47,6 +50,7 @@ impl fmt::Debug for Command {
             Self::Home(_) => "Home",
             Self::Relay(_) => "Relay",
             Self::Missed { .. } => "Missed",
+            Self::Registry(_) => "Registry",
             Self::Run(_) => "Run",
             Self::Reload(_) => "Reload",
             Self::Drain => "Drain",

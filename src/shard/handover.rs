@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream as StdStream};
+use std::net::{SocketAddr, TcpStream as StdStream};
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -127,7 +127,7 @@ async fn answer(
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     if let Some(mount) = upgrade::mount_of(&shard.shared, request.uri().path()) {
-        return Ok(upgrade_late(&shard, mount, peer.ip(), request));
+        return Ok(upgrade_late(&shard, mount, peer, request).await);
     }
     let extensions = request.extensions_mut();
     extensions.insert(ConnectInfo(peer));
@@ -135,19 +135,26 @@ async fn answer(
     router.oneshot(request.map(Body::new)).await
 }
 
-fn upgrade_late(
+async fn upgrade_late(
     shard: &Rc<Shard>,
     mount: u16,
-    peer: IpAddr,
+    peer: SocketAddr,
     request: Request<Incoming>,
 ) -> Response<Body> {
     let head = head_of(&request);
-    let admitted = match head {
-        Some(head) => shard.with_state(|state| state.admit(&head, mount, || Some(peer))),
+    let admitted = match &head {
+        Some(head) => shard.with_state(|state| state.admit(head, mount, || Some(peer.ip()))),
         None => Err((
             RefusedFor::Head,
             error_response(400, "the request is no upgrade"),
         )),
+    };
+    let admitted = match (admitted, &head) {
+        (Ok(admitted), Some(head)) if shard.is_event(mount) => {
+            let verdict = shard.guard((peer, head), admitted).await;
+            verdict.ok_or_else(|| (RefusedFor::Guard, super::event::forbidden()))
+        }
+        (admitted, _) => admitted,
     };
     let admitted = match admitted {
         Ok(admitted) => admitted,

@@ -64,6 +64,7 @@ fn belongs(connection: &Connection, tenant: &Tenant) -> bool {
 fn conn_id(session: &Session) -> Option<ConnId> {
     match session {
         Session::Relay(relay) => Some(relay.conn_id),
+        Session::Event(event) => Some(event.client.id()),
         Session::Raw(_) | Session::None => None,
     }
 }

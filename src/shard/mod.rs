@@ -34,6 +34,8 @@ pub(crate) mod route;
 
 mod upgrade;
 
+pub(crate) mod event;
+
 mod handover;
 
 pub(crate) mod listing;
@@ -54,6 +56,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use event::Gateways;
 use shared::Shared;
 use state::State;
 
@@ -66,6 +69,7 @@ pub(crate) use turn::{Setup, run};
 pub(crate) struct Shard {
     pub(crate) shared: Arc<Shared>,
     state: RefCell<State>,
+    gateways: Gateways,
     /// The loop sleeps until it is woken.
     sleeping: Cell<bool>,
 }

@@ -165,6 +165,10 @@ impl Turn {
             state.admit(head, mount, || peer)
         };
         match admitted {
+            Ok(admitted) if self.shard.is_event(admitted.mount) => {
+                let rest = bytes[head.bytes..].to_vec();
+                self.shard.open_guarded(key, head, admitted, rest);
+            }
             Ok(admitted) => {
                 self.shard.open(key, admitted, true);
                 self.receive_rest(key, &bytes[head.bytes..]);
@@ -203,6 +207,15 @@ impl Turn {
 impl super::Shard {
     /// A request was admitted: the 101 goes out and frames begin.
     pub(super) fn open(self: &Rc<Self>, key: SlotKey, mut admitted: Admitted, answer: bool) {
+        let (mount, caller) = (admitted.mount, Arc::clone(&admitted.caller));
+        let handshake = admitted.handshake.take();
+        self.open_connection(key, admitted, answer);
+        if let Some(handshake) = handshake {
+            self.start_event(key, mount, caller, handshake);
+        }
+    }
+
+    fn open_connection(self: &Rc<Self>, key: SlotKey, mut admitted: Admitted, answer: bool) {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         let now_ms = state.now_ms;
@@ -250,6 +263,8 @@ impl super::Shard {
                 let session = RelaySession::new(relay.next_conn_id(), admitted.negotiated);
                 connection.session = Session::Relay(Box::new(session));
             }
+            // It starts when the state is not borrowed any more, for its hooks are user code.
+            Dialect::Event(_) => {}
             Dialect::Raw(handler) => {
                 let inbox = Inbox::new(limits.inbox_bytes_max, limits.inbox_messages_max);
                 connection.session = Session::Raw(RawSession {
@@ -278,7 +293,7 @@ impl super::Shard {
         let outcome = loop {
             match decoder.next(input, &limits) {
                 Ok(Some(message)) => {
-                    self.state.borrow_mut().handle_message(key, message, json);
+                    self.handle_any(key, message, json);
                     self.run_calls();
                 }
                 Ok(None) => break Ok(()),
@@ -332,7 +347,7 @@ impl State {
         let decoder = std::mem::take(&mut connection.decoder);
         let limits = self.live.limits_of(connection.mount);
         // On a JSON mount the parser validates the text anyway.
-        let skip_utf8 = matches!(connection.session, Session::Relay(_));
+        let skip_utf8 = matches!(connection.session, Session::Relay(_) | Session::Event(_));
         let limits = FrameLimits {
             frame_bytes_max: limits.frame_bytes_max as u64,
             message_bytes_max: limits.message_bytes_max as u64,
@@ -369,9 +384,19 @@ impl State {
         }
     }
 
-    fn handle_message(&mut self, key: SlotKey, message: Message<'_>, json: &mut JsonParser) {
+    /// Counts a message; whether it is within the rates of its mount.
+    pub(super) fn note_message(&mut self, key: SlotKey, message: &Message<'_>) -> bool {
         self.metrics.add(Counter::MessagesReceived, 1);
-        if !self.is_within_rates(key, &message) {
+        self.is_within_rates(key, message)
+    }
+
+    pub(super) fn handle_message(
+        &mut self,
+        key: SlotKey,
+        message: Message<'_>,
+        json: &mut JsonParser,
+    ) {
+        if !self.note_message(key, &message) {
             return;
         }
         match message {
@@ -410,6 +435,7 @@ impl State {
                 let text = "rate limited: slow down (limits.messages_per_s_max, \
                             limits.bytes_per_s_max, limits.control_frames_per_s_max)";
                 self.refuse_relay(key, "", text, ErrorCode::RateLimited);
+                self.refuse_event(key, text);
             }
             Verdict::Refuse | Verdict::Close => {
                 self.close(key, 1008, "rate limited", LeaveReason::Kicked);
@@ -450,7 +476,7 @@ impl State {
                 }
                 Err(error) => self.handle_invalid(key, &error),
             },
-            Session::None => {}
+            Session::Event(_) | Session::None => {}
         }
     }
 
@@ -464,7 +490,7 @@ impl State {
                 let text = "invalid message: binary frames are not supported";
                 self.count_invalid(key, text);
             }
-            Session::None => {}
+            Session::Event(_) | Session::None => {}
         }
     }
 

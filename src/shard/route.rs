@@ -1,7 +1,6 @@
 //! From the decisions of sessions and homes to outboxes and mailboxes. Knows where a topic's home
 //! is and where its members are; decides nothing about them.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,7 +20,6 @@ use crate::session::relay::RelaySession;
 use super::command::Command;
 use super::connection::Connection;
 use super::mailbox::Full;
-use super::outbox::Piece;
 use super::ring::SlotKey;
 use super::state::{State, mark_dirty};
 
@@ -320,24 +318,6 @@ impl State {
             return None;
         };
         subscriber_of(connection, index, key, session.conn_id)
-    }
-
-    /// Puts one shared frame into one outbox; whether it was taken.
-    pub(crate) fn queue_piece(&mut self, key: SlotKey, piece: &Rc<Piece>) -> bool {
-        self.give_out();
-        let Some(connection) = self.connections.get(key) else {
-            return false;
-        };
-        if !connection.takes_frames() {
-            return false;
-        }
-        let limits = self.live.outbox_limits(connection.mount, usize::MAX);
-        if connection.outbox.push_piece(piece, &limits).is_err() {
-            return false;
-        }
-        self.metrics.add(Counter::MessagesSent, 1);
-        mark_dirty(&mut self.dirty, connection, key);
-        true
     }
 }
 

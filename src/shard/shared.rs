@@ -13,6 +13,7 @@ use crate::broker::pattern::Patterns;
 use crate::broker::relay::Unhandled;
 use crate::config::Limits;
 use crate::gateway::container::Container;
+use crate::gateway::module::Program;
 use crate::gateway::raw_handler::AnyRawHandler;
 use crate::gateway::relay_handler::AnyRelayHandler;
 use crate::gateway::send::Connected;
@@ -27,6 +28,8 @@ use super::tickets::{AddressRates, Counts, Ticket};
 pub(crate) enum Dialect {
     Raw(Box<dyn AnyRawHandler>),
     Relay,
+    /// The gateway of this number.
+    Event(usize),
 }
 
 impl std::fmt::Debug for Dialect {
@@ -34,6 +37,7 @@ impl std::fmt::Debug for Dialect {
         f.write_str(match self {
             Self::Raw(_) => "Raw",
             Self::Relay => "Relay",
+            Self::Event(_) => "Event",
         })
     }
 }
@@ -204,6 +208,8 @@ pub(crate) struct Shared {
     pub(crate) mount_of: AHashMap<String, u16>,
     pub(crate) relay: Option<RelayWorld>,
     pub(crate) container: Container,
+    /// The gateways and their registries.
+    pub(crate) program: Program,
     pub(crate) draining: AtomicBool,
     pub(crate) gate: Gate,
 }

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -16,6 +17,7 @@ use crate::config::Limits;
 use crate::metrics::{Counter, Refusal as RefusedFor, ShardMetrics};
 use crate::proto::frame::{self, Opcode};
 use crate::session::Session;
+use crate::session::event::EventSession;
 
 use super::command::Command;
 use super::connection::{Connection, Connections, Phase, Receiving};
@@ -64,6 +66,10 @@ pub(crate) struct State {
     pub(crate) drain_until_ms: Option<u64>,
     /// Connections that came back from HTTP, with frames that were read already.
     pub(crate) returned: Vec<(SlotKey, Vec<u8>)>,
+    /// Connections of gateways that have ended, whose hooks are still to run.
+    pub(crate) ended: Vec<Rc<EventSession>>,
+    /// Hooks of such connections that wait for something.
+    pub(crate) hooks_running: usize,
 }
 
 /// The reason that goes with close code 1008 for a peer that does not read.
@@ -102,6 +108,8 @@ impl State {
             now_ms: 0,
             drain_until_ms: None,
             returned: Vec::new(),
+            ended: Vec::new(),
+            hooks_running: 0,
             draining: shared.draining.load(Ordering::Relaxed),
             shared,
         }
@@ -313,6 +321,7 @@ impl State {
         match std::mem::replace(&mut connection.session, Session::None) {
             Session::None => {}
             Session::Raw(session) => session.inbox.close(),
+            Session::Event(session) => self.ended.push(session),
             Session::Relay(session) => self.leave_all(key, *session, leave),
         }
     }
@@ -340,6 +349,7 @@ impl State {
             || !self.wishes.is_empty()
             || !self.calls.is_empty()
             || !self.returned.is_empty()
+            || !self.ended.is_empty()
             || self.members.has_open()
             || self.posts.has_posted()
     }

@@ -26,6 +26,7 @@ use crate::proto::json::JsonParser;
 use super::command::Command;
 use super::connection::Phase;
 use super::deadlines::{Due, due};
+use super::event::{Gateways, Ready};
 use super::handover::Http;
 use super::mailbox::Mailboxes;
 use super::ring::{Completion, Ring, RingError, RingSizes, SlotKey, Token};
@@ -43,6 +44,8 @@ pub(crate) struct Setup {
     pub(crate) sizes: ShardSection,
     pub(crate) metrics: Arc<ShardMetrics>,
     pub(crate) router: axum::Router,
+    /// Where the first shard says that the hooks before the start have run.
+    pub(crate) ready: Option<Ready>,
 }
 
 impl std::fmt::Debug for Setup {
@@ -90,14 +93,21 @@ const CLOSE_MS_MAX: u64 = 2_000;
 ///
 /// # Errors
 /// When the ring cannot be set up.
-pub(crate) fn run(setup: Setup) -> Result<(), RingError> {
+pub(crate) fn run(mut setup: Setup) -> Result<(), RingError> {
     let mut uring = tokio_uring::uring_builder();
     uring.setup_cqsize(1_024);
     let mut builder = tokio_uring::builder();
     builder.entries(64).uring_builder(&uring);
     builder.start(async move {
+        let ready = setup.ready.take();
         let mut turn = Turn::new(setup)?;
         CURRENT.set(Some(Rc::clone(&turn.shard)));
+        if let Some(ready) = ready
+            && !turn.shard.make_ready(&ready).await
+        {
+            return Ok(());
+        }
+        turn.accept();
         // If the loop dies the process dies; its own bound on a turn replaces tokio's budget.
         tokio::task::unconstrained(turn.run()).await;
         CURRENT.set(None);
@@ -124,12 +134,14 @@ impl Turn {
             setup.mailboxes,
             counted,
         );
-        let shard = Rc::new(Shard {
+        let (index, rooms_max) = (state.index, state.live.limits.rooms_per_connection_max);
+        let shard = Rc::new_cyclic(|shard| Shard {
+            gateways: Gateways::open(shard, &shared, index, rooms_max),
             shared,
             state: state.into(),
             sleeping: false.into(),
         });
-        let mut turn = Self {
+        let turn = Self {
             shard,
             ring,
             json: JsonParser::default(),
@@ -147,7 +159,6 @@ impl Turn {
             accept_at_ms: None,
         };
         turn.read_clock();
-        turn.accept();
         Ok(turn)
     }
 
@@ -237,6 +248,7 @@ impl Turn {
             Command::Missed { topic, frames } => {
                 self.shard.state.borrow_mut().handle_missed(&topic, frames);
             }
+            Command::Registry(post) => self.shard.handle_post(post),
             Command::Run(job) => job(&mut self.shard.state.borrow_mut()),
             Command::Reload(live) => self.reload(live),
             Command::Drain => self.drain(),
@@ -386,7 +398,8 @@ impl Turn {
         let Some(end_ms) = state.drain_until_ms else {
             return false;
         };
-        let done = state.connections.len() == 0 && self.http.is_idle();
+        let hooks = state.ended.len() + state.hooks_running;
+        let done = state.connections.len() + hooks == 0 && self.http.is_idle();
         done || end_ms <= state.now_ms
     }
 }

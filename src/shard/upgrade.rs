@@ -6,11 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::auth::{Caller, TokenCache, token_of};
+use crate::gateway::client::Handshake;
 use crate::id::Tenant;
 use crate::metrics::Refusal as RefusedFor;
 use crate::proto::handshake::{self, Upgrade};
 use crate::proto::http::{self, Head};
-use crate::proto::relay;
+use crate::proto::{event, relay};
 
 use super::shared::{Dialect, Live, Mount, Shared};
 use super::tickets::Ticket;
@@ -22,6 +23,8 @@ pub(crate) struct Admitted {
     pub(crate) caller: Arc<Caller>,
     /// The `tidegate.*.v1` of the mount was asked for.
     pub(crate) negotiated: bool,
+    /// What the handlers of a gateway may know of the request.
+    pub(crate) handshake: Option<Arc<Handshake>>,
     /// The 101.
     pub(crate) response: Bytes,
     /// Its place among the connections of its tenant, where those are counted.
@@ -76,6 +79,7 @@ pub(crate) fn admit(
         mount: number,
         caller,
         negotiated,
+        handshake: None,
         response,
         ticket: None,
     })
@@ -120,6 +124,7 @@ fn in_default_tenant(caller: &Arc<Caller>) -> Arc<Caller> {
 fn protocol_of(upgrade: &Upgrade, dialect: &Dialect) -> (Option<&'static str>, bool) {
     let own = match dialect {
         Dialect::Relay => Some(relay::PROTOCOL),
+        Dialect::Event(_) => Some(event::PROTOCOL),
         Dialect::Raw(_) => None,
     };
     let offers = |name: &str| upgrade.protocols.iter().any(|offered| offered == name);

@@ -21,7 +21,8 @@ use crate::broker::ConnKey;
 use crate::gateway::client::{Handshake, WsClient};
 use crate::gateway::dispatch::{Dispatch, Handling, Outcome, Request};
 use crate::gateway::module::{App, Program};
-use crate::gateway::outlet::{Fate, Outlet, Post, Registries};
+use crate::gateway::outlet::{Fate, Outlet, Post, Registries, Tally};
+use crate::gateway::send::SendError;
 use crate::id::Tenant;
 use crate::proto::http::{HeadLimits, parse_head};
 
@@ -32,6 +33,7 @@ pub(super) struct Wire {
     pub(super) closes: RefCell<Vec<(u32, u16, String)>>,
     pub(super) posts: RefCell<Vec<(u16, Post)>>,
     pub(super) full: Cell<bool>,
+    pub(super) panics: Cell<usize>,
     pub(super) shut: RefCell<Vec<ConnKey>>,
 }
 
@@ -48,20 +50,36 @@ impl Outlet for Wire {
         Fate::Accepted
     }
 
+    fn send_all(&self, connections: &[ConnKey], frame: &Bytes) -> Tally {
+        let fates = connections
+            .iter()
+            .map(|connection| self.send(*connection, frame));
+        let accepted = fates.filter(|fate| *fate == Fate::Accepted).count();
+        Tally { accepted, shed: 0 }
+    }
+
     fn close(&self, connection: ConnKey, code: u16, reason: &str) {
         self.closes
             .borrow_mut()
             .push((connection.slot, code, reason.to_owned()));
     }
 
-    fn post(&self, shard: u16, post: Post) -> Result<(), Post> {
+    fn post(&self, shard: u16, post: Post) -> Result<(), SendError> {
         match self.full.get() {
-            true => Err(post),
+            true => Err(SendError::Overloaded),
             false => {
                 self.posts.borrow_mut().push((shard, post));
                 Ok(())
             }
         }
+    }
+
+    fn post_surely(&self, shard: u16, post: Post) {
+        self.posts.borrow_mut().push((shard, post));
+    }
+
+    fn note_panic(&self) {
+        self.panics.set(self.panics.get() + 1);
     }
 }
 

@@ -22,10 +22,10 @@ pub(crate) fn expand(pattern: &LitStr, mut item: ItemFn) -> syn::Result<TokenStr
         #[derive(Debug, Clone, Copy)]
         #visibility struct #name;
 
-        impl ::tidegate::gateway::relay::RelayRoute for #name {
-            fn register(routes: &mut ::tidegate::gateway::relay::RelayRoutes) {
+        impl ::tidegate::gateway::module::RelayRoute for #name {
+            fn register(app: &mut ::tidegate::gateway::module::App) {
                 #item
-                routes.relay(#pattern, #name);
+                app.relay_handler(#pattern, #name);
             }
         }
     })

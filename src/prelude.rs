@@ -1,0 +1,25 @@
+//! What a program with gateways usually needs: `use tidegate::prelude::*;`. Names only what other
+//! modules hold.
+
+pub use ahash::AHashMap;
+pub use tidegate_macros::{
+    after_init, concurrent, gateway, injectable, messages, module, on_connect, on_disconnect,
+    relay, subscribe_message, use_filters, use_guards, use_interceptors,
+};
+
+pub use crate::auth::CurrentUser;
+pub use crate::gateway::client::WsClient;
+pub use crate::gateway::container::State;
+pub use crate::gateway::context::{ExecutionContext, UpgradeContext, WsArgumentsHost};
+pub use crate::gateway::extract::{FromCall, Scoped};
+pub use crate::gateway::filter::{Caught, ExceptionFilter};
+pub use crate::gateway::guard::{MessageGuard, UpgradeGuard};
+pub use crate::gateway::interceptor::{Interceptor, Next};
+pub use crate::gateway::module::{App, Gateway, Module};
+pub use crate::gateway::relay::Relay;
+pub use crate::gateway::relay_handler::RelayEvent;
+pub use crate::gateway::reply::{Exception, Opaque, Reply, WsEnvelope, WsReply};
+pub use crate::gateway::send::SendError;
+pub use crate::gateway::server::{Global, Registry, WsServer};
+pub use crate::id::{ConnId, Tenant};
+pub use crate::server::{RelayConfig, Server};

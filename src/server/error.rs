@@ -1,0 +1,64 @@
+//! Why a server does not start: each text names what is in the way, and mostly the line that
+//! mends it. Knows nothing else.
+
+use std::net::SocketAddr;
+
+use crate::broker::pattern::PatternTaken;
+use crate::gateway::container::StartError as ContainerError;
+use crate::shard::RingError;
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The port is taken, or may not be used.
+    #[error("cannot listen on {address}: {source}{hint}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// No io_uring.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// Two mounts want one path (D-02).
+    #[error("{first} and {second} are both mounted on `{path}`: give one of them another path")]
+    PathTaken {
+        /// The path.
+        path: String,
+        /// Who has it.
+        first: String,
+        /// Who wants it too.
+        second: String,
+    },
+    /// A mount of the configuration names a handler that nobody registered.
+    #[error(
+        "the mount `{path}` names the handler `{handler}`, which does not exist; there is: {known}"
+    )]
+    UnknownHandler {
+        /// The path.
+        path: String,
+        /// The name.
+        handler: String,
+        /// The names that there are.
+        known: String,
+    },
+    /// Two relay handlers want the same topics.
+    #[error(transparent)]
+    Pattern(#[from] PatternTaken),
+    /// Services do not fit together.
+    #[error(transparent)]
+    Services(#[from] ContainerError),
+    /// A thread could not be started.
+    #[error("cannot start a shard's thread: {0}")]
+    Thread(std::io::Error),
+    /// A mount of the configuration wants a gateway that the program does not have.
+    #[error("the mount `{0}` is of the dialect \"event\", but the program has no gateway there")]
+    NoGateway(String),
+    /// The first shard ended before it was ready.
+    #[error("the first shard ended before it was ready")]
+    NotReady,
+}

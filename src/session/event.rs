@@ -1,0 +1,150 @@
+//! One connection on an event mount: which of its events run, and which wait behind one that
+//! runs (D-14). Knows no socket and no other connection; events are copied only if they wait.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use slab::Slab;
+use tokio::task::AbortHandle;
+
+use crate::gateway::client::WsClient;
+use crate::gateway::dispatch::{Dispatch, Request};
+
+/// The bounds of what waits. Full: receiving pauses until half is gone.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct InboxLimits {
+    pub(crate) bytes_max: usize,
+    pub(crate) messages_max: usize,
+}
+
+/// One connection on an event mount.
+pub(crate) struct EventSession {
+    pub(crate) client: WsClient,
+    pub(crate) gateway: Rc<dyn Dispatch>,
+    queue: RefCell<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// A handler runs that others must not pass.
+    is_busy: bool,
+    waiting: VecDeque<Waiting>,
+    bytes: usize,
+    tasks: Slab<AbortHandle>,
+    has_ended: bool,
+}
+
+/// An event that waits.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    event: Box<str>,
+    data: Box<[u8]>,
+    id: Option<Box<[u8]>>,
+}
+
+impl Waiting {
+    /// The event again.
+    pub(crate) fn request(&self) -> Request<'_> {
+        Request {
+            event: &self.event,
+            data: &self.data,
+            id: self.id.as_deref(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.event.len() + self.data.len()
+    }
+}
+
+impl EventSession {
+    pub(crate) fn new(client: WsClient, gateway: Rc<dyn Dispatch>) -> Self {
+        Self {
+            client,
+            gateway,
+            queue: RefCell::default(),
+        }
+    }
+
+    /// Whether the next event must wait for those before it.
+    pub(crate) fn must_wait(&self) -> bool {
+        let queue = self.queue.borrow();
+        queue.is_busy || !queue.waiting.is_empty()
+    }
+
+    /// Keeps an event for later; whether there is room for another one.
+    pub(crate) fn handle_waiting(&self, request: Request<'_>, limits: InboxLimits) -> bool {
+        let mut queue = self.queue.borrow_mut();
+        let waiting = Waiting {
+            event: request.event.into(),
+            data: request.data.into(),
+            id: request.id.map(Into::into),
+        };
+        queue.bytes += waiting.bytes();
+        queue.waiting.push_back(waiting);
+        queue.bytes < limits.bytes_max && queue.waiting.len() < limits.messages_max
+    }
+
+    /// The next event that may run.
+    pub(crate) fn poll_next(&self) -> Option<Waiting> {
+        let mut queue = self.queue.borrow_mut();
+        if queue.is_busy || queue.has_ended {
+            return None;
+        }
+        let next = queue.waiting.pop_front()?;
+        queue.bytes -= next.bytes();
+        Some(next)
+    }
+
+    /// Whether at most half of what may wait is waiting.
+    pub(crate) fn has_room(&self, limits: InboxLimits) -> bool {
+        let queue = self.queue.borrow();
+        queue.bytes <= limits.bytes_max / 2 && queue.waiting.len() <= limits.messages_max / 2
+    }
+
+    /// Nothing passes until the handler that has started now ends.
+    pub(crate) fn handle_busy(&self) {
+        self.queue.borrow_mut().is_busy = true;
+    }
+
+    /// That handler has ended.
+    pub(crate) fn handle_idle(&self) {
+        self.queue.borrow_mut().is_busy = false;
+    }
+
+    /// How many handlers wait for something.
+    pub(crate) fn tasks(&self) -> usize {
+        self.queue.borrow().tasks.len()
+    }
+
+    /// A handler has become a task; where it stands until it ends.
+    pub(crate) fn handle_task(&self, task: AbortHandle) -> usize {
+        self.queue.borrow_mut().tasks.insert(task)
+    }
+
+    /// A task has ended.
+    pub(crate) fn handle_task_ended(&self, place: usize) {
+        self.queue.borrow_mut().tasks.try_remove(place);
+    }
+
+    /// The connection has ended: its handlers end where they stand, and nothing waits any more.
+    pub(crate) fn handle_end(&self) {
+        let mut queue = self.queue.borrow_mut();
+        queue.has_ended = true;
+        queue.waiting.clear();
+        queue.bytes = 0;
+        for (_, task) in &queue.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl std::fmt::Debug for EventSession {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EventSession")
+            .field("client", &self.client)
+            .field("queue", &self.queue)
+            .finish_non_exhaustive()
+    }
+}
