@@ -124,7 +124,7 @@ impl AgentGateway {
 }
 
 #[module(providers = [Streams], gateways = [AgentGateway])]
-struct AiModule;
+pub(crate) struct AiModule;
 
 fn main() -> tidegate::Result<()> {
     Ok(Server::from_args()?.module::<AiModule>().run()?)

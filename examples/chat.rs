@@ -129,7 +129,7 @@ impl ChatGateway {
 }
 
 #[module(providers = [History], gateways = [ChatGateway])]
-struct ChatModule;
+pub(crate) struct ChatModule;
 
 fn main() -> tidegate::Result<()> {
     Ok(Server::from_args()?.module::<ChatModule>().run()?)

@@ -158,7 +158,7 @@ impl NotifyGateway {
 }
 
 #[module(providers = [AdminNotifier], gateways = [ChatGateway, NotifyGateway])]
-struct NotifyModule;
+pub(crate) struct NotifyModule;
 
 fn main() -> tidegate::Result<()> {
     Ok(Server::from_args()?.module::<NotifyModule>().run()?)

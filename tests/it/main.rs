@@ -22,3 +22,5 @@ mod relay;
 mod rest;
 
 mod program;
+
+mod gateways;
