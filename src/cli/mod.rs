@@ -11,6 +11,8 @@ mod token;
 
 mod doctor;
 
+mod generate;
+
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -48,6 +50,9 @@ enum Verb {
     Config(config::ConfigVerb),
     /// Look at this machine: kernel, io_uring, limits, settings, each with the line that mends it
     Doctor(ServeOptions),
+    /// Write the beginning of a gateway or of a project
+    #[command(subcommand)]
+    Generate(generate::GenerateVerb),
 }
 
 /// Does what the command line asks for.
@@ -61,6 +66,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Token(verb) => token::run(&verb),
         Verb::Config(verb) => config::run(&verb),
         Verb::Doctor(options) => doctor::run(&options),
+        Verb::Generate(verb) => generate::run(&verb),
     };
     done.unwrap_or_else(|failure| failure.report())
 }
@@ -93,6 +99,9 @@ enum Failure {
         path: std::path::PathBuf,
         source: std::io::Error,
     },
+    /// Nothing, or not all, was generated.
+    #[error(transparent)]
+    Generate(#[from] generate::GenerateError),
     /// Nothing can be read from the standard input.
     #[error("cannot read the standard input")]
     Input(#[source] std::io::Error),

@@ -24,3 +24,5 @@ mod rest;
 mod program;
 
 mod gateways;
+
+mod generate;

@@ -16,6 +16,9 @@ mod module;
 
 mod relay;
 
+#[cfg(test)]
+mod tests;
+
 use proc_macro::TokenStream;
 use proc_macro2::Span;
 use syn::{Error, parse_macro_input};

@@ -1,0 +1,248 @@
+//! `tidegate generate`: a gateway in its own folder, registered, or a whole project around one.
+//! Writes new files only; of what is there already it changes `src/main.rs`, by two lines.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use super::{Failure, answer};
+
+/// What can be generated.
+#[derive(Debug, Subcommand)]
+pub(super) enum GenerateVerb {
+    /// A gateway: a folder with it and its module, registered in src/main.rs
+    Gateway(GatewayOptions),
+    /// A project that runs: a program with one gateway
+    Project(ProjectOptions),
+}
+
+/// What a gateway is called.
+#[derive(Debug, Args)]
+pub(super) struct GatewayOptions {
+    /// Its name, such as chat or order-book: the folder, the path and the types take theirs from it
+    name: Name,
+    /// The project's folder
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    project: PathBuf,
+}
+
+/// What a project is called.
+#[derive(Debug, Args)]
+pub(super) struct ProjectOptions {
+    /// Its name, which is its folder too
+    name: Name,
+    /// What its Cargo.toml says of tidegate, such as { path = "../tidegate" }
+    #[arg(long, value_name = "TOML")]
+    tidegate: Option<String>,
+}
+
+/// Why nothing, or not all, was generated.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum GenerateError {
+    /// What is there is never written over.
+    #[error("{} is there already: nothing was written", .0.display())]
+    Exists(PathBuf),
+    /// A file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    /// A file or folder cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+}
+
+/// Generates what is asked for and says what was written.
+pub(super) fn run(verb: &GenerateVerb) -> Result<ExitCode, Failure> {
+    match verb {
+        GenerateVerb::Gateway(options) => gateway(&options.project, &options.name)?,
+        GenerateVerb::Project(options) => project(options)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn project(options: &ProjectOptions) -> Result<(), GenerateError> {
+    let folder = PathBuf::from(&options.name.kebab);
+    if folder.exists() {
+        return Err(GenerateError::Exists(folder));
+    }
+    let tidegate = options.tidegate.clone().unwrap_or_else(dependency);
+    let cargo = CARGO.replace("{{package}}", &options.name.kebab);
+    write(
+        &folder.join("Cargo.toml"),
+        &cargo.replace("{{tidegate}}", &tidegate),
+    )?;
+    write(&folder.join(".gitignore"), "/target\n")?;
+    write(&folder.join("src/main.rs"), &options.name.fill(MAIN))?;
+    let chat = Name::parse("chat").map_err(|text| GenerateError::Write {
+        path: folder.clone(),
+        source: io::Error::other(text),
+    })?;
+    gateway(&folder, &chat)?;
+    answer(format_args!(
+        "\nrun it:\n  cd {} && cargo run -- --dev",
+        folder.display()
+    ));
+    Ok(())
+}
+
+/// From a checkout that is still there, else from where packages come from.
+fn dependency() -> String {
+    let checkout = env!("CARGO_MANIFEST_DIR");
+    match Path::new(checkout).join("Cargo.toml").exists() {
+        true => format!("{{ path = \"{checkout}\" }}"),
+        false => format!("\"{}\"", env!("CARGO_PKG_VERSION")),
+    }
+}
+
+fn gateway(project: &Path, name: &Name) -> Result<(), GenerateError> {
+    let folder = project.join("src").join(&name.snake);
+    if folder.exists() {
+        return Err(GenerateError::Exists(folder));
+    }
+    write(&folder.join("mod.rs"), &name.fill(MOD))?;
+    write(&folder.join("gateway.rs"), &name.fill(GATEWAY))?;
+    write(&folder.join("module.rs"), &name.fill(MODULE))?;
+    register(&project.join("src/main.rs"), name)
+}
+
+/// Adds the module to the program. Where its text is not as expected, says what to add.
+fn register(main: &Path, name: &Name) -> Result<(), GenerateError> {
+    let (mod_line, call) = (
+        format!("mod {};\n", name.snake),
+        format!(".module::<{}::{}Module>()", name.snake, name.pascal),
+    );
+    let text = match fs::read_to_string(main) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(source) => {
+            return Err(GenerateError::Read {
+                path: main.to_owned(),
+                source,
+            });
+        }
+    };
+    match text.and_then(|text| registered(&text, &mod_line, &call)) {
+        Some(text) => write(main, &text),
+        None => {
+            let main = main.display();
+            answer(format_args!(
+                "\nadd to {main}:\n  {mod_line}  {START}{call}"
+            ));
+            Ok(())
+        }
+    }
+}
+
+/// The text of a program with one more module.
+fn registered(text: &str, mod_line: &str, call: &str) -> Option<String> {
+    let start = text.find(START)? + START.len();
+    let mut registered = text.to_owned();
+    registered.insert_str(start, &format!("\n        {call}"));
+    let imports = text.find("\nuse ")? + 1;
+    let mods = text.find("\nmod ").map(|line| line + 1);
+    let (place, line) = match mods {
+        Some(place) if place < start => (place, mod_line.to_owned()),
+        _ => (imports, format!("{mod_line}\n")),
+    };
+    registered.insert_str(place, &line);
+    Some(registered)
+}
+
+fn write(path: &Path, text: &str) -> Result<(), GenerateError> {
+    let failed = |source| GenerateError::Write {
+        path: path.to_owned(),
+        source,
+    };
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(failed)?;
+    }
+    fs::write(path, text).map_err(failed)?;
+    answer(format_args!("wrote {}", path.display()));
+    Ok(())
+}
+
+/// A name in its three spellings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Name {
+    kebab: String,
+    snake: String,
+    pascal: String,
+}
+
+impl Name {
+    fn parse(name: &str) -> Result<Self, String> {
+        let kebab = name.replace('_', "-").to_lowercase();
+        let words: Vec<&str> = kebab.split('-').collect();
+        let is_word =
+            |word: &&str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let starts_well = kebab.starts_with(|first: char| first.is_ascii_alphabetic());
+        if !starts_well || !words.iter().all(is_word) {
+            return Err("a name has letters, digits and single dashes, such as order-book".into());
+        }
+        let pascal = words
+            .iter()
+            .map(|word| word[..1].to_uppercase() + &word[1..]);
+        Ok(Self {
+            pascal: pascal.collect(),
+            snake: words.join("_"),
+            kebab,
+        })
+    }
+
+    fn fill(&self, template: &str) -> String {
+        template
+            .replace("{{path}}", &format!("/{}", self.kebab))
+            .replace("{{name}}", &self.kebab)
+            .replace("{{Name}}", &self.pascal)
+    }
+}
+
+impl std::str::FromStr for Name {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::parse(name)
+    }
+}
+
+const GATEWAY: &str = include_str!("templates/gateway.txt");
+const MODULE: &str = include_str!("templates/module.txt");
+const MOD: &str = include_str!("templates/mod.txt");
+const MAIN: &str = include_str!("templates/main.txt");
+const CARGO: &str = include_str!("templates/cargo.txt");
+const START: &str = "Server::from_args()?";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_three_spellings() {
+        let name = Name::parse("order_book").unwrap();
+        assert_eq!(
+            (&*name.kebab, &*name.snake, &*name.pascal),
+            ("order-book", "order_book", "OrderBook")
+        );
+        for bad in ["", "-a", "a--b", "9a", "a/b", "é"] {
+            assert!(Name::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_module_is_added_once_for_each_gateway() {
+        let chat = Name::parse("chat").unwrap();
+        let main = chat.fill(MAIN);
+        let once = registered(&main, "mod chat;\n", ".module::<chat::ChatModule>()").unwrap();
+        let twice = registered(&once, "mod book;\n", ".module::<book::BookModule>()").unwrap();
+        assert!(
+            twice.contains("\nmod book;\nmod chat;\n\nuse tidegate"),
+            "{twice}"
+        );
+        let calls = "Server::from_args()?\n        .module::<book::BookModule>()\n        \
+                     .module::<chat::ChatModule>()\n        .run()?;";
+        assert!(twice.contains(calls), "{twice}");
+        assert_eq!(registered("fn main() {}", "", ""), None);
+    }
+}

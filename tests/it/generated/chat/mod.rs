@@ -1,0 +1,6 @@
+//! The gateway on `/chat`.
+
+mod gateway;
+mod module;
+
+pub(crate) use module::ChatModule;
