@@ -249,11 +249,21 @@ impl CommitLog {
         };
         if written == Written::NoRoom {
             let now_us = self.last_now_us();
-            self.checkpoint.not_before_us = now_us + RETRY_US;
+            // What gives space back goes before what takes it, while cursors still have room.
+            let left = self.active.map_or(0, |active| active.bytes - active.end) as u64;
+            let can = self.queue.is_empty() && self.config.reserve_bytes <= left;
+            let given = can && self.prepare.give_way();
+            let pause_us = if given { 0 } else { RETRY_US };
+            if !given {
+                self.prepare.resume();
+            }
+            self.checkpoint.not_before_us = now_us + pause_us;
             self.checkpoint.since_us = Some(now_us);
+            self.checkpoint.is_wanted = true;
             self.checkpoint.is_closed = running.is_last;
             return Ok(());
         }
+        self.prepare.resume();
         let old = self.checkpoint.durable.replace(running.number);
         self.checkpoint.is_closed = running.is_last && self.checkpoint.written_bytes == 0;
         self.checkpoint_durable(old, running.retired, &running.live);

@@ -182,11 +182,11 @@ impl CommitLog {
         let is_dead = |id: &u64, end: usize| {
             live.get(id).copied().unwrap_or(0) * 100 < end as u64 * percent_max
         };
-        let stored = self
+        let full = self
             .segments
             .iter()
-            .filter(|(_, info)| matches!(info.blocks, Blocks::Stored));
-        cleaner.candidates = stored
+            .filter(|(_, info)| !matches!(info.blocks, Blocks::Open(_)));
+        cleaner.candidates = full
             .filter(|(id, info)| is_dead(id, info.end) && !cleaner.damaged.contains(id))
             .map(|(id, _)| *id)
             .collect();
@@ -203,7 +203,12 @@ impl CommitLog {
         let segment = job.segment;
         let copied: usize = self.queue.iter().map(|batch| batch.copied_bytes).sum();
         if COPIED_BYTES_MAX <= copied {
-            self.cleaner.job = Some(job);
+            let stage = job.stage;
+            self.cleaner.job = Some(Job {
+                segment,
+                stage,
+                is_waiting: true,
+            });
             return;
         }
         match self.clean_step(segment, job.stage) {

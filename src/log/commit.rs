@@ -307,9 +307,14 @@ impl CommitLog {
         })
     }
 
+    /// Nothing, while a batch or a segment is awaited: their end will wake the caller.
     pub(super) fn commit_deadline_us(&self) -> Option<u64> {
         let since = self.waiting_since_us.filter(|_| self.flight.is_none())?;
-        Some(since + self.delay_us())
+        let bytes = self.queue.front()?.bytes();
+        let fits = self
+            .active
+            .is_some_and(|active| bytes <= active.bytes - active.end);
+        (fits || self.prepare.is_takable()).then(|| since + self.delay_us())
     }
 
     /// How long the first batch of the queue may wait.

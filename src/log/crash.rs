@@ -89,7 +89,7 @@ impl CrashFolder {
         self.fault = Some((self.operations + n, fault));
     }
 
-    /// Limits the bytes that can be taken by new files.
+    /// Limits the bytes that can still be taken; removing a file gives its bytes back.
     pub fn limit_space(&mut self, bytes: Option<u64>) {
         self.space = bytes;
     }
@@ -233,6 +233,24 @@ impl CrashFolder {
         Ok(())
     }
 
+    /// What a write takes beyond the space that its file has.
+    fn growth(&self, file: FileName, offset: u64, len: usize) -> u64 {
+        let has = self
+            .names
+            .get(&file)
+            .map_or(0, |file| self.files[*file].bytes_len as u64);
+        (offset + len as u64).saturating_sub(has)
+    }
+
+    /// What comes back when a file is removed.
+    fn give_space(&mut self, file: FileName) {
+        let has = self
+            .names
+            .get(&file)
+            .map_or(0, |file| self.files[*file].bytes_len as u64);
+        self.space = self.space.map(|left| left + has);
+    }
+
     fn take_space(&mut self, bytes: u64) -> io::Result<()> {
         match &mut self.space {
             Some(left) if *left < bytes => Err(io::ErrorKind::StorageFull.into()),
@@ -277,6 +295,7 @@ impl Storage for CrashFolder {
             Some(Fault::Short) => part.max(1),
             None => bytes.len(),
         };
+        self.take_space(self.growth(file, offset, count))?;
         write_all(&mut self.cache, file, offset, &bytes[..count])?;
         self.dirty(file, offset, count)?;
         if fault == Some(Fault::Crash) {
@@ -326,6 +345,9 @@ impl Storage for CrashFolder {
                 Change::Create(name, file as u64)
             }
             Change::Rename(..) | Change::Remove(_) => {
+                if let Change::Remove(file) = change {
+                    self.give_space(file);
+                }
                 self.cache.change(change)?;
                 change
             }

@@ -29,6 +29,8 @@ pub(super) struct Prepare {
     full: bool,
     retry_us: u64,
     in_flight: bool,
+    /// Something that gives space back needs what a segment would take.
+    gives_way: bool,
     zeroes: Bytes,
 }
 
@@ -70,6 +72,7 @@ impl Prepare {
             full: false,
             retry_us: 0,
             in_flight: false,
+            gives_way: false,
             zeroes: Bytes::new(),
         }
     }
@@ -100,9 +103,14 @@ impl Prepare {
             .map(|next| next.segment.bytes)
     }
 
-    /// Hands the next segment over, unless a zeroing write is still under way in it.
+    /// Whether the next segment can be taken at once: no zeroing write is under way in it.
+    pub(super) fn is_takable(&self) -> bool {
+        !self.in_flight && self.usable_bytes().is_some()
+    }
+
+    /// Hands the next segment over.
     pub(super) fn take(&mut self) -> Option<Prepared> {
-        if self.in_flight || self.usable_bytes().is_none() {
+        if !self.is_takable() {
             return None;
         }
         self.bytes = (self.bytes * 2).min(self.bytes_max);
@@ -135,13 +143,32 @@ impl Prepare {
         self.pool.iter().map(|old| old.id).chain(next)
     }
 
+    /// Gives the space of the next segment up until `resume`; `false` if there is none to give.
+    pub(super) fn give_way(&mut self) -> bool {
+        let can = self.is_takable();
+        if let Some(next) = self.next.as_mut().filter(|_| can) {
+            next.stage = Stage::Discard;
+            self.gives_way = true;
+        }
+        can
+    }
+
+    /// Space is as it is: ask for a segment again.
+    pub(super) fn resume(&mut self) {
+        if self.gives_way {
+            self.gives_way = false;
+            self.retry_us = 0;
+        }
+    }
+
     /// When it will have something to do, if that is known.
     pub(super) fn deadline_us(&self) -> Option<u64> {
-        (self.full && !self.in_flight && self.next.is_none()).then_some(self.retry_us)
+        (self.full && !self.gives_way && !self.in_flight && self.next.is_none())
+            .then_some(self.retry_us)
     }
 
     pub(super) fn poll(&mut self, now_us: u64) -> Option<Op> {
-        if self.in_flight || (self.next.is_none() && !self.start(now_us)) {
+        if self.in_flight || (self.next.is_none() && (self.gives_way || !self.start(now_us))) {
             return None;
         }
         let next = self.next.as_ref()?;
@@ -169,8 +196,11 @@ impl Prepare {
             return result.map(drop);
         };
         next.stage = match (next.stage, result) {
-            (Stage::Create, Err(error)) if is_lack(&error) => Stage::Discard,
+            (Stage::Create | Stage::Zero { .. } | Stage::Flush, Err(error)) if is_lack(&error) => {
+                Stage::Discard
+            }
             (_, Err(error)) => return Err(error),
+            (Stage::Zero { .. }, Ok(Done::Count(0))) => return Err(io::ErrorKind::WriteZero.into()),
             (Stage::Create, Ok(_)) => Stage::Directory { is_zeroed: false },
             (Stage::Rename { .. }, Ok(_)) => Stage::Directory { is_zeroed: true },
             (Stage::Directory { is_zeroed: true }, Ok(_)) => Stage::Ready,

@@ -172,11 +172,11 @@ impl CommitLog {
         &mut self,
         segment: u64,
     ) -> Result<Option<Arc<SegmentIndex>>, Broken> {
-        let end = self
-            .segments
-            .get(&segment)
-            .map(|info| info.end)
-            .ok_or(Broken)?;
+        let info = self.segments.get(&segment).ok_or(Broken)?;
+        if let Blocks::Held(index) = &info.blocks {
+            return Ok(Some(Arc::clone(index)));
+        }
+        let end = info.end;
         match self.reader.index(segment) {
             Err(Broken) => match self.reader.map(segment, 0, end)? {
                 Some(map) => {

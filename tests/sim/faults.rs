@@ -242,6 +242,49 @@ fn a_full_disk_refuses_publishes_takes_cursors_and_ends_by_itself() {
     assert_eq!(state.topics[0].subscriptions[0].cursor, 19);
 }
 
+/// P5, D-31: a log that has filled the disk itself gives space back by its own retention.
+#[test]
+fn a_disk_full_of_old_messages_is_freed_by_retention() {
+    let dir = scratch();
+    let config = small();
+    let mut folder = CrashFolder::new(dir.path(), 1).unwrap();
+    let (mut log, _) = recover(&mut folder, IDENTITY, &config, NOW).unwrap();
+    let topic = create(&mut log, 1);
+    drive(&mut log, &mut folder, NOW);
+    folder.limit_space(Some(300 << 10));
+    let mut now = NOW;
+    let mut seq = 0;
+    while log.state() != LogState::StorageFull {
+        for _ in 0..20 {
+            if log
+                .append(&publish(topic, seq + 1, &payload(seq + 1)))
+                .is_ok()
+            {
+                seq += 1;
+            }
+            drive(&mut log, &mut folder, now);
+        }
+        now.monotonic_us += 10_000;
+        assert!(seq < 10_000, "the disk is never full");
+    }
+    log.append(&Record::Trimmed {
+        topic,
+        first_seq: seq - 5,
+    })
+    .unwrap();
+    for _ in 0..60 {
+        now.monotonic_us += 1_000_000;
+        drive(&mut log, &mut folder, now);
+    }
+    assert_eq!(log.state(), LogState::Serving);
+    for _ in 0..100 {
+        seq += 1;
+        log.append(&publish(topic, seq, &payload(seq))).unwrap();
+        drive(&mut log, &mut folder, now);
+    }
+    assert_eq!(log.kept(topic).map(|(_, last)| last), Some(seq));
+}
+
 /// T-D4, P2, P3: cut at each byte of the last three records, zeroed or overwritten behind the cut.
 #[test]
 fn every_cut_of_the_tail_leaves_a_right_prefix() {
