@@ -46,6 +46,8 @@ pub use server::{RelayConfig, Server};
 
 pub mod prelude;
 
+pub mod testing;
+
 /// Anything that a handler or a `main` can fail with; the text that a client sees is its
 /// `Display`.
 pub use anyhow::Error;

@@ -68,77 +68,78 @@ fn expect_nothing(client: &mut Client) {
     );
 }
 
-/// All frames of the conversation that EXAMPLES promises for one client of a chat.
+/// What one client of a chat says, and what it is answered.
+const TALK: [(&str, &str); 17] = [
+    (
+        r#"{"event":"message","data":{"author":"ada","text":"hi"}}"#,
+        r#"{"event":"message","data":{"author":"ada","text":"hi"}}"#,
+    ),
+    (
+        r#"{"event":"message","data":{"author":"banned","text":"hi"}}"#,
+        r#"{"event":"message","data":{"error":"author `banned` is not allowed to post"}}"#,
+    ),
+    (
+        r#"{"event":"history","data":null}"#,
+        r#"{"event":"history","data":[{"author":"ada","text":"hi"}]}"#,
+    ),
+    (
+        r#"{"event":"presence","data":null}"#,
+        r#"{"event":"presence","data":1}"#,
+    ),
+    (
+        r#"{"event":"send","data":{"author":"ada","text":""}}"#,
+        r#"{"event":"send","data":{"error":"text must not be empty"}}"#,
+    ),
+    (
+        r#"{"event":"send","data":{"author":"ada","text":"yo"}}"#,
+        r#"{"event":"send","data":{"author":"ada","text":"yo"}}"#,
+    ),
+    (
+        r#"{"event":"typing","data":{"author":"ada","text":"h"}}"#,
+        r#"{"event":"typing","data":{"author":"ada","text":"h"}}"#,
+    ),
+    (
+        r#"{"event":"join","data":{"name":"lobby"}}"#,
+        r#"{"event":"joined","room":"lobby"}"#,
+    ),
+    (
+        r#"{"event":"leave","data":{"name":"lobby"}}"#,
+        r#"{"event":"left","room":"lobby"}"#,
+    ),
+    (r#"{"event":"ping"}"#, r#"{"event":"pong","data":{}}"#),
+    (
+        r#"{"event":"nope"}"#,
+        r#"{"event":"nope","data":{"error":"unknown event `nope`"}}"#,
+    ),
+    (
+        "hello",
+        r#"{"event":"error","data":{"error":"invalid envelope"}}"#,
+    ),
+    (
+        "[]",
+        r#"{"event":"error","data":{"error":"invalid envelope"}}"#,
+    ),
+    (
+        r#"{"data":1}"#,
+        r#"{"event":"error","data":{"error":"invalid envelope"}}"#,
+    ),
+    (
+        r#"{"event":"presence","id":7}"#,
+        r#"{"event":"presence","data":1,"id":7}"#,
+    ),
+    (
+        r#"{"event":"presence","id":"a"}"#,
+        r#"{"event":"presence","data":1,"id":"a"}"#,
+    ),
+    (
+        r#"{"event":"send","data":{"author":"ada","text":""},"id":1}"#,
+        r#"{"event":"send","data":{"error":"text must not be empty"},"id":1}"#,
+    ),
+];
+
 fn talk(site: &Site) {
     let mut ada = connect(site, "/chat", "demo", "ada");
-    let frames = [
-        (
-            r#"{"event":"message","data":{"author":"ada","text":"hi"}}"#,
-            r#"{"event":"message","data":{"author":"ada","text":"hi"}}"#,
-        ),
-        (
-            r#"{"event":"message","data":{"author":"banned","text":"hi"}}"#,
-            r#"{"event":"message","data":{"error":"author `banned` is not allowed to post"}}"#,
-        ),
-        (
-            r#"{"event":"history","data":null}"#,
-            r#"{"event":"history","data":[{"author":"ada","text":"hi"}]}"#,
-        ),
-        (
-            r#"{"event":"presence","data":null}"#,
-            r#"{"event":"presence","data":1}"#,
-        ),
-        (
-            r#"{"event":"send","data":{"author":"ada","text":""}}"#,
-            r#"{"event":"send","data":{"error":"text must not be empty"}}"#,
-        ),
-        (
-            r#"{"event":"send","data":{"author":"ada","text":"yo"}}"#,
-            r#"{"event":"send","data":{"author":"ada","text":"yo"}}"#,
-        ),
-        (
-            r#"{"event":"typing","data":{"author":"ada","text":"h"}}"#,
-            r#"{"event":"typing","data":{"author":"ada","text":"h"}}"#,
-        ),
-        (
-            r#"{"event":"join","data":{"name":"lobby"}}"#,
-            r#"{"event":"joined","room":"lobby"}"#,
-        ),
-        (
-            r#"{"event":"leave","data":{"name":"lobby"}}"#,
-            r#"{"event":"left","room":"lobby"}"#,
-        ),
-        (r#"{"event":"ping"}"#, r#"{"event":"pong","data":{}}"#),
-        (
-            r#"{"event":"nope"}"#,
-            r#"{"event":"nope","data":{"error":"unknown event `nope`"}}"#,
-        ),
-        (
-            "hello",
-            r#"{"event":"error","data":{"error":"invalid envelope"}}"#,
-        ),
-        (
-            "[]",
-            r#"{"event":"error","data":{"error":"invalid envelope"}}"#,
-        ),
-        (
-            r#"{"data":1}"#,
-            r#"{"event":"error","data":{"error":"invalid envelope"}}"#,
-        ),
-        (
-            r#"{"event":"presence","id":7}"#,
-            r#"{"event":"presence","data":1,"id":7}"#,
-        ),
-        (
-            r#"{"event":"presence","id":"a"}"#,
-            r#"{"event":"presence","data":1,"id":"a"}"#,
-        ),
-        (
-            r#"{"event":"send","data":{"author":"ada","text":""},"id":1}"#,
-            r#"{"event":"send","data":{"error":"text must not be empty"},"id":1}"#,
-        ),
-    ];
-    for (question, answer) in frames {
+    for (question, answer) in TALK {
         ada.ask(question, answer);
     }
     ada.send(r#"{"event":"message","data":5}"#);

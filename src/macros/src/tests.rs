@@ -5,7 +5,12 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::parse::Parse;
 
-use crate::{gateway, injectable, list, messages, module, relay};
+use crate::gateway;
+use crate::injectable;
+use crate::list;
+use crate::messages;
+use crate::module;
+use crate::relay;
 
 fn parsed<T: Parse>(tokens: TokenStream) -> T {
     syn::parse2(tokens).unwrap()
