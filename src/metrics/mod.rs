@@ -76,10 +76,9 @@ measures! {
 measures! {
     /// What goes up and down.
     Gauge {
-        ConnectionsOpen "connections_open" "Connections that are upgraded and open",
+        ConnectionsOpen "connections_open" "Connections that are upgraded",
         ConnectionsHalfOpen "connections_half_open" "Sockets whose handshake is not done",
         MailboxDepth "mailbox_depth" "Descriptors waiting in the mailboxes of this shard",
-        OutboxBytes "outbox_bytes" "Bytes waiting in outboxes",
         RelayTopics "relay_topics" "Relay topics with a subscriber, at their home",
         Topics "topics" "Durable topics, at their home",
         Subscriptions "subscriptions" "Durable subscriptions, at their home",

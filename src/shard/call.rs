@@ -17,7 +17,7 @@ use crate::broker::relay::{Call, HandlerEvent};
 use crate::gateway::raw_handler::RawFuture;
 use crate::gateway::relay::JOINING;
 use crate::gateway::relay_handler::RelayCall;
-use crate::metrics::Counter;
+use crate::metrics::{Counter, Timing};
 
 use super::Shard;
 use super::link::relay_of;
@@ -53,6 +53,7 @@ impl Shard {
         let arguments = RelayCall::new(&call.topic, conn_id, &call.event, services);
         let lane = call.lane;
         let is_join = call.event == HandlerEvent::Join;
+        let began = super::turn::now();
         let started = std::panic::catch_unwind(AssertUnwindSafe(|| handler.call(&arguments)));
         let shard = Rc::clone(self);
         let run = async move {
@@ -64,7 +65,13 @@ impl Shard {
                 shard.with_state(|state| state.metrics.add(Counter::HandlerPanics, 1));
                 Err("internal".to_owned())
             });
-            shard.with_state(|state| state.handle_called(lane, &call.event, result));
+            shard
+                .recorder
+                .record(Timing::Handler, super::turn::us_since(began));
+            shard.with_state(|state| {
+                state.metrics.add(Counter::HandlerCalls, 1);
+                state.handle_called(lane, &call.event, result);
+            });
         };
         let run = CALLER.scope(caller, run);
         if is_join {

@@ -459,6 +459,7 @@ impl State {
         } else {
             let piece = piece.get_or_insert_with(|| Rc::new(Piece::of_frame(frame.clone())));
             if connection.outbox.push_piece(piece, &limits).is_err() {
+                self.metrics.add(Counter::OutboxSheds, 1);
                 return Fate::Shed;
             }
         }

@@ -50,13 +50,17 @@ mod receive;
 
 mod flush;
 
+mod measure;
+
 mod turn;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::metrics::Recorder;
 use event::Gateways;
+
 use shared::Shared;
 use state::State;
 
@@ -69,6 +73,8 @@ pub(crate) use turn::{Setup, run};
 pub(crate) struct Shard {
     pub(crate) shared: Arc<Shared>,
     state: RefCell<State>,
+    /// Gathers durations.
+    pub(crate) recorder: Recorder,
     gateways: Gateways,
     /// The loop sleeps until it is woken.
     sleeping: Cell<bool>,

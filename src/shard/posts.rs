@@ -28,6 +28,8 @@ pub(crate) struct Posts {
     behind: Vec<Behind>,
     commands_max: usize,
     posted: bool,
+    /// Commands that were posted and refused since the last look.
+    counts: (u64, u64),
 }
 
 impl Posts {
@@ -38,6 +40,7 @@ impl Posts {
             behind,
             commands_max,
             posted: false,
+            counts: (0, 0),
         }
     }
 
@@ -45,15 +48,18 @@ impl Posts {
     pub(crate) fn try_post(&mut self, shard: u16, command: Command) -> Result<(), Full> {
         let shard = usize::from(shard);
         if !self.behind[shard].waiting.is_empty() || self.mailboxes.is_full(shard) {
+            self.counts.1 += 1;
             return Err(Full);
         }
         self.posted = true;
+        self.counts.0 += 1;
         self.mailboxes.post(shard, command)
     }
 
     /// Posts what must arrive.
     pub(crate) fn post(&mut self, shard: u16, command: Command) {
         self.posted = true;
+        self.counts.0 += 1;
         let shard = usize::from(shard);
         if !self.behind[shard].waiting.is_empty() || self.mailboxes.is_full(shard) {
             return self.queue_behind(shard, command);
@@ -98,6 +104,11 @@ impl Posts {
                 .map(|(topic, frames)| Command::Missed { topic, frames });
             self.behind[shard].waiting.extend(told);
         }
+    }
+
+    /// Commands that were posted, and that were refused, since the last call.
+    pub(crate) fn take_counts(&mut self) -> (u64, u64) {
+        std::mem::take(&mut self.counts)
     }
 
     /// Whether somebody is to be woken or something waits behind a full mailbox.

@@ -153,7 +153,11 @@ impl Turn {
     fn route_head(&mut self, key: SlotKey, head: &Head, bytes: Vec<u8>) {
         let mount = upgrade::mount_of(&self.shard.shared, head.path());
         let Some(mount) = mount else {
-            let released = self.shard.state.borrow_mut().release(key);
+            let released = {
+                let mut state = self.shard.state.borrow_mut();
+                state.metrics.add(Counter::RequestsHandedOver, 1);
+                state.release(key)
+            };
             if let Some(connection) = released {
                 self.http.serve(Rc::clone(&self.shard), connection, bytes);
             }

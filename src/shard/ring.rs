@@ -321,6 +321,11 @@ impl Ring {
         watch.map_err(io::Error::from)
     }
 
+    /// How many completions found no room in the queue since the start.
+    pub(crate) fn overflows(&mut self) -> u32 {
+        self.ring.completion().overflow()
+    }
+
     /// The provided buffers.
     pub(crate) fn buffers(&mut self) -> &mut Buffers {
         &mut self.buffers

@@ -61,6 +61,8 @@ pub(crate) struct State {
     /// Frames given out in this turn.
     pub(crate) fanned_out: usize,
     pub(crate) now_ms: u64,
+    /// When gauges are set next.
+    pub(crate) measure_at_ms: u64,
     pub(crate) draining: bool,
     /// When draining ends whether or not everybody has left.
     pub(crate) drain_until_ms: Option<u64>,
@@ -106,6 +108,7 @@ impl State {
             half_open: 0,
             fanned_out: 0,
             now_ms: 0,
+            measure_at_ms: 0,
             drain_until_ms: None,
             returned: Vec::new(),
             ended: Vec::new(),

@@ -19,7 +19,7 @@ use tokio::time::Sleep;
 use crate::auth::TokenCache;
 use crate::broker::relay::LeaveReason;
 use crate::config::ShardSection;
-use crate::metrics::{Counter, ShardMetrics};
+use crate::metrics::{Counter, Recorder, ShardMetrics, Timing};
 use crate::proto::frame::Opcode;
 use crate::proto::json::JsonParser;
 
@@ -77,6 +77,8 @@ pub(super) struct Turn {
     pub(super) starved: VecDeque<SlotKey>,
     /// When accepting goes on, after the process ran out of descriptors.
     pub(super) accept_at_ms: Option<u64>,
+    /// Completions that had found no room when it was last looked.
+    pub(super) overflows: u32,
 }
 
 /// The shard's clock starts here, so that 0 can mean never.
@@ -126,6 +128,7 @@ impl Turn {
         let watch = ring.watch().map_err(RingError::Other)?;
         let tokens = TokenCache::new(setup.sizes.token_cache_entries_max);
         let shared = Arc::clone(&setup.shared);
+        let recorder = Recorder::new(Arc::clone(&setup.metrics));
         let counted = (tokens, setup.metrics);
         let state = State::new(
             setup.index,
@@ -136,6 +139,7 @@ impl Turn {
         );
         let (index, rooms_max) = (state.index, state.live.limits.rooms_per_connection_max);
         let shard = Rc::new_cyclic(|shard| Shard {
+            recorder,
             gateways: Gateways::open(shard, &shared, index, rooms_max),
             shared,
             state: state.into(),
@@ -157,6 +161,7 @@ impl Turn {
             due: Vec::new(),
             starved: VecDeque::new(),
             accept_at_ms: None,
+            overflows: 0,
         };
         turn.read_clock();
         Ok(turn)
@@ -185,6 +190,7 @@ impl Turn {
 
     /// One turn; whether there was anything to do.
     async fn turn(&mut self) -> bool {
+        let began = now();
         self.read_clock();
         self.reap();
         self.drain_mailboxes();
@@ -201,7 +207,13 @@ impl Turn {
         let mut state = self.shard.state.borrow_mut();
         state.posts.flush();
         state.metrics.add(Counter::Turns, 1);
-        received || flushed || !self.pending.is_empty()
+        let worked = received || flushed || !self.pending.is_empty();
+        drop(state);
+        if worked {
+            self.shard.recorder.record(Timing::Turn, us_since(began));
+        }
+        self.measure();
+        worked
     }
 
     pub(super) fn now_ms(&self) -> u64 {
@@ -477,6 +489,11 @@ impl State {
             Phase::Refusing | Phase::Ending { .. } | Phase::Closing { .. } | Phase::Dead => {}
         }
     }
+}
+
+/// Microseconds since `began`.
+pub(super) fn us_since(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Seconds since 1970, for tokens.

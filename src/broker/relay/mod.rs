@@ -89,6 +89,8 @@ pub struct Home {
     by_name: AHashMap<Tenant, AHashMap<Box<str>, usize>>,
     topics: Slab<Topic>,
     effects: VecDeque<Effect>,
+    /// Events that found the queue of their handler full.
+    overloads: u64,
 }
 
 impl Home {
@@ -101,6 +103,7 @@ impl Home {
             by_name: AHashMap::new(),
             topics: Slab::new(),
             effects: VecDeque::new(),
+            overloads: 0,
         }
     }
 
@@ -452,6 +455,11 @@ impl Home {
             .map_or(0, |index| self.topics[index].presence.count())
     }
 
+    /// Events that found the queue of their handler full, since the last call.
+    pub fn take_overloads(&mut self) -> u64 {
+        std::mem::take(&mut self.overloads)
+    }
+
     /// Topics and how many members each has, for the console.
     pub fn topics(&self) -> impl Iterator<Item = (&TopicKey, usize)> {
         self.topics
@@ -502,6 +510,7 @@ impl Home {
         let is_message = matches!(event, HandlerEvent::Message { .. });
         // Joins and leaves are few: one each for a subscribe and an unsubscribe.
         if is_message && self.limits.handler_queue_max <= member.waiting.len() {
+            self.overloads += 1;
             let count = self.limits.handler_queue_max;
             let text = format!("overloaded: {count} events wait (limits.handler_queue_max)");
             return self.fail_message(lane, text);

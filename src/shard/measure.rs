@@ -1,0 +1,48 @@
+//! Once a second a shard says how full it is: gauges, what its queues counted, and the durations
+//! that were gathered. Knows numbers; nothing of what they are of.
+
+use crate::metrics::{Counter, Gauge};
+
+use super::state::State;
+use super::turn::Turn;
+
+/// How often.
+const MEASURE_MS: u64 = 1_000;
+
+impl Turn {
+    /// Measures, if it is time.
+    pub(super) fn measure(&mut self) {
+        let overflows = self.ring.overflows();
+        let mut state = self.shard.state.borrow_mut();
+        if state.now_ms < state.measure_at_ms {
+            return;
+        }
+        state.measure_at_ms = state.now_ms + MEASURE_MS;
+        let new = overflows.wrapping_sub(self.overflows);
+        self.overflows = overflows;
+        state
+            .metrics
+            .add(Counter::CompletionQueueOverflows, new.into());
+        state.measure();
+        self.shard.recorder.flush();
+    }
+}
+
+impl State {
+    fn measure(&mut self) {
+        let open = self.connections.len().saturating_sub(self.half_open);
+        let home = self.home.as_mut();
+        let (topics, overloads) = home.map_or((0, 0), |home| {
+            (home.topics().count(), home.take_overloads())
+        });
+        let (posts, refused) = self.posts.take_counts();
+        let metrics = &self.metrics;
+        metrics.set(Gauge::ConnectionsOpen, open as u64);
+        metrics.set(Gauge::ConnectionsHalfOpen, self.half_open as u64);
+        metrics.set(Gauge::MailboxDepth, self.posts.mailboxes().depth() as u64);
+        metrics.set(Gauge::RelayTopics, topics as u64);
+        metrics.add(Counter::HandlerOverloads, overloads);
+        metrics.add(Counter::MailboxPosts, posts);
+        metrics.add(Counter::MailboxOverloads, refused);
+    }
+}
