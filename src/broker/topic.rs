@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use ahash::AHashMap;
 use bytes::Bytes;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::id::{HomedId, Seq, Tenant};
+use crate::log::{key_fingerprint, payload_fingerprint};
 
 use super::durable::{AppendId, Message, NewMessage, Peer, Retention, TopicView};
 
@@ -109,11 +109,16 @@ impl Topic {
     }
 
     /// Gives the next seqs to `messages` and says what they store.
-    pub(super) fn append(&mut self, messages: &[NewMessage], unix_ms: u64) -> (Seq, Seq, u64) {
+    pub(super) fn append(
+        &mut self,
+        messages: &[NewMessage],
+        publisher: &str,
+        unix_ms: u64,
+    ) -> (Seq, Seq, u64) {
         let first = self.appended + 1;
         let mut bytes = 0;
         for (seq, message) in (first..).zip(messages) {
-            let stored = stored_bytes(message);
+            let stored = stored_bytes(message, publisher);
             bytes += stored;
             if let Some(key) = &message.idempotency_key {
                 let payload = payload_fingerprint(&message.payload);
@@ -154,13 +159,14 @@ impl Topic {
     }
 }
 
-/// What a message takes of the tenant's bytes: payload, key, and the head of its record.
-pub(super) fn stored_bytes(message: &NewMessage) -> u64 {
+/// What a message takes of the tenant's bytes: what its record takes in the log.
+pub(super) fn stored_bytes(message: &NewMessage, publisher: &str) -> u64 {
     let key = message.idempotency_key.as_ref().map_or(0, |key| key.len());
-    (message.payload.len() + key) as u64 + RECORD_BYTES
+    let bytes = RECORD_BYTES + message.payload.len() + key + publisher.len();
+    bytes.next_multiple_of(8) as u64
 }
 
-const RECORD_BYTES: u64 = 48;
+const RECORD_BYTES: usize = 64;
 
 /// The idempotency keys of a topic, oldest first, by fingerprint.
 #[derive(Debug, Default)]
@@ -175,16 +181,6 @@ pub(super) struct KnownKey {
     pub(super) seq: Seq,
     pub(super) payload: u64,
     pub(super) unix_ms: u64,
-}
-
-/// What a key is remembered by.
-pub(super) fn key_fingerprint(key: &str) -> u128 {
-    xxh3_128(key.as_bytes())
-}
-
-/// What a payload is remembered by, to tell a repeat from a conflict.
-pub(super) fn payload_fingerprint(payload: &[u8]) -> u64 {
-    xxh3_64(payload)
 }
 
 /// What the keys of a publish say.

@@ -7,8 +7,10 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use crate::id::{HomedId, Seq, Tenant};
+use crate::log::Retention;
+use crate::proto::ErrorCode;
 
-use super::command::{Retention, TopicRef};
+use super::command::TopicRef;
 
 /// One stored message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -241,6 +243,8 @@ pub enum Answer {
         topic: Option<TopicRef>,
         /// The subscription's key as the caller named it.
         sub_name: Option<Arc<str>>,
+        /// It was a publish, which no longer waits.
+        publish: bool,
     },
 }
 
@@ -259,6 +263,9 @@ pub enum Refused {
     /// Another connection has taken the subscription over.
     #[error("the subscription was taken over by another connection")]
     Fenced,
+    /// Another connection is bound, and the server lets it stay.
+    #[error("the subscription is bound to another connection, and durable.on_duplicate = reject")]
+    Duplicate,
     /// An ack of what was never sent.
     #[error("ack of seq {seq} is beyond the last delivered seq {delivered}")]
     AckAhead {
@@ -342,22 +349,21 @@ pub enum Refused {
 
 impl Refused {
     /// The stable code on the wire.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> ErrorCode {
         match self {
-            Self::UnknownTopic => "unknown_topic",
-            Self::UnknownSubscription => "unknown_subscription",
-            Self::NotSubscribed => "not_subscribed",
-            Self::Fenced => "fenced",
-            Self::AckAhead { .. } => "ack_ahead",
-            Self::SeqOutOfRange { .. } => "seq_out_of_range",
-            Self::IdempotencyConflict => "idempotency_conflict",
-            Self::Empty { .. } | Self::NameBytes { .. } => "invalid_message",
-            Self::TooLarge { .. } => "too_large",
-            Self::TopicsFull { .. } | Self::BytesFull { .. } => "topic_full",
-            Self::SubscriptionLimit { .. } => "subscription_limit",
-            Self::Overloaded { .. } => "rate_limited",
-            Self::StorageFull => "storage_full",
-            Self::StorageFailed => "storage_failed",
+            Self::UnknownTopic => ErrorCode::UnknownTopic,
+            Self::UnknownSubscription | Self::NotSubscribed => ErrorCode::NotSubscribed,
+            Self::Fenced | Self::Duplicate => ErrorCode::Fenced,
+            Self::AckAhead { .. } => ErrorCode::AckAhead,
+            Self::SeqOutOfRange { .. } => ErrorCode::SeqOutOfRange,
+            Self::IdempotencyConflict => ErrorCode::IdempotencyConflict,
+            Self::Empty { .. } | Self::NameBytes { .. } => ErrorCode::InvalidMessage,
+            Self::TooLarge { .. } => ErrorCode::TooLarge,
+            Self::TopicsFull { .. } | Self::BytesFull { .. } => ErrorCode::TopicFull,
+            Self::SubscriptionLimit { .. } => ErrorCode::SubscriptionLimit,
+            Self::Overloaded { .. } => ErrorCode::RateLimited,
+            Self::StorageFull => ErrorCode::StorageFull,
+            Self::StorageFailed => ErrorCode::StorageFailed,
         }
     }
 }

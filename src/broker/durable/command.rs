@@ -7,6 +7,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::id::{HomedId, Seq, Tenant};
+use crate::log::Retention;
 
 /// The time, as the caller reads it: one clock for waiting, one for what is written down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -84,17 +85,6 @@ pub struct NewMessage {
 /// The messages of one publish: nearly always one.
 pub type NewMessages = SmallVec<[NewMessage; 1]>;
 
-/// How long a topic keeps what was published; no rule keeps everything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Retention {
-    /// Oldest message in milliseconds.
-    pub age_ms_max: Option<u64>,
-    /// Stored bytes of the topic.
-    pub bytes_max: Option<u64>,
-    /// Number of messages.
-    pub messages_max: Option<u64>,
-}
-
 /// How a subscription is to be opened.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Open {
@@ -107,6 +97,8 @@ pub struct Open {
     pub in_flight_max: Option<u32>,
     /// The life of the log that the client remembers.
     pub epoch: Option<u64>,
+    /// If another peer is bound, it stays.
+    pub reject_duplicate: bool,
 }
 
 /// What can be asked.

@@ -100,7 +100,7 @@ impl Durable {
         }
     }
 
-    fn cursors_made(&mut self, told: Vec<Moved>) {
+    pub(super) fn cursors_made(&mut self, told: Vec<Moved>) {
         self.cursors.under_way = false;
         for moved in told {
             self.published(moved.peer);
@@ -121,6 +121,7 @@ impl Durable {
                 refused,
                 topic: None,
                 sub_name: None,
+                publish: false,
             };
         };
         let sub_name = subscription.sub_name.clone();
@@ -194,6 +195,7 @@ impl Durable {
                 refused,
                 topic: None,
                 sub_name: None,
+                publish: false,
             };
             self.tell(peer, reference, answer);
         }
@@ -225,6 +227,7 @@ impl Durable {
                 refused,
                 topic: named,
                 sub_name: None,
+                publish: true,
             };
             self.tell(undone.peer, undone.reference, answer);
         }
@@ -248,6 +251,7 @@ impl Durable {
                 refused,
                 topic,
                 sub_name,
+                publish: false,
             };
             let reference = binding.opening.and_then(|opening| opening.reference);
             self.tell(binding.peer, reference, answer);
@@ -279,6 +283,7 @@ impl Durable {
                 refused,
                 topic: None,
                 sub_name: None,
+                publish: false,
             };
             self.tell(peer, reference, answer);
         }
@@ -291,6 +296,7 @@ impl Durable {
                 refused,
                 topic,
                 sub_name: None,
+                publish: false,
             },
         );
     }

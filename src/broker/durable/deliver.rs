@@ -307,6 +307,7 @@ impl Durable {
                         refused,
                         topic,
                         sub_name: None,
+                        publish: false,
                     },
                 );
             }

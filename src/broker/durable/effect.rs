@@ -6,9 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::id::{HomedId, Seq, Tenant};
+use crate::log::Retention;
 
 use super::answer::{Answer, Message};
-use super::command::{NewMessages, Peer, Retention};
+use super::command::{NewMessages, Peer};
 
 /// Counts the appends of one partition: each is one more than the one before.
 pub type AppendId = u64;

@@ -47,13 +47,12 @@ use crate::id::{HomedId, Partition, Seq, Tenant};
 use super::subscription::{Connections, Subscription};
 use super::topic::Topic;
 
+pub use crate::log::Retention;
 pub use answer::{
     Answer, Ended, Gap, GapReason, MESSAGE_OVERHEAD_BYTES, Message, Refused, Subscribed,
     SubscriptionView, TopicView,
 };
-pub use command::{
-    Caller, Command, NewMessage, NewMessages, Now, Open, Peer, Request, Retention, TopicRef,
-};
+pub use command::{Caller, Command, NewMessage, NewMessages, Now, Open, Peer, Request, TopicRef};
 pub use effect::{AppendId, Effect, ReadId, ReadItem, Value};
 pub use restore::{RestoredKey, RestoredSubscription, RestoredTopic};
 
@@ -98,6 +97,8 @@ pub struct Limits {
     pub history_bytes_max: u64,
     /// Reads without subscription at one time.
     pub histories_max: u64,
+    /// What a topic keeps that is made without a retention of its own.
+    pub retention: Retention,
     /// How long a moved cursor may wait before it is given to the log.
     pub cursor_delay_ms_max: u64,
 }
@@ -124,6 +125,7 @@ impl Default for Limits {
             read_bytes_max: 256 << 10,
             history_bytes_max: 4 << 20,
             histories_max: 64,
+            retention: Retention::default(),
             cursor_delay_ms_max: 50,
         }
     }
@@ -279,6 +281,7 @@ impl Durable {
     pub fn handle_request(&mut self, now: Now, request: Request) {
         let Request { caller, command } = request;
         let (topic, sub_name) = named(&command);
+        let publish = matches!(command, Command::Publish { .. });
         if let Err(refused) = self.carry_out(now, &caller, command) {
             self.answer(
                 &caller,
@@ -286,6 +289,7 @@ impl Durable {
                     refused,
                     topic,
                     sub_name,
+                    publish,
                 },
             );
         }
@@ -356,6 +360,13 @@ impl Durable {
             let subscription = self.ready.pop_front()?;
             self.advance(subscription);
         }
+        self.effects.pop_front()
+    }
+
+    /// The next thing that a `handle_*` has asked for itself. Readers do not move on by this, so
+    /// it ends soon: who hands in many requests drains this behind each of them, and
+    /// `poll_effect` behind all.
+    pub fn poll_direct(&mut self) -> Option<Effect> {
         self.effects.pop_front()
     }
 

@@ -31,7 +31,7 @@ impl Durable {
                 Ok(())
             }
             Repeat::Fresh => {
-                self.check_bytes(caller, &messages)?;
+                self.check_bytes(caller, &messages, &publisher)?;
                 self.append_messages(now, caller, id, (publisher, messages));
                 Ok(())
             }
@@ -92,9 +92,17 @@ impl Durable {
         topic.keys.look(messages)
     }
 
-    fn check_bytes(&mut self, caller: &Caller, messages: &NewMessages) -> Result<(), Refused> {
+    fn check_bytes(
+        &mut self,
+        caller: &Caller,
+        messages: &NewMessages,
+        publisher: &str,
+    ) -> Result<(), Refused> {
         let bytes_max = self.limits.bytes_per_tenant_max;
-        let more: u64 = messages.iter().map(stored_bytes).sum();
+        let more: u64 = messages
+            .iter()
+            .map(|message| stored_bytes(message, publisher))
+            .sum();
         let world = self.world(&caller.tenant);
         let full = bytes_max < world.here.bytes + world.elsewhere.bytes + more;
         if full {
@@ -114,7 +122,7 @@ impl Durable {
         let Some(topic) = self.topics.get_mut(&id) else {
             return;
         };
-        let (first, last, bytes) = topic.append(&messages, now.unix_ms);
+        let (first, last, bytes) = topic.append(&messages, &publisher, now.unix_ms);
         let keep = 0 < topic.bound;
         self.world(&caller.tenant).here.bytes += bytes;
         self.log.publish_bytes += bytes;

@@ -32,11 +32,15 @@ impl Durable {
             return self.make_subscription(now, caller, (topic, sub_name), open);
         };
         self.check_binding(caller.peer, id)?;
+        let bound_to = self.bound_to(id).filter(|peer| *peer != caller.peer);
+        if open.reject_duplicate && bound_to.is_some() {
+            return Err(Refused::Duplicate);
+        }
         let same_epoch = open.epoch.is_none_or(|epoch| epoch == self.epoch);
         if open.seek && same_epoch {
             self.seek(now, id, open.from_seq)?;
         }
-        if self.bound_to(id) != Some(caller.peer) {
+        if self.bound_to(id).is_none() || bound_to.is_some() {
             self.bind(now, caller, id, (open, true));
         }
         if !same_epoch {
@@ -355,18 +359,11 @@ impl Durable {
         if self.cursors.under_way || self.log.failed {
             return;
         }
+        let moves = self.take_moves();
         let told = std::mem::take(&mut self.cursors.told);
-        let dirty = std::mem::take(&mut self.cursors.dirty);
-        self.cursors.since_ms = None;
-        let mut moves = Vec::with_capacity(dirty.len());
-        for id in dirty {
-            if let Some(subscription) = self.subscriptions.get_mut(&id) {
-                subscription.dirty = false;
-                moves.push((id, subscription.cursor));
-            }
-        }
-        if moves.is_empty() && told.is_empty() {
-            return;
+        if moves.is_empty() {
+            // Where these cursors stand is durable already.
+            return self.cursors_made(told);
         }
         self.cursors.under_way = true;
         let moved = moves.iter().map(|(id, _)| *id).collect();
@@ -374,6 +371,23 @@ impl Durable {
             Value::CursorsMoved { moves },
             Appended::Cursors(told, moved),
         );
+    }
+
+    /// The cursors that have moved, but for those of subscriptions whose end is asked for.
+    fn take_moves(&mut self) -> Vec<(HomedId, Seq)> {
+        self.cursors.since_ms = None;
+        let mut moves = Vec::with_capacity(self.cursors.dirty.len());
+        for id in std::mem::take(&mut self.cursors.dirty) {
+            let Some(subscription) = self.subscriptions.get_mut(&id) else {
+                continue;
+            };
+            subscription.dirty = false;
+            let topic = self.topics.get(&subscription.topic);
+            if !subscription.deleting && topic.is_some_and(|topic| !topic.deleting()) {
+                moves.push((id, subscription.cursor));
+            }
+        }
+        moves
     }
 
     /// A peer is gone: its bindings end without a word, and what it did not ack is sent again to

@@ -29,6 +29,12 @@ impl Durable {
         }
         self.writable()?;
         self.room_for_topic(caller)?;
+        let own = retention.is_bounded();
+        let retention = if own {
+            retention
+        } else {
+            self.limits.retention
+        };
         let id = self.new_id(now);
         let mut topic = Topic::new(caller.tenant.clone(), name.clone(), now.unix_ms, retention);
         topic.life = Life::Creating(vec![(caller.peer, caller.reference.clone())]);

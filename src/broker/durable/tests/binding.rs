@@ -167,7 +167,7 @@ fn a_deleted_subscription_gets_nothing_more() {
         };
         assert_eq!(rig.answers(), [ended, Answer::Deleted]);
         rig.ask(50, Command::DeleteSubscription { subscription: *id });
-        assert_eq!(rig.refused(), "unknown_subscription");
+        assert_eq!(rig.refused(), "not_subscribed");
     }
     rig.fill_many(topic, 1);
     assert!(rig.answers.is_empty());

@@ -20,7 +20,7 @@ use ahash::AHashMap;
 use bytes::Bytes;
 
 use super::*;
-use crate::broker::topic::{key_fingerprint, payload_fingerprint};
+use crate::log::{key_fingerprint, payload_fingerprint};
 
 pub(super) const EPOCH: u64 = 7;
 
@@ -258,7 +258,7 @@ impl Rig {
 
     pub(super) fn refused(&mut self) -> &'static str {
         match self.answer() {
-            Answer::Refused { refused, .. } => refused.code(),
+            Answer::Refused { refused, .. } => refused.code().as_str(),
             other => panic!("a refusal, not {other:?}"),
         }
     }
@@ -521,7 +521,7 @@ impl Found {
         restored.last_seq += messages.len() as u64;
         restored.bytes += messages
             .iter()
-            .map(crate::broker::topic::stored_bytes)
+            .map(|message| crate::broker::topic::stored_bytes(message, "svc"))
             .sum::<u64>();
         for (seq, message) in (first_seq..).zip(messages) {
             let payload = payload_fingerprint(&message.payload);

@@ -155,6 +155,7 @@ impl World {
                     seek,
                     in_flight_max,
                     epoch: None,
+                    ..Open::default()
                 };
                 let (topic, sub_name) = (TopicRef::Id(self.topic), name(SUBS[sub]));
                 self.rig.ask(
@@ -238,7 +239,7 @@ impl World {
             .iter()
             .skip(before)
             .find_map(|(_, _, answer)| match answer {
-                Answer::Refused { refused, .. } => Some(refused.code()),
+                Answer::Refused { refused, .. } => Some(refused.code().as_str()),
                 _ => None,
             });
         if self.model.ending.contains(&sub) {

@@ -76,7 +76,7 @@ fn a_foreign_topic_answers_as_an_unknown_one_in_every_operation() {
         ];
         for command in commands {
             rig.ask(1, command);
-            assert_eq!(rig.refused(), "unknown_subscription");
+            assert_eq!(rig.refused(), "not_subscribed");
         }
     }
     rig.ask(
