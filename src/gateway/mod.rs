@@ -13,6 +13,8 @@ pub mod relay;
 
 pub mod relay_handler;
 
+pub mod topics;
+
 pub mod module;
 
 pub mod table;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use crate::broker::pattern::PatternTaken;
 use crate::gateway::container::StartError as ContainerError;
+use crate::log::{DirectoryError, RecoverError};
 use crate::shard::RingError;
 
 /// Why a server does not start.
@@ -52,6 +53,20 @@ pub enum StartError {
     /// Services do not fit together.
     #[error(transparent)]
     Services(#[from] ContainerError),
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// A log cannot be opened.
+    #[error("{folder}: {source}", folder = folder.display())]
+    Recover {
+        /// Its folder.
+        folder: std::path::PathBuf,
+        /// Why not.
+        source: RecoverError,
+    },
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers: {0}")]
+    Random(String),
     /// A thread could not be started.
     #[error("cannot start a shard's thread: {0}")]
     Thread(std::io::Error),

@@ -63,7 +63,7 @@ fn is_shared(pool: &Arc<Pool>, shared: &Shared) -> bool {
     let gateways = shared.program.gateways();
     let is_of_pool = |mount: &&Mount| match mount.dialect {
         Dialect::Event(number) => Arc::ptr_eq(gateways[number].registry().pool(), pool),
-        Dialect::Raw(_) | Dialect::Relay => false,
+        Dialect::Raw(_) | Dialect::Relay | Dialect::Durable => false,
     };
     let mut mounts = shared.mounts.iter().filter(is_of_pool);
     mounts.all(|mount| mount.shared)

@@ -9,12 +9,14 @@ mod node;
 
 mod admin;
 
+mod boot;
+
+mod durable;
+
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
-use std::sync::mpsc::Receiver;
-use std::thread::JoinHandle;
 
 use ahash::AHashMap;
 use arc_swap::ArcSwap;
@@ -25,19 +27,19 @@ use crate::auth::{Authenticator, Origin, OriginPolicy};
 use crate::broker::pattern::Patterns;
 use crate::broker::relay::Unhandled as Policy;
 use crate::config::{Config, Dialect as ConfigDialect, Limits, RelaySection, Tenants, Unhandled};
-use crate::gateway::container::StartError as ContainerError;
 use crate::gateway::module::{App, Module, Program};
 use crate::gateway::raw_handler::{self, AnyRawHandler, RawHandler};
 use crate::gateway::relay::Relay;
 use crate::gateway::relay_handler::RelayHandler;
 use crate::gateway::socket::echo;
+use crate::gateway::topics::Topics;
 use crate::http::{Access, Deps};
 use crate::id::PARTITIONS_MAX;
+use crate::log::DataDirectory;
 use crate::metrics::Metrics;
-use crate::shard::Setup;
 use crate::shard::command::Command;
 use crate::shard::link;
-use crate::shard::mailbox::{Port, connect};
+use crate::shard::mailbox::Port;
 use crate::shard::shared::{Census, Dialect, Gate, Live, Mount, RelayWorld, Shared};
 
 pub use crate::shard::{RingError, probe};
@@ -45,6 +47,7 @@ pub use error::StartError;
 pub use run::RunError;
 
 use admin::Admin;
+use boot::{Boot, Threads};
 use run::Process;
 
 /// How the relay mount behaves; the defaults are those of the seed.
@@ -115,6 +118,8 @@ pub struct Server {
     access: Arc<ArcSwap<Access>>,
     admin: Option<Admin>,
     threads: Threads,
+    /// Locked until all shards have ended.
+    _directory: Option<DataDirectory>,
 }
 
 impl Server {
@@ -149,6 +154,11 @@ impl Server {
     /// The relay, for code that is no handler.
     pub fn relay(&self) -> Relay {
         link::relay_of(&self.shared)
+    }
+
+    /// Durable topics, for code that is no handler; it must name a tenant.
+    pub fn topics(&self) -> Topics {
+        link::topics_of(&self.shared)
     }
 
     /// Puts other keys and limits in force, for new connections and old.
@@ -283,6 +293,11 @@ impl ServerBuilder {
             Arc::clone(&self.authenticator),
             &mounts,
         ));
+        let durable = self.open_topics(shards)?;
+        let (world, stores, directory) = match durable {
+            Some(opened) => (Some(opened.world), opened.stores, Some(opened.directory)),
+            None => (None, Vec::new(), None),
+        };
         let shared = Arc::new(Shared {
             loads: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
             partitions: PARTITIONS_MAX,
@@ -290,6 +305,8 @@ impl ServerBuilder {
             mounts,
             mount_of,
             relay,
+            durable: world,
+            quiet: AtomicUsize::new(0),
             container: program.container().clone(),
             program,
             draining: AtomicBool::new(false),
@@ -311,7 +328,7 @@ impl ServerBuilder {
         let deps = self.deps(&shared, &metrics);
         let access = Arc::clone(&deps.access);
         let admin = self.admin(&deps)?;
-        let threads = boot.start(&self.config, &self.routes(deps))?;
+        let threads = boot.start(&self.config, &self.routes(deps), stores)?;
         gateways::open(&shared, address);
         Ok(Server {
             shared,
@@ -320,6 +337,7 @@ impl ServerBuilder {
             access,
             admin,
             threads,
+            _directory: directory,
         })
     }
 
@@ -351,6 +369,7 @@ impl ServerBuilder {
         for mount in &self.config.mounts {
             let dialect = match mount.dialect {
                 ConfigDialect::Relay => Dialect::Relay,
+                ConfigDialect::Durable if self.config.durable.enabled => Dialect::Durable,
                 ConfigDialect::Raw => {
                     Dialect::Raw(built_in(&mount.path, mount.handler.as_deref())?)
                 }
@@ -382,6 +401,14 @@ impl ServerBuilder {
         Ok((mounts.into(), mount_of))
     }
 
+    /// Topics on disk, unless they are switched off.
+    fn open_topics(&self, shards: u16) -> Result<Option<durable::Opened>, StartError> {
+        let wanted = self.config.durable.enabled;
+        wanted
+            .then(|| durable::open(&self.config, shards))
+            .transpose()
+    }
+
     fn relay_world(&mut self) -> Result<Option<RelayWorld>, StartError> {
         let mut patterns = Patterns::default();
         let relays = self.app.take_relays();
@@ -408,84 +435,13 @@ impl ServerBuilder {
     }
 }
 
-type Threads = Vec<JoinHandle<Result<(), RingError>>>;
-
-/// What the threads of all shards are started with.
-struct Boot<'a> {
-    shared: &'a Arc<Shared>,
-    live: &'a Arc<Live>,
-    metrics: &'a Metrics,
-    listeners: &'a Arc<[OwnedFd]>,
-}
-
-impl Boot<'_> {
-    fn start(&self, config: &Config, router: &Router) -> Result<Threads, StartError> {
-        let mailboxes = connect(&self.shared.ports, config.limits.mailbox_descriptors_max);
-        let cores = core_affinity::get_core_ids().unwrap_or_default();
-        let mut threads = Vec::new();
-        let (ready, is_ready) = std::sync::mpsc::channel();
-        let mut ready = Some(ready);
-        for (index, mailboxes) in (0..).zip(mailboxes) {
-            let Some(metrics) = self.metrics.shard(index) else {
-                continue;
-            };
-            let setup = Setup {
-                index,
-                shared: Arc::clone(self.shared),
-                live: Arc::clone(self.live),
-                mailboxes,
-                listeners: Arc::clone(self.listeners),
-                sizes: config.shard.clone(),
-                metrics: Arc::clone(metrics),
-                router: router.clone(),
-                ready: ready.take(),
-            };
-            // More shards than cores are for tests; pinning them would pile them up.
-            let pin = config.shard.pin && usize::from(self.shared.shards()) <= cores.len();
-            let core = cores.get(usize::from(index)).copied().filter(|_| pin);
-            let run = move || {
-                if let Some(core) = core {
-                    core_affinity::set_for_current(core);
-                }
-                // The log makes a restart safe; going on without a shard would not be.
-                let run = std::panic::AssertUnwindSafe(|| crate::shard::run(setup));
-                std::panic::catch_unwind(run).unwrap_or_else(|_| std::process::abort())
-            };
-            let thread = std::thread::Builder::new().name(format!("shard-{index}"));
-            threads.push(thread.spawn(run).map_err(StartError::Thread)?);
-            // The others begin when the hooks before the start have run on the first.
-            if index == 0 {
-                threads = started(threads, &is_ready)?;
-            }
-        }
-        Ok(threads)
-    }
-}
-
-/// Waits until the first shard is ready. If it is not, it has ended and says why.
-fn started(
-    threads: Threads,
-    is_ready: &Receiver<Result<(), ContainerError>>,
-) -> Result<Threads, StartError> {
-    if let Ok(ready) = is_ready.recv() {
-        ready?;
-        return Ok(threads);
-    }
-    for thread in threads {
-        match thread.join() {
-            Ok(ended) => ended?,
-            Err(_) => std::process::abort(),
-        }
-    }
-    Err(StartError::NotReady)
-}
-
 impl Mount {
     fn name(&self, program: &Program) -> String {
         match self.dialect {
             Dialect::Event(number) => format!("`{}`", program.gateways()[number].name),
             Dialect::Raw(_) => "a raw mount".to_owned(),
             Dialect::Relay => "the relay".to_owned(),
+            Dialect::Durable => "the mount of durable topics".to_owned(),
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::broker::relay::{Effect, TopicKey};
 use crate::gateway::outlet::Post;
 use crate::gateway::relay::HomeJob;
 
+use super::durable::{Posted, Told};
 use super::shared::Live;
 use super::state::State;
 use super::tickets::Ticket;
@@ -35,6 +36,10 @@ pub(crate) enum Command {
     Missed { topic: Arc<TopicKey>, frames: u64 },
     /// Something to do in the registries of gateways.
     Registry(Post),
+    /// What is asked of the homes of durable topics here.
+    Asks(Vec<Posted>),
+    /// What homes of durable topics say to connections here.
+    Told(Vec<Told>),
     /// Anything else.
     Run(StateJob),
     /// Keys and limits were loaded anew.
@@ -51,6 +56,8 @@ impl fmt::Debug for Command {
             Self::Relay(_) => "Relay",
             Self::Missed { .. } => "Missed",
             Self::Registry(_) => "Registry",
+            Self::Asks(_) => "Asks",
+            Self::Told(_) => "Told",
             Self::Run(_) => "Run",
             Self::Reload(_) => "Reload",
             Self::Drain => "Drain",

@@ -99,11 +99,13 @@ impl std::fmt::Debug for Connection {
 pub(crate) struct Pauses {
     pub(crate) inbox: bool,
     pub(crate) outbox: bool,
+    /// Publishes wait for the disk.
+    pub(crate) publishes: bool,
 }
 
 impl Pauses {
     pub(crate) fn any(self) -> bool {
-        self.inbox || self.outbox
+        self.inbox || self.outbox || self.publishes
     }
 }
 

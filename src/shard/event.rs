@@ -103,7 +103,7 @@ impl Shard {
     fn gateway_of(&self, mount: u16) -> Option<&Rc<dyn Dispatch>> {
         match self.shared.mounts[usize::from(mount)].dialect {
             Dialect::Event(gateway) => self.gateways.opened.get(gateway),
-            Dialect::Relay | Dialect::Raw(_) => None,
+            Dialect::Relay | Dialect::Durable | Dialect::Raw(_) => None,
         }
     }
 

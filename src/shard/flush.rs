@@ -127,6 +127,7 @@ impl State {
         if std::mem::take(&mut connection.pauses.outbox) {
             self.wishes.push((key, Wish::Receive));
         }
+        self.return_credit(key);
     }
 
     pub(super) fn grant(&mut self, key: SlotKey, wish: Wish, ring: &mut Ring) {

@@ -132,6 +132,7 @@ async fn answer(
     let extensions = request.extensions_mut();
     extensions.insert(ConnectInfo(peer));
     extensions.insert(link::relay_of(&shard.shared));
+    extensions.insert(link::topics_of(&shard.shared));
     router.oneshot(request.map(Body::new)).await
 }
 

@@ -5,14 +5,14 @@
 //! Out of descriptors: accepting pauses for a tenth of a second, for trying at once would spin.
 
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
 use crate::metrics::{Counter, Refusal as RefusedFor};
 
 use super::command::{Accepted, Command};
 use super::connection::Receiving;
-use super::ring::Completion;
+use super::ring::{Completion, descriptor};
 use super::state::State;
 use super::tickets::{Ticket, counted};
 use super::turn::Turn;
@@ -29,7 +29,7 @@ impl Turn {
 
     pub(super) fn handle_accept(&mut self, listener: u32, completion: Completion) {
         if 0 <= completion.result {
-            self.accepted(owned(completion.result));
+            self.accepted(descriptor(completion.result));
         }
         if completion.more {
             return;
@@ -120,17 +120,4 @@ impl State {
 
 fn libc_errno(errno: rustix::io::Errno) -> i32 {
     errno.raw_os_error()
-}
-
-/// A descriptor that the kernel has just given us.
-#[expect(
-    unsafe_code,
-    reason = "a descriptor from a completion has no other owner"
-)]
-fn owned(fd: RawFd) -> OwnedFd {
-    use std::os::fd::FromRawFd;
-    assert!(0 <= fd, "an accepted connection has a descriptor");
-    // SAFETY: the kernel made this descriptor for the accept that has just completed, so nobody
-    // else owns it.
-    unsafe { OwnedFd::from_raw_fd(fd) }
 }

@@ -32,6 +32,14 @@ pub(crate) mod state;
 
 pub(crate) mod route;
 
+mod file;
+
+mod commit;
+
+pub(crate) mod durable;
+
+mod drain;
+
 mod upgrade;
 
 pub(crate) mod event;
@@ -66,6 +74,7 @@ use state::State;
 
 pub use ring::{RingError, probe};
 
+pub(crate) use commit::Recovered;
 pub(crate) use turn::{Setup, run};
 
 /// A shard as the code on its own thread sees it.

@@ -10,14 +10,16 @@ use crate::gateway::raw_handler::RawCall;
 use crate::gateway::socket::{Inbox, Message as RawMessage, WebSocket};
 use crate::metrics::{Counter, Refusal as RefusedFor};
 use crate::proto::ErrorCode;
+use crate::proto::durable;
 use crate::proto::frame::{self, Opcode};
 use crate::proto::http::{self, Head, HeadLimits};
 use crate::proto::json::{JsonError, JsonParser};
 use crate::proto::relay::{self as wire, InvalidMessage};
 use crate::proto::ws::{FrameLimits, Input, Message, Payload, ProtocolError};
 use crate::session::Session;
+use crate::session::durable::DurableSession;
 use crate::session::raw::RawSession;
-use crate::session::relay::{RelayLimits, RelaySession, Step};
+use crate::session::relay::RelaySession;
 
 use super::connection::{Phase, Receiving};
 use super::link::RawLink;
@@ -269,6 +271,12 @@ impl super::Shard {
             }
             // It starts when the state is not borrowed any more, for its hooks are user code.
             Dialect::Event(_) => {}
+            Dialect::Durable => {
+                let Some(world) = &shared.durable else { return };
+                let caller = &admitted.caller;
+                let session = DurableSession::new(caller, admitted.negotiated, &world.rules);
+                connection.session = Session::Durable(Box::new(session));
+            }
             Dialect::Raw(handler) => {
                 let inbox = Inbox::new(limits.inbox_bytes_max, limits.inbox_messages_max);
                 connection.session = Session::Raw(RawSession {
@@ -351,7 +359,10 @@ impl State {
         let decoder = std::mem::take(&mut connection.decoder);
         let limits = self.live.limits_of(connection.mount);
         // On a JSON mount the parser validates the text anyway.
-        let skip_utf8 = matches!(connection.session, Session::Relay(_) | Session::Event(_));
+        let skip_utf8 = matches!(
+            connection.session,
+            Session::Relay(_) | Session::Event(_) | Session::Durable(_)
+        );
         let limits = FrameLimits {
             frame_bytes_max: limits.frame_bytes_max as u64,
             message_bytes_max: limits.message_bytes_max as u64,
@@ -480,6 +491,13 @@ impl State {
                 }
                 Err(error) => self.handle_invalid(key, &error),
             },
+            Session::Durable(_) => match durable::parse(json, &mut payload) {
+                Ok(request) => {
+                    connection.invalid_frames = 0;
+                    self.handle_durable(key, request);
+                }
+                Err(error) => self.handle_invalid(key, &error),
+            },
             Session::Event(_) | Session::None => {}
         }
     }
@@ -490,7 +508,7 @@ impl State {
         };
         match &connection.session {
             Session::Raw(_) => self.hand_to_raw(key, || RawMessage::Binary(payload.to_vec())),
-            Session::Relay(_) => {
+            Session::Relay(_) | Session::Durable(_) => {
                 let text = "invalid message: binary frames are not supported";
                 self.count_invalid(key, text);
             }
@@ -523,7 +541,7 @@ impl State {
 
     /// An error frame for an invalid frame; too many in a row end the connection (D-07).
     fn count_invalid(&mut self, key: SlotKey, text: &str) {
-        self.refuse_relay(key, "", text, ErrorCode::InvalidMessage);
+        self.refuse_text(key, text, ErrorCode::InvalidMessage);
         let Some(connection) = self.connections.get(key) else {
             return;
         };
@@ -540,42 +558,16 @@ impl State {
         }
     }
 
-    fn handle_relay(&mut self, key: SlotKey, request: wire::RelayRequest<'_>) {
-        let shared = Arc::clone(&self.shared);
-        let Some(relay) = &shared.relay else { return };
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
-        let limits = self.live.limits_of(connection.mount);
-        let limits = RelayLimits {
-            subscriptions_max: relay.subscriptions_max,
-            name_bytes_max: limits.name_bytes_max,
-            event_bytes_max: limits.event_bytes_max,
-        };
-        let Session::Relay(session) = &mut connection.session else {
-            return;
-        };
-        match session.handle(request, &limits) {
-            Step::Subscribe(topic) => self.subscribe(key, topic),
-            Step::Unsubscribe(topic) => self.unsubscribe(key, topic),
-            Step::AnswerUnsubscribed(topic) => {
-                self.queue_text_with(key, |out| wire::put_unsubscribed(out, topic));
-            }
-            Step::Message {
-                topic,
-                event,
-                payload,
-            } => self.message(key, topic, event, payload),
-            Step::Pong => self.queue_text_with(key, wire::put_pong),
-            Step::Renew(token) => self.renew(key, token),
-            Step::Refuse { topic, refusal } => {
-                self.refuse_relay(key, topic, &refusal.to_string(), refusal.code());
-            }
+    /// An error frame that is about no topic.
+    fn refuse_text(&mut self, key: SlotKey, text: &str, code: ErrorCode) {
+        match self.durable_session(key).is_some() {
+            true => self.refuse_durable(key, text, code),
+            false => self.refuse_relay(key, "", text, code),
         }
     }
 
     /// A new token for the same tenant and subject moves the end of the connection (D-09).
-    fn renew(&mut self, key: SlotKey, token: &str) {
+    pub(super) fn renew(&mut self, key: SlotKey, token: &str) {
         let now_ms = self.now_ms;
         let unix_s = unix_s();
         let verified = self.tokens.verify(&self.live.authenticator, token, unix_s);
@@ -588,7 +580,7 @@ impl State {
         });
         let Some(caller) = same else {
             let text = "the token is not valid for this connection";
-            return self.refuse_relay(key, "", text, ErrorCode::Unauthorized);
+            return self.refuse_text(key, text, ErrorCode::Unauthorized);
         };
         let left_s = caller.expires_at.map(|exp| exp.saturating_sub(unix_s));
         connection.times.expires_ms = left_s.map_or(0, |left_s| now_ms + left_s * 1_000);

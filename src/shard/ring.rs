@@ -241,14 +241,13 @@ impl Ring {
     }
 
     /// Makes room for `count` entries, so that a chain of links is not cut by a submission.
-    pub(crate) fn make_room(&mut self, count: usize) -> io::Result<()> {
+    pub(crate) fn make_room(&mut self, count: usize) {
         let queue = self.ring.submission();
         let free = queue.capacity() - queue.len();
         drop(queue);
         if free < count {
-            self.ring.submit()?;
+            self.submit();
         }
-        Ok(())
     }
 
     fn push(&mut self, entry: Entry, token: Token) {
@@ -330,6 +329,18 @@ impl Ring {
     pub(crate) fn buffers(&mut self) -> &mut Buffers {
         &mut self.buffers
     }
+}
+
+/// A descriptor that a completion has just brought.
+pub(crate) fn descriptor(result: i32) -> OwnedFd {
+    use std::os::fd::FromRawFd;
+    assert!(
+        0 <= result,
+        "an operation that opens something has a descriptor"
+    );
+    // SAFETY: the kernel made this descriptor for the operation that has just completed, so
+    // nobody else owns it.
+    unsafe { OwnedFd::from_raw_fd(result) }
 }
 
 /// Not in rustix: the kernel itself finishes a short send.

@@ -15,7 +15,7 @@ use crate::metrics::Counter;
 use crate::proto::ErrorCode;
 use crate::proto::relay::{self as wire, ErrorFrame};
 use crate::session::Session;
-use crate::session::relay::RelaySession;
+use crate::session::relay::{RelayLimits, RelaySession, Step};
 
 use super::command::Command;
 use super::connection::Connection;
@@ -196,6 +196,41 @@ impl State {
                 .outbox
                 .note_lag(tag, usize::try_from(frames).unwrap_or(usize::MAX));
             mark_dirty(&mut self.dirty, connection, key);
+        }
+    }
+
+    /// Does what a client on a relay mount asks for.
+    pub(super) fn handle_relay(&mut self, key: SlotKey, request: wire::RelayRequest<'_>) {
+        let shared = Arc::clone(&self.shared);
+        let Some(relay) = &shared.relay else { return };
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        let limits = self.live.limits_of(connection.mount);
+        let limits = RelayLimits {
+            subscriptions_max: relay.subscriptions_max,
+            name_bytes_max: limits.name_bytes_max,
+            event_bytes_max: limits.event_bytes_max,
+        };
+        let Session::Relay(session) = &mut connection.session else {
+            return;
+        };
+        match session.handle(request, &limits) {
+            Step::Subscribe(topic) => self.subscribe(key, topic),
+            Step::Unsubscribe(topic) => self.unsubscribe(key, topic),
+            Step::AnswerUnsubscribed(topic) => {
+                self.queue_text_with(key, |out| wire::put_unsubscribed(out, topic));
+            }
+            Step::Message {
+                topic,
+                event,
+                payload,
+            } => self.message(key, topic, event, payload),
+            Step::Pong => self.queue_text_with(key, wire::put_pong),
+            Step::Renew(token) => self.renew(key, token),
+            Step::Refuse { topic, refusal } => {
+                self.refuse_relay(key, topic, &refusal.to_string(), refusal.code());
+            }
         }
     }
 

@@ -20,6 +20,7 @@ use crate::gateway::send::Connected;
 use crate::id::{ConnId, Partition, Tenant};
 
 use super::command::Command;
+use super::durable::DurableWorld;
 use super::mailbox::Port;
 use super::outbox::OutboxLimits;
 use super::tickets::{AddressRates, Counts, Ticket};
@@ -30,6 +31,7 @@ pub(crate) enum Dialect {
     Relay,
     /// The gateway of this number.
     Event(usize),
+    Durable,
 }
 
 impl std::fmt::Debug for Dialect {
@@ -38,6 +40,7 @@ impl std::fmt::Debug for Dialect {
             Self::Raw(_) => "Raw",
             Self::Relay => "Relay",
             Self::Event(_) => "Event",
+            Self::Durable => "Durable",
         })
     }
 }
@@ -207,6 +210,9 @@ pub(crate) struct Shared {
     pub(crate) mounts: Box<[Mount]>,
     pub(crate) mount_of: AHashMap<String, u16>,
     pub(crate) relay: Option<RelayWorld>,
+    pub(crate) durable: Option<DurableWorld>,
+    /// Shards without a connection, once the server stops: when all are, the logs may end.
+    pub(crate) quiet: AtomicUsize,
     pub(crate) container: Container,
     /// The gateways and their registries.
     pub(crate) program: Program,

@@ -14,13 +14,16 @@ use bytes::Bytes;
 use crate::auth::TokenCache;
 use crate::broker::relay::{Call, Home, HomeLimits, LeaveReason};
 use crate::config::Limits;
+use crate::id::Partition;
 use crate::metrics::{Counter, Refusal as RefusedFor, ShardMetrics};
 use crate::proto::frame::{self, Opcode};
 use crate::session::Session;
 use crate::session::event::EventSession;
 
 use super::command::Command;
+use super::commit::Recovered;
 use super::connection::{Connection, Connections, Phase, Receiving};
+use super::durable::Homes;
 use super::mailbox::Mailboxes;
 use super::members::Members;
 use super::outbox::Spare;
@@ -50,6 +53,7 @@ pub(crate) struct State {
     pub(crate) wishes: Vec<(SlotKey, Wish)>,
     pub(crate) members: Members,
     pub(crate) home: Option<Home>,
+    pub(crate) homes: Homes,
     /// Runs of relay handlers that are due.
     pub(crate) calls: VecDeque<Call>,
     pub(crate) posts: Posts,
@@ -83,6 +87,7 @@ impl State {
         shared: Arc<Shared>,
         live: Arc<Live>,
         mailboxes: Mailboxes<Command>,
+        stores: Vec<(Partition, Recovered)>,
         (tokens, metrics): (TokenCache, Arc<ShardMetrics>),
     ) -> Self {
         let shards = usize::from(shared.shards());
@@ -100,6 +105,7 @@ impl State {
             wishes: Vec::new(),
             members: Members::default(),
             home,
+            homes: Homes::new(stores, shared.shards()),
             calls: VecDeque::new(),
             posts: Posts::new(mailboxes, commands_max),
             wheel: Wheel::new(0),
@@ -326,6 +332,7 @@ impl State {
             Session::Raw(session) => session.inbox.close(),
             Session::Event(session) => self.ended.push(session),
             Session::Relay(session) => self.leave_all(key, *session, leave),
+            Session::Durable(session) => self.leave_homes(key, &session),
         }
     }
 
@@ -355,6 +362,7 @@ impl State {
             || !self.ended.is_empty()
             || self.members.has_open()
             || self.posts.has_posted()
+            || self.homes.has_work()
     }
 }
 

@@ -19,14 +19,17 @@ use tokio::time::Sleep;
 use crate::auth::TokenCache;
 use crate::broker::relay::LeaveReason;
 use crate::config::ShardSection;
+use crate::id::Partition;
 use crate::metrics::{Counter, Recorder, ShardMetrics, Timing};
 use crate::proto::frame::Opcode;
 use crate::proto::json::JsonParser;
 
 use super::command::Command;
+use super::commit::{Clock, Recovered};
 use super::connection::Phase;
 use super::deadlines::{Due, due};
 use super::event::{Gateways, Ready};
+use super::file::Files;
 use super::handover::Http;
 use super::mailbox::Mailboxes;
 use super::ring::{Completion, Ring, RingError, RingSizes, SlotKey, Token};
@@ -46,6 +49,8 @@ pub(crate) struct Setup {
     pub(crate) router: axum::Router,
     /// Where the first shard says that the hooks before the start have run.
     pub(crate) ready: Option<Ready>,
+    /// The partitions that live here.
+    pub(crate) stores: Vec<(Partition, Recovered)>,
 }
 
 impl std::fmt::Debug for Setup {
@@ -63,6 +68,7 @@ pub(super) struct Turn {
     pub(super) json: JsonParser,
     pub(super) http: Http,
     pub(super) listeners: Arc<[OwnedFd]>,
+    pub(super) files: Files,
     /// A second descriptor of the ring, which tokio watches.
     watch: AsyncFd<OwnedFd>,
     started: Instant,
@@ -79,6 +85,8 @@ pub(super) struct Turn {
     pub(super) accept_at_ms: Option<u64>,
     /// Completions that had found no room when it was last looked.
     pub(super) overflows: u32,
+    /// The server stops and this shard has said that it has no connection any more.
+    pub(super) quiet: bool,
 }
 
 /// The shard's clock starts here, so that 0 can mean never.
@@ -129,12 +137,19 @@ impl Turn {
         let tokens = TokenCache::new(setup.sizes.token_cache_entries_max);
         let shared = Arc::clone(&setup.shared);
         let recorder = Recorder::new(Arc::clone(&setup.metrics));
+        let mut files = Files::default();
+        for (_, recovered) in &setup.stores {
+            files
+                .add_folder(&recovered.folder)
+                .map_err(RingError::Other)?;
+        }
         let counted = (tokens, setup.metrics);
         let state = State::new(
             setup.index,
             setup.shared,
             setup.live,
             setup.mailboxes,
+            setup.stores,
             counted,
         );
         let (index, rooms_max) = (state.index, state.live.limits.rooms_per_connection_max);
@@ -150,6 +165,7 @@ impl Turn {
             ring,
             json: JsonParser::default(),
             http: Http::new(setup.router),
+            files,
             listeners: setup.listeners,
             watch,
             started: now(),
@@ -162,6 +178,7 @@ impl Turn {
             starved: VecDeque::new(),
             accept_at_ms: None,
             overflows: 0,
+            quiet: false,
         };
         turn.read_clock();
         Ok(turn)
@@ -201,6 +218,7 @@ impl Turn {
         // Handlers, timers and HTTP run here, so what they queue goes out in this turn.
         tokio::task::yield_now().await;
         self.shard.run_calls();
+        self.run_homes();
         let flushed = self.flush();
         self.rearm();
         self.ring.submit();
@@ -226,6 +244,24 @@ impl Turn {
         let mut state = self.shard.state.borrow_mut();
         state.now_ms = now_ms;
         state.fanned_out = 0;
+    }
+
+    /// Homes and logs see everything that came in this turn, and what they say goes out in it.
+    fn run_homes(&mut self) {
+        let elapsed_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let monotonic_us = CLOCK_START_MS * 1_000 + elapsed_us;
+        let mut state = self.shard.state.borrow_mut();
+        let due = state
+            .homes
+            .deadline_us()
+            .is_some_and(|due_us| due_us <= monotonic_us);
+        if due || state.homes.has_work() {
+            let clock = Clock {
+                monotonic_us,
+                unix_ms: unix_ms(),
+            };
+            state.run_homes(clock, &mut self.ring, &mut self.files);
+        }
     }
 
     fn reap(&mut self) {
@@ -261,6 +297,8 @@ impl Turn {
                 self.shard.state.borrow_mut().handle_missed(&topic, frames);
             }
             Command::Registry(post) => self.shard.handle_post(post),
+            Command::Asks(asks) => self.shard.state.borrow_mut().handle_asks(asks),
+            Command::Told(told) => self.shard.state.borrow_mut().handle_told(told),
             Command::Run(job) => job(&mut self.shard.state.borrow_mut()),
             Command::Reload(live) => self.reload(live),
             Command::Drain => self.drain(),
@@ -299,7 +337,15 @@ impl Turn {
             Token::Accept { listener } => self.handle_accept(listener, completion),
             Token::Receive(key) => self.handle_receive(key, completion),
             Token::Send { index } => self.handle_sent(index, completion.result),
-            Token::Cancel | Token::File { .. } => {}
+            Token::File { index } => {
+                let ended = self
+                    .files
+                    .complete(index, completion.result, &mut self.ring);
+                if let Some(ended) = ended {
+                    self.shard.state.borrow_mut().homes.handle_done(ended);
+                }
+            }
+            Token::Cancel => {}
         }
     }
 
@@ -371,7 +417,12 @@ impl Turn {
 
     fn next_deadline_ms(&self) -> u64 {
         let state = self.shard.state.borrow();
-        let idle_ms = state.now_ms + IDLE_MS_MAX;
+        let look_ms = if self.quiet {
+            super::drain::LOOK_MS
+        } else {
+            IDLE_MS_MAX
+        };
+        let idle_ms = state.now_ms + look_ms;
         let wheel_ms = state.wheel.next_ms().unwrap_or(idle_ms);
         let accept_ms = self.accept_at_ms.unwrap_or(idle_ms);
         // What waits behind a full mailbox is tried again soon.
@@ -380,39 +431,16 @@ impl Turn {
         } else {
             idle_ms
         };
+        let log_ms = state
+            .homes
+            .deadline_us()
+            .map_or(idle_ms, |us| us.div_ceil(1_000));
         wheel_ms
             .min(accept_ms)
+            .min(log_ms)
             .min(behind_ms)
             .min(idle_ms)
             .max(CLOCK_START_MS)
-    }
-
-    fn drain(&mut self) {
-        {
-            let mut state = self.shard.state.borrow_mut();
-            state.draining = true;
-            let drain_ms_max = state.live.limits.drain_ms_max;
-            let end_ms = state.now_ms + drain_ms_max;
-            for key in state.connections.keys() {
-                state.drain_one(key);
-            }
-            state.drain_until_ms = Some(end_ms);
-        }
-        for index in 0..self.listeners.len() {
-            self.ring
-                .cancel_accept(u32::try_from(index).unwrap_or(u32::MAX));
-        }
-        self.http.drain();
-    }
-
-    fn is_drained(&self) -> bool {
-        let state = self.shard.state.borrow();
-        let Some(end_ms) = state.drain_until_ms else {
-            return false;
-        };
-        let hooks = state.ended.len() + state.hooks_running;
-        let done = state.connections.len() + hooks == 0 && self.http.is_idle();
-        done || end_ms <= state.now_ms
     }
 }
 
@@ -478,17 +506,6 @@ impl State {
         };
         self.look_at(key, next_ms);
     }
-
-    fn drain_one(&mut self, key: SlotKey) {
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
-        match connection.phase {
-            Phase::Open => self.close(key, 1012, "the server restarts", LeaveReason::Shutdown),
-            Phase::Head(_) => self.abort(key, LeaveReason::Shutdown),
-            Phase::Refusing | Phase::Ending { .. } | Phase::Closing { .. } | Phase::Dead => {}
-        }
-    }
 }
 
 /// Microseconds since `began`.
@@ -505,6 +522,19 @@ pub(super) fn unix_s() -> u64 {
     let now = SystemTime::now();
     now.duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
+}
+
+/// Milliseconds since 1970, for what is written down.
+fn unix_ms() -> u64 {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the shard is where clocks are read"
+    )]
+    let now = SystemTime::now();
+    let since = now.duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
 }
 
 /// The monotonic clock.

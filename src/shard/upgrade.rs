@@ -11,7 +11,7 @@ use crate::id::Tenant;
 use crate::metrics::Refusal as RefusedFor;
 use crate::proto::handshake::{self, Upgrade};
 use crate::proto::http::{self, Head};
-use crate::proto::{event, relay};
+use crate::proto::{durable, event, relay};
 
 use super::shared::{Dialect, Live, Mount, Shared};
 use super::tickets::Ticket;
@@ -106,6 +106,10 @@ fn identify(
         None if mount.public => Caller::anonymous(),
         None => return Err(Refused),
     };
+    // Topics on disk belong to a tenant that somebody named on purpose.
+    if matches!(mount.dialect, Dialect::Durable) && !mount.public && !caller.has_ns {
+        return Err(Refused);
+    }
     Ok(if mount.shared {
         in_default_tenant(&caller)
     } else {
@@ -125,6 +129,7 @@ fn protocol_of(upgrade: &Upgrade, dialect: &Dialect) -> (Option<&'static str>, b
     let own = match dialect {
         Dialect::Relay => Some(relay::PROTOCOL),
         Dialect::Event(_) => Some(event::PROTOCOL),
+        Dialect::Durable => Some(durable::PROTOCOL),
         Dialect::Raw(_) => None,
     };
     let offers = |name: &str| upgrade.protocols.iter().any(|offered| offered == name);

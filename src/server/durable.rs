@@ -1,0 +1,259 @@
+//! Durable topics before anybody connects: the data directory is locked, every log is recovered,
+//! and each shard gets the partitions that live on it. Knows files and configuration; what is in
+//! the logs goes to the homes as it was found.
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+
+use crate::broker::durable::{Durable, Limits, RestoredKey, RestoredSubscription, RestoredTopic};
+use crate::config::{BindSubNames, Config, DurableSection, Fsync as ConfigFsync, OnDuplicate};
+use crate::id::Partition;
+use crate::log::{
+    DataDirectory, Fsync, Identity, LogConfig, Meta, Now, RecoverError, RecoveredState,
+    RecoveredTopic, RecoveryReport, Retention, recover,
+};
+use crate::session::durable::DurableRules;
+use crate::shard::Recovered;
+use crate::shard::durable::DurableWorld;
+
+use super::StartError;
+
+/// The topics of a server, as they are handed to its shards.
+pub(super) struct Opened {
+    pub(super) world: DurableWorld,
+    /// The partitions of each shard.
+    pub(super) stores: Vec<Vec<(Partition, Recovered)>>,
+    /// Locked for as long as the server lives.
+    pub(super) directory: DataDirectory,
+}
+
+/// Opens the data directory, or makes one, and recovers all its logs.
+pub(super) fn open(config: &Config, shards: u16) -> Result<Opened, StartError> {
+    let path = &config.server.data_dir;
+    let meta = Meta {
+        partitions: partitions_of(config, shards),
+        salt: random()?,
+    };
+    let directory = DataDirectory::open(path, meta)?;
+    let meta = directory.fixed();
+    if config.durable.fsync == ConfigFsync::Os {
+        tracing::warn!(
+            target: "tidegate::log",
+            "durable.fsync = \"os\": a power cut loses publishes that were acknowledged"
+        );
+    }
+    let rules = DurableRules {
+        partitions: meta.partitions,
+        bind_sub_names: config.durable.bind_sub_names == BindSubNames::Sub,
+        reject_duplicate: config.durable.on_duplicate == OnDuplicate::Reject,
+    };
+    let stores = recover_all(config, &directory, shards)?;
+    let world = DurableWorld {
+        rules,
+        streams: AtomicU64::new(0),
+    };
+    Ok(Opened {
+        world,
+        stores,
+        directory,
+    })
+}
+
+/// A new directory gets the larger of 4 and the cores; one that is there keeps what it has.
+fn partitions_of(config: &Config, shards: u16) -> u16 {
+    match config.durable.partitions {
+        0 => shards.max(4),
+        partitions => partitions,
+    }
+}
+
+fn random() -> Result<u64, StartError> {
+    let random = getrandom::u64();
+    random.map_err(|error| StartError::Random(error.to_string()))
+}
+
+/// Each shard's logs on a thread of their own, as they will be read afterwards.
+fn recover_all(
+    config: &Config,
+    directory: &DataDirectory,
+    shards: u16,
+) -> Result<Vec<Vec<(Partition, Recovered)>>, StartError> {
+    let partitions = directory.fixed().partitions;
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..shards)
+            .map(|shard| {
+                let own = (0..partitions).map(Partition);
+                let own = own.filter(move |partition| partition.shard(shards) == shard);
+                scope.spawn(move || {
+                    let recovered = own.map(|partition| {
+                        Ok((partition, recover_one(config, directory, partition)?))
+                    });
+                    recovered.collect::<Result<Vec<_>, StartError>>()
+                })
+            })
+            .collect();
+        let joined = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| std::process::abort()));
+        joined.collect()
+    })
+}
+
+fn recover_one(
+    config: &Config,
+    directory: &DataDirectory,
+    partition: Partition,
+) -> Result<Recovered, StartError> {
+    let folder: PathBuf = directory.folder_path(partition);
+    let identity = Identity {
+        partition,
+        salt: directory.fixed().salt,
+    };
+    let mut storage = directory.folder(partition);
+    let now = Now {
+        monotonic_us: 0,
+        unix_ms: unix_ms(),
+    };
+    let failed = |source: RecoverError| StartError::Recover {
+        folder: folder.clone(),
+        source,
+    };
+    let (log, found) =
+        recover(&mut storage, identity, &log_config(&config.durable), now).map_err(failed)?;
+    report(partition, &found.report);
+    let mut home = Durable::new(partition, log.epoch(), limits(config), random()?);
+    restore(&mut home, found);
+    Ok(Recovered { home, log, folder })
+}
+
+fn report(partition: Partition, report: &RecoveryReport) {
+    let replay = &report.replay;
+    let partition = partition.0;
+    if let Some((segment, offset)) = replay.torn {
+        tracing::info!(
+            target: "tidegate::log", partition, segment, offset,
+            "a batch that nobody was told of was cut off"
+        );
+    }
+    for damage in &replay.damage {
+        tracing::error!(
+            target: "tidegate::log", partition, ?damage,
+            "stored records are damaged: they are never delivered, and stay where they are"
+        );
+    }
+    if !report.segments_missing.is_empty() || report.is_epoch_new {
+        tracing::error!(
+            target: "tidegate::log", partition, missing = ?report.segments_missing,
+            "records were lost of which nobody knows whose they were: the epoch is a new one"
+        );
+    }
+}
+
+fn restore(home: &mut Durable, found: RecoveredState) {
+    for topic in found.topics {
+        let RecoveredTopic {
+            id,
+            tenant,
+            name,
+            created_at_ms,
+            first_seq,
+            ..
+        } = topic;
+        let (last_seq, bytes, retention) = (topic.last_seq, topic.bytes, topic.retention);
+        home.restore_topic(RestoredTopic {
+            id,
+            tenant,
+            name,
+            created_ms: created_at_ms,
+            retention,
+            first_seq,
+            last_seq,
+            bytes,
+        });
+        for found in topic.subscriptions {
+            home.restore_subscription(RestoredSubscription {
+                id: found.id,
+                topic: id,
+                sub_name: found.name,
+                cursor: found.cursor,
+                created_ms: found.created_at_ms,
+            });
+        }
+        for found in topic.keys {
+            home.restore_key(RestoredKey {
+                topic: id,
+                key: found.key,
+                payload: found.payload,
+                seq: found.seq,
+                unix_ms: found.time_ms,
+            });
+        }
+    }
+}
+
+/// A moved cursor waits at its home and then in the log; together not longer than it may.
+const CURSOR_DELAY_PARTS: u64 = 3;
+
+fn log_config(durable: &DurableSection) -> LogConfig {
+    LogConfig {
+        fsync: match durable.fsync {
+            ConfigFsync::Batch => Fsync::Batch,
+            ConfigFsync::Always => Fsync::Always,
+            ConfigFsync::Os => Fsync::Os,
+        },
+        sync_delay_us_max: durable.sync_delay_us_max,
+        sync_bytes_max: durable.sync_bytes_max,
+        cursor_delay_us_max: durable.cursor_delay_ms_max * 1_000 / CURSOR_DELAY_PARTS,
+        segment_bytes_max: durable.segment_bytes_max,
+        reserve_bytes: durable.reserve_bytes,
+        ..LogConfig::default()
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    let (durable, all) = (&config.durable, config.limits_of(&config.durable.path));
+    let window_messages = u32::try_from(durable.window_messages).unwrap_or(u32::MAX);
+    let defaults = Limits::default();
+    Limits {
+        topics_per_tenant_max: all.topics_per_tenant_max as u64,
+        subscriptions_per_tenant_max: all.subscriptions_per_tenant_max as u64,
+        bytes_per_tenant_max: all.bytes_per_tenant_max,
+        topic_name_bytes_max: all.name_bytes_max,
+        sub_name_bytes_max: all.sub_name_bytes_max,
+        message_bytes_max: all.message_bytes_max,
+        window_messages,
+        window_messages_max: window_messages.max(defaults.window_messages_max),
+        window_bytes_max: durable.window_bytes as u64,
+        // The connection's shard pauses its peer at this number; what the peer had sent by then
+        // is still taken.
+        publishes_in_flight_max: u32::try_from(all.publishes_in_flight_max * OVERSHOOT)
+            .unwrap_or(u32::MAX),
+        retention: Retention {
+            age_ms_max: bound(durable.retention_age_s_max.saturating_mul(1_000)),
+            bytes_max: bound(durable.retention_bytes_max),
+            messages_max: bound(durable.retention_messages_max),
+        },
+        cursor_delay_ms_max: (durable.cursor_delay_ms_max / CURSOR_DELAY_PARTS).max(1),
+        ..defaults
+    }
+}
+
+/// 0 is off.
+fn bound(value: u64) -> Option<u64> {
+    Some(value).filter(|value| 0 < *value)
+}
+
+/// How many times its bound of publishes a connection may have under way before it is refused:
+/// all its receive buffers full of the smallest publishes.
+const OVERSHOOT: usize = 64;
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "recovery looks at ages by the wall clock"
+)]
+fn unix_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
+}
