@@ -7,9 +7,15 @@ mod connections;
 
 mod health;
 
+mod messages;
+
 mod problem;
 
 mod relay;
+
+mod subscriptions;
+
+mod topics;
 
 #[cfg(test)]
 mod tests;
@@ -110,6 +116,7 @@ pub(crate) fn router(deps: Deps, user: Router) -> Router {
         .route("/v1/relay/presence", get(relay::presence))
         .route("/v1/connections", get(connections::list))
         .route("/v1/connections/{id}", delete(connections::close))
+        .merge(durable())
         .layer(map_response(problem::of_text))
         .with_state(deps.clone());
     own.fallback_service(user)
@@ -118,6 +125,24 @@ pub(crate) fn router(deps: Deps, user: Router) -> Router {
         .layer(CatchPanicLayer::custom(problem::of_panic))
         .layer(from_fn_with_state(deps.clone(), access::check))
         .layer(cors(&deps.access))
+}
+
+/// Topics on disk, their messages and subscriptions.
+fn durable() -> Router<Deps> {
+    Router::new()
+        .route("/v1/topics", post(topics::resolve).get(topics::list))
+        .route("/v1/topics/{id}", get(topics::get).delete(topics::delete))
+        .route(
+            "/v1/topics/{id}/messages",
+            post(messages::publish).get(messages::history),
+        )
+        .route("/v1/subscriptions", get(subscriptions::list))
+        .route(
+            "/v1/subscriptions/{id}",
+            get(subscriptions::get)
+                .patch(subscriptions::move_to)
+                .delete(subscriptions::delete),
+        )
 }
 
 /// The routes of the listener for administration: no token, it is reached by operators alone.

@@ -14,6 +14,7 @@ use serde::Serialize;
 pub(super) struct Problem {
     status: StatusCode,
     detail: String,
+    code: Option<&'static str>,
 }
 
 impl Problem {
@@ -21,6 +22,15 @@ impl Problem {
         Self {
             status,
             detail: detail.into(),
+            code: None,
+        }
+    }
+
+    /// The same with the code by which a program knows it.
+    pub(super) fn coded(self, code: &'static str) -> Self {
+        Self {
+            code: Some(code),
+            ..self
         }
     }
 
@@ -63,6 +73,8 @@ struct Document<'a> {
     title: &'a str,
     status: u16,
     detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
 }
 
 impl IntoResponse for Problem {
@@ -72,6 +84,7 @@ impl IntoResponse for Problem {
             title: self.status.canonical_reason().unwrap_or("Error"),
             status: self.status.as_u16(),
             detail: &self.detail,
+            code: self.code,
         };
         let body = serde_json::to_vec(&document).unwrap_or_default();
         let mut response = (self.status, body).into_response();

@@ -1,0 +1,223 @@
+//! Durable topics over REST: made or resolved, listed, deleted, in the tenant of the token.
+//! Knows what a home answers; no shard and no log.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::{StatusCode, request};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+
+use crate::auth::Caller;
+use crate::broker::durable::{Refused, Retention, TopicView};
+use crate::gateway::topics::{TopicError, Topics};
+
+use super::problem::Problem;
+
+/// The topics of the caller, whose token names its tenant: what is kept belongs to somebody who
+/// was named on purpose.
+#[derive(Debug)]
+pub(super) struct Owned(pub(super) Topics);
+
+impl<S: Send + Sync> FromRequestParts<S> for Owned {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut request::Parts, state: &S) -> Result<Self, Problem> {
+        let caller = Extension::<Arc<Caller>>::from_request_parts(parts, state).await;
+        let Ok(Extension(caller)) = caller else {
+            return Err(Problem::unauthorized());
+        };
+        if !caller.has_ns {
+            return Err(Problem::unauthorized());
+        }
+        let Ok(topics) = Topics::from_request_parts(parts, state).await;
+        let publisher = caller.subject.as_deref().unwrap_or_default();
+        Ok(Self(topics.publisher(publisher)))
+    }
+}
+
+/// A topic as it is shown.
+#[derive(Debug, Serialize)]
+pub(super) struct Shown {
+    id: String,
+    name: Arc<str>,
+    ns: String,
+    created_at: u64,
+    first_seq: u64,
+    last_seq: u64,
+    #[serde(skip_serializing_if = "Kept::is_all")]
+    retention: Kept,
+}
+
+/// What a topic keeps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_age_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_messages: Option<u64>,
+}
+
+impl Kept {
+    fn is_all(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl From<TopicView> for Shown {
+    fn from(view: TopicView) -> Self {
+        let Retention {
+            age_ms_max,
+            bytes_max,
+            messages_max,
+        } = view.retention;
+        Self {
+            id: view.id.to_string(),
+            name: view.name,
+            ns: view.tenant.to_string(),
+            created_at: view.created_ms,
+            first_seq: view.first_seq,
+            last_seq: view.last_seq,
+            retention: Kept {
+                max_age_ms: age_ms_max,
+                max_bytes: bytes_max,
+                max_messages: messages_max,
+            },
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Wanted {
+    name: String,
+    #[serde(default)]
+    retention: Kept,
+}
+
+/// `POST /v1/topics {"name"}`: made, or found. The body is read as JSON whatever its content type
+/// says.
+pub(super) async fn resolve(Owned(topics): Owned, body: Bytes) -> Result<Response, Problem> {
+    let wanted: Wanted = read(&body)?;
+    let Kept {
+        max_age_ms,
+        max_bytes,
+        max_messages,
+    } = wanted.retention;
+    let retention = Retention {
+        age_ms_max: max_age_ms,
+        bytes_max: max_bytes,
+        messages_max: max_messages,
+    };
+    let resolved = topics.resolve_with(&wanted.name, retention).await;
+    let (view, created) = resolved.map_err(problem_of)?;
+    let status = if created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    Ok((status, Json(Shown::from(view))).into_response())
+}
+
+/// Which page of a list.
+#[derive(Debug, Deserialize)]
+pub(super) struct Page {
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct List {
+    topics: Vec<Shown>,
+}
+
+/// What a page holds, unless less is asked for.
+pub(super) const PAGE_MAX: usize = 1_000;
+
+/// `GET /v1/topics?after=&limit=`: by name.
+pub(super) async fn list(
+    Owned(topics): Owned,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Result<Json<List>, Problem> {
+    let Query(page) = page.map_err(|error| Problem::unprocessable(error.body_text()))?;
+    let limit = page.limit.unwrap_or(PAGE_MAX).min(PAGE_MAX);
+    let views = topics
+        .list(page.after.as_deref(), limit)
+        .await
+        .map_err(problem_of)?;
+    Ok(Json(List {
+        topics: views.into_iter().map(Shown::from).collect(),
+    }))
+}
+
+/// `GET /v1/topics/{id}`.
+pub(super) async fn get(
+    Owned(topics): Owned,
+    Path(topic): Path<String>,
+) -> Result<Json<Shown>, Problem> {
+    let view = topics.topic(&topic).await.map_err(problem_of)?;
+    Ok(Json(view.into()))
+}
+
+/// `DELETE /v1/topics/{id}`.
+pub(super) async fn delete(
+    Owned(topics): Owned,
+    Path(topic): Path<String>,
+) -> Result<StatusCode, Problem> {
+    topics.delete(&topic).await.map_err(problem_of)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Reads a body: what is no JSON is a bad request, what is other JSON cannot be processed.
+pub(super) fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|error| bad_json(&error))
+}
+
+pub(super) fn bad_json(error: &serde_json::Error) -> Problem {
+    let status = match error.is_data() {
+        true => StatusCode::UNPROCESSABLE_ENTITY,
+        false => StatusCode::BAD_REQUEST,
+    };
+    Problem::new(status, format!("the body is not as expected: {error}"))
+}
+
+/// Why a home refused, as HTTP says it. What is foreign and what is unknown are the same.
+pub(super) fn problem_of(error: TopicError) -> Problem {
+    let refused = match &error {
+        TopicError::Refused(refused) => refused,
+        TopicError::Disabled => return Problem::not_found(),
+        TopicError::Overloaded | TopicError::Stopping => {
+            return Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
+        }
+        _ => return Problem::unprocessable(error.to_string()),
+    };
+    let (status, code) = match refused {
+        Refused::UnknownSubscription => (StatusCode::NOT_FOUND, "unknown_subscription"),
+        other => (status_of(other), other.code().as_str()),
+    };
+    Problem::new(status, refused.to_string()).coded(code)
+}
+
+fn status_of(refused: &Refused) -> StatusCode {
+    match refused {
+        Refused::UnknownTopic | Refused::UnknownSubscription => StatusCode::NOT_FOUND,
+        Refused::NotSubscribed
+        | Refused::Fenced
+        | Refused::Duplicate
+        | Refused::AckAhead { .. }
+        | Refused::IdempotencyConflict => StatusCode::CONFLICT,
+        Refused::SeqOutOfRange { .. } | Refused::Empty { .. } | Refused::NameBytes { .. } => {
+            StatusCode::UNPROCESSABLE_ENTITY
+        }
+        Refused::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        Refused::TopicsFull { .. } | Refused::SubscriptionLimit { .. } => StatusCode::FORBIDDEN,
+        Refused::BytesFull { .. } | Refused::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
+        Refused::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
+        Refused::StorageFailed => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
