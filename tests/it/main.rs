@@ -21,6 +21,8 @@ mod relay;
 
 mod rest;
 
+mod durable;
+
 mod program;
 
 mod gateways;
