@@ -53,7 +53,18 @@ enum Running {
 impl Member {
     /// It left while its join was being decided; the leave is the next to be handled.
     fn left_meanwhile(&self) -> bool {
-        matches!(self.waiting.front(), Some(HandlerEvent::Leave(_)))
+        let is_message = |event: &&HandlerEvent| matches!(event, HandlerEvent::Message { .. });
+        let first = self.waiting.iter().find(|event| !is_message(event));
+        matches!(first, Some(HandlerEvent::Leave(_)))
+    }
+
+    /// Forgets the messages in front, which wait for a join that was refused; how many.
+    fn take_messages(&mut self) -> usize {
+        let is_message = |event: &HandlerEvent| matches!(event, HandlerEvent::Message { .. });
+        let front = self.waiting.iter().take_while(|event| is_message(event));
+        let count = front.count();
+        self.waiting.drain(..count);
+        count
     }
 
     fn is_idle(&self) -> bool {
@@ -173,6 +184,13 @@ impl Home {
             }
             return;
         }
+        let waiting = topic.members.get(&conn_id).map(|member| &member.waiting);
+        if waiting.is_some_and(|waiting| self.limits.handler_queue_max <= waiting.len()) {
+            // Its handler is still busy with joins and leaves of before.
+            let name = Arc::clone(&topic.key);
+            let text = self.overloaded();
+            return self.refuse_join(key, &name, text);
+        }
         topic.on_shard[usize::from(key.shard)] += 1;
         let member = topic.members.entry(conn_id).or_insert_with(|| Member {
             subscriber: subscriber.clone(),
@@ -232,26 +250,40 @@ impl Home {
         };
         member.held = Vec::new();
         topic.presence.untrack(lane.conn_id);
-        if member.left_meanwhile() {
-            // It never was a subscriber, so its leave is nobody's business.
-            member.waiting.pop_front();
-            return;
-        }
+        let left_meanwhile = member.left_meanwhile();
+        let unheard = member.take_messages();
         let key = member.subscriber.key;
         let name = Arc::clone(&topic.key);
-        self.retire(lane);
-        let topic = Arc::clone(&name);
+        if left_meanwhile {
+            // It never was a subscriber, so its leave is nobody's business.
+            member.waiting.pop_front();
+        } else {
+            self.retire(lane);
+            self.refuse_join(key, &name, reason);
+        }
+        for _ in 0..unheard {
+            let refusal = Refusal::NotSubscribed(name.name.to_string());
+            self.refuse(&name.tenant, &name.name, key, refusal);
+        }
+    }
+
+    fn refuse_join(&mut self, key: ConnKey, topic: &Arc<TopicKey>, reason: String) {
         self.effects.push_back(Effect::Detach {
             key,
-            topic,
+            topic: Arc::clone(topic),
             answer: false,
         });
-        let refusal = Refusal::JoinRejected(reason);
         self.effects.push_back(Effect::Refuse {
             key,
-            topic: name,
-            refusal,
+            topic: Arc::clone(topic),
+            refusal: Refusal::JoinRejected(reason),
         });
+    }
+
+    fn overloaded(&mut self) -> String {
+        self.overloads += 1;
+        let count = self.limits.handler_queue_max;
+        format!("overloaded: {count} events wait (limits.handler_queue_max)")
     }
 
     /// Takes a member out of the counts; its entry stays while events of it are to be handled.
@@ -330,9 +362,10 @@ impl Home {
     ) {
         let index = self.find(tenant, name);
         let found = index.map(|index| (index, &self.topics[index]));
+        // While its join is being decided a message waits behind it.
         let joined = found.filter(|(_, topic)| {
             let member = topic.members.get(&conn_id);
-            member.is_some_and(|member| member.standing == Standing::Joined)
+            member.is_some_and(|member| member.standing != Standing::Gone)
         });
         let Some((index, topic)) = joined else {
             return self.refuse(tenant, name, key, Refusal::NotSubscribed(name.to_owned()));
@@ -508,11 +541,9 @@ impl Home {
             return;
         };
         let is_message = matches!(event, HandlerEvent::Message { .. });
-        // Joins and leaves are few: one each for a subscribe and an unsubscribe.
+        // Joins are bounded where they come in, and there is at most one leave for each.
         if is_message && self.limits.handler_queue_max <= member.waiting.len() {
-            self.overloads += 1;
-            let count = self.limits.handler_queue_max;
-            let text = format!("overloaded: {count} events wait (limits.handler_queue_max)");
+            let text = self.overloaded();
             return self.fail_message(lane, text);
         }
         member.waiting.push_back(event);
