@@ -19,6 +19,8 @@ mod raw;
 
 mod relay;
 
+mod handlers;
+
 mod rest;
 
 mod durable;
