@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use crate::auth::{CALLER, Caller, TokenCache, token_of};
 
 use super::problem::Problem;
-use super::{Deps, Inside, PublicRoute};
+use super::{Deps, Inside, PublicRoute, console};
 
 /// Lets a request through to its route, for its caller, or answers it.
 pub(super) async fn check(State(deps): State<Deps>, mut request: Request, next: Next) -> Response {
@@ -92,6 +92,7 @@ fn is_open(deps: &Deps, request: &Request) -> bool {
     match path {
         "/healthz" | "/readyz" => true,
         "/metrics" => deps.inside != Inside::Admins,
+        _ if console::is_open(deps, request.method(), path) => true,
         _ => deps
             .public
             .iter()

@@ -5,6 +5,8 @@ mod access;
 
 mod connections;
 
+mod console;
+
 mod health;
 
 mod messages;
@@ -20,17 +22,20 @@ mod topics;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+mod console_tests;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderValue, Method, request};
 use axum::middleware::{from_fn_with_state, map_response};
-use axum::routing::{delete, get, post};
+use axum::routing::{any, delete, get, post};
+use axum::{Extension, Router};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
@@ -40,6 +45,7 @@ use crate::id::Tenant;
 use crate::metrics::Metrics;
 
 pub(crate) use connections::ConnectionInfo;
+pub(crate) use console::Console;
 
 /// What the routes need of the server that they belong to.
 #[derive(Clone)]
@@ -56,6 +62,8 @@ pub(crate) struct Deps {
     pub(crate) limits: Arc<Limits>,
     /// What shows the inside of the server, and to whom.
     pub(crate) inside: Inside,
+    /// What the console page has to know.
+    pub(crate) console: Console,
     /// Seconds since 1970.
     pub(crate) unix_s: fn() -> u64,
 }
@@ -117,6 +125,9 @@ pub(crate) fn router(deps: Deps, user: Router) -> Router {
         .route("/v1/connections", get(connections::list))
         .route("/v1/connections/{id}", delete(connections::close))
         .merge(durable())
+        .route("/v1/dev/token", post(console::mint))
+        .merge(pages())
+        .route("/", any(console::root).layer(Extension(user.clone())))
         .layer(map_response(problem::of_text))
         .with_state(deps.clone());
     own.fallback_service(user)
@@ -149,15 +160,29 @@ fn durable() -> Router<Deps> {
 pub(crate) fn admin_router(deps: Deps) -> Router {
     let deps = Deps {
         inside: Inside::Everybody,
+        // The relay and its topics are on the other listener.
+        console: Console::default(),
         ..deps
     };
     Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
+        .route("/", get(console::page))
+        .merge(pages())
         .with_state(deps)
         .layer(map_response(problem::of_empty))
         .layer(CatchPanicLayer::custom(problem::of_panic))
+}
+
+/// The files of the console, and the client that it and others use.
+fn pages() -> Router<Deps> {
+    Router::new()
+        .route("/client.js", get(console::client))
+        .route("/console", get(console::page))
+        .route("/console/console.css", get(console::style))
+        .route("/console/console.js", get(console::script))
+        .route("/console/config.json", get(console::config))
 }
 
 /// Pages of the allowed origins may read answers. No cookie is ever asked for, so no credentials.

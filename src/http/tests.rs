@@ -18,8 +18,8 @@ use crate::gateway::send::{Connected, SendError};
 
 use super::*;
 
-const NOW: u64 = 1_800_000_000;
-const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+pub(super) const NOW: u64 = 1_800_000_000;
+pub(super) const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
 /// A server with one connection in `demo`.
 #[derive(Default)]
@@ -58,8 +58,9 @@ impl Node for FakeNode {
     }
 }
 
-struct Rig {
+pub(super) struct Rig {
     router: Router,
+    deps: Deps,
     node: Arc<FakeNode>,
     access: Arc<ArcSwap<Access>>,
 }
@@ -74,6 +75,10 @@ fn access(secret: &[u8], origins: OriginPolicy) -> Arc<Access> {
 }
 
 fn rig_with(inside: Inside, origins: OriginPolicy) -> Rig {
+    rig_of(inside, origins, Console::default())
+}
+
+pub(super) fn rig_of(inside: Inside, origins: OriginPolicy, console: Console) -> Rig {
     let node = Arc::new(FakeNode::default());
     let access = Arc::new(ArcSwap::new(access(SECRET, origins)));
     let public = |path: &str| PublicRoute {
@@ -90,10 +95,12 @@ fn rig_with(inside: Inside, origins: OriginPolicy) -> Rig {
             ..Limits::default()
         }),
         inside,
+        console,
         unix_s: || NOW,
     };
     Rig {
-        router: router(deps, user_routes()),
+        router: router(deps.clone(), user_routes()),
+        deps,
         node,
         access,
     }
@@ -133,7 +140,7 @@ fn user_routes() -> Router {
         )
 }
 
-fn token(tenant: &str, roles: &[&str]) -> String {
+pub(super) fn token(tenant: &str, roles: &[&str]) -> String {
     let mut claims = Claims::new(Tenant::parse(tenant).unwrap(), "ada");
     claims.roles = roles.iter().map(|role| (*role).to_owned()).collect();
     AuthConfig::new(SECRET, 60)
@@ -142,25 +149,25 @@ fn token(tenant: &str, roles: &[&str]) -> String {
         .unwrap()
 }
 
-struct Got {
-    status: u16,
+pub(super) struct Got {
+    pub(super) status: u16,
     headers: HeaderMap,
-    text: String,
+    pub(super) text: String,
 }
 
 impl Got {
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap()
     }
 
-    fn header(&self, name: &str) -> &str {
+    pub(super) fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)
             .map_or("", |value| value.to_str().unwrap())
     }
 
     /// It is a problem document of this status.
-    fn problem(self, status: u16) -> Self {
+    pub(super) fn problem(self, status: u16) -> Self {
         assert_eq!(
             (self.status, self.header("content-type")),
             (status, "application/problem+json"),
@@ -176,6 +183,11 @@ impl Got {
 }
 
 impl Rig {
+    pub(super) fn with_user(self, user: Router) -> Self {
+        let router = router(self.deps.clone(), user);
+        Self { router, ..self }
+    }
+
     fn send(&self, request: Request<Body>) -> Got {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
@@ -192,7 +204,13 @@ impl Rig {
         })
     }
 
-    fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Got {
+    pub(super) fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Got {
         let mut request = Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -200,7 +218,7 @@ impl Rig {
         self.send(request.body(Body::from(body.to_owned())).unwrap())
     }
 
-    fn get(&self, path: &str, token: &str) -> Got {
+    pub(super) fn get(&self, path: &str, token: &str) -> Got {
         self.request(
             "GET",
             path,
@@ -209,7 +227,7 @@ impl Rig {
         )
     }
 
-    fn open(&self, path: &str) -> Got {
+    pub(super) fn open(&self, path: &str) -> Got {
         self.request("GET", path, &[], "")
     }
 
@@ -559,6 +577,7 @@ fn the_admin_listener_asks_for_no_token() {
         public: [].into(),
         limits: Arc::new(Limits::default()),
         inside: Inside::Elsewhere,
+        console: Console::default(),
         unix_s: || NOW,
     };
     let rig = Rig {

@@ -97,7 +97,7 @@ pub struct ServerBuilder {
     public: Vec<(Method, String)>,
     router: Router,
     /// How the process was started, if it is a server and nothing else.
-    process: Option<Process>,
+    process: Option<Arc<Process>>,
 }
 
 impl std::fmt::Debug for ServerBuilder {

@@ -11,13 +11,13 @@ use tokio::sync::oneshot;
 
 use crate::auth::Authenticator;
 use crate::config::Config;
-use crate::http::{self, Access, Answer, ConnectionInfo, Deps, Inside, Node, PublicRoute};
+use crate::http::{self, Access, Answer, ConnectionInfo, Console, Deps, Inside, Node, PublicRoute};
 use crate::id::Tenant;
 use crate::metrics::{Gauge, Metrics};
 use crate::shard::command::{Command, StateJob};
 use crate::shard::listing::Listed;
 use crate::shard::ring::SlotKey;
-use crate::shard::shared::Shared;
+use crate::shard::shared::{Dialect, Shared};
 
 use super::{ServerBuilder, origins_of, run};
 
@@ -137,7 +137,19 @@ impl ServerBuilder {
             public: self.public_routes(shared),
             limits: Arc::new(config.limits.clone()),
             inside,
+            console: self.console(shared),
             unix_s: run::unix_s,
+        }
+    }
+
+    /// What the console page has to know.
+    fn console(&self, shared: &Shared) -> Console {
+        let mut mounts = shared.mounts.iter();
+        let relay = mounts.find(|mount| matches!(mount.dialect, Dialect::Relay));
+        let process = self.process.as_ref().filter(|_| self.config.dev);
+        Console {
+            relay: relay.map(|mount| mount.path.clone()),
+            tokens: process.map(|process| process.tokens()),
         }
     }
 

@@ -49,6 +49,13 @@ pub(super) struct Process {
     logging: Logging,
 }
 
+impl Process {
+    /// Signs what its own server believes.
+    pub(super) fn tokens(&self) -> Arc<AuthConfig> {
+        Arc::new(self.issuer.tokens.clone())
+    }
+}
+
 /// What is left of the identity when the keys went to the server.
 #[derive(Debug)]
 struct Issuer {
@@ -84,11 +91,11 @@ impl Server {
             tokens: issuer,
             ephemeral,
         };
-        builder.process = Some(Process {
+        builder.process = Some(Arc::new(Process {
             sources,
             issuer,
             logging,
-        });
+        }));
         Ok(builder)
     }
 }
@@ -99,8 +106,8 @@ impl ServerBuilder {
     ///
     /// # Errors
     /// Says what is missing or in the way, and the line that mends it.
-    pub fn run(mut self) -> Result<(), RunError> {
-        let process = self.process.take();
+    pub fn run(self) -> Result<(), RunError> {
+        let process = self.process.clone();
         let dev = self.config.dev;
         let relay = self.config.relay.as_ref().map(|relay| relay.path.clone());
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -112,11 +119,11 @@ impl ServerBuilder {
         warn_of(&self.config);
         let server = self.start()?;
         announce(&server);
-        if let Some(process) = process.as_ref().filter(|_| dev) {
+        if let Some(process) = process.as_deref().filter(|_| dev) {
             greet(&server, process, relay.as_deref());
         }
         drop(entered);
-        runtime.block_on(signals.serve(&server, process.as_ref()));
+        runtime.block_on(signals.serve(&server, process.as_deref()));
         server.drain();
         server.join()?;
         Ok(())
@@ -202,6 +209,7 @@ fn greet(server: &Server, process: &Process, relay: Option<&str>) {
         Ok(token) => token,
         Err(error) => return tracing::error!(%error, "no token"),
     };
+    say(&format!("console: http://{address}/"));
     say(&format!("token (tenant demo, valid 12 h): {token}"));
     if let Some(path) = relay {
         say(&format!("relay: ws://{address}{path}?token=TOKEN"));

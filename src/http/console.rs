@@ -1,0 +1,177 @@
+//! The console page and the client module, from the binary. What the page shows it asks of the same
+//! routes as everybody, so the files themselves hold nothing that is worth a token. Knows no
+//! connection and no topic.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ORIGIN, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json, Router};
+use serde::Serialize;
+use tower::ServiceExt;
+
+use crate::auth::{AuthConfig, Caller, Claims, ROLE_ADMIN};
+use crate::id::Tenant;
+
+use super::problem::Problem;
+use super::{Deps, Inside};
+
+/// What the page has to know of its server.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Console {
+    /// Where the relay is mounted.
+    pub(crate) relay: Option<String>,
+    /// Signs tokens for whoever asks: in development only.
+    pub(crate) tokens: Option<Arc<AuthConfig>>,
+}
+
+/// The paths that need no token, if they are here.
+pub(super) fn is_open(deps: &Deps, method: &Method, path: &str) -> bool {
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    match path {
+        "/client.js" => reads,
+        "/"
+        | "/console"
+        | "/console/console.css"
+        | "/console/console.js"
+        | "/console/config.json" => reads && deps.inside != Inside::Elsewhere,
+        "/v1/dev/token" => *method == Method::POST && deps.console.tokens.is_some(),
+        _ => false,
+    }
+}
+
+/// `GET /client.js`.
+pub(super) async fn client() -> Response {
+    let headers = [
+        (CONTENT_TYPE, SCRIPT),
+        (CACHE_CONTROL, "public, max-age=3600"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, CLIENT).into_response()
+}
+
+/// `/`: what the user has there, else the console. Whoever shows no token does not get to what
+/// the user has there, unless it was declared public.
+pub(super) async fn root(
+    State(deps): State<Deps>,
+    Extension(user): Extension<Router>,
+    Extension(caller): Extension<Arc<Caller>>,
+    request: Request,
+) -> Response {
+    let shows = is_open(&deps, request.method(), "/");
+    let known = !Arc::ptr_eq(&caller, &Caller::anonymous());
+    let public = deps.public.iter().any(|route| route.path == "/");
+    if shows && !known && !public {
+        return page(State(deps)).await.into_response();
+    }
+    let Ok(answer) = user.oneshot(request).await;
+    match shows && answer.status() == StatusCode::NOT_FOUND {
+        true => page(State(deps)).await.into_response(),
+        false => answer,
+    }
+}
+
+/// `GET /console`.
+pub(super) async fn page(State(deps): State<Deps>) -> Result<Response, Problem> {
+    file(&deps, "text/html; charset=utf-8", PAGE)
+}
+
+/// `GET /console/console.css`.
+pub(super) async fn style(State(deps): State<Deps>) -> Result<Response, Problem> {
+    file(&deps, "text/css; charset=utf-8", STYLE)
+}
+
+/// `GET /console/console.js`.
+pub(super) async fn script(State(deps): State<Deps>) -> Result<Response, Problem> {
+    file(&deps, SCRIPT, CODE)
+}
+
+fn file(deps: &Deps, kind: &'static str, text: &'static str) -> Result<Response, Problem> {
+    if deps.inside == Inside::Elsewhere {
+        return Err(Problem::not_found());
+    }
+    let headers = [
+        (CONTENT_TYPE, kind),
+        (CACHE_CONTROL, "no-cache"),
+        (CONTENT_SECURITY_POLICY, POLICY),
+        (REFERRER_POLICY, "no-referrer"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    Ok((headers, text).into_response())
+}
+
+/// What the page is told before it has a token.
+#[derive(Debug, Serialize)]
+pub(super) struct Told {
+    version: &'static str,
+    /// Whether it may ask for a token.
+    mints: bool,
+    /// Whether metrics need a token.
+    open: bool,
+    relay: Option<String>,
+}
+
+/// `GET /console/config.json`.
+pub(super) async fn config(State(deps): State<Deps>) -> Result<Json<Told>, Problem> {
+    match deps.inside {
+        Inside::Elsewhere => Err(Problem::not_found()),
+        inside => Ok(Json(Told {
+            version: env!("CARGO_PKG_VERSION"),
+            mints: deps.console.tokens.is_some(),
+            open: inside == Inside::Everybody,
+            relay: deps.console.relay,
+        })),
+    }
+}
+
+/// A token for the page.
+#[derive(Debug, Serialize)]
+pub(super) struct Minted {
+    token: String,
+}
+
+/// `POST /v1/dev/token`, in development only. A browser names the origin of the page that posts,
+/// so that of a foreign name which was pointed at this machine gives it away.
+pub(super) async fn mint(
+    State(deps): State<Deps>,
+    headers: HeaderMap,
+) -> Result<([(HeaderName, &'static str); 1], Json<Minted>), Problem> {
+    let Some(tokens) = &deps.console.tokens else {
+        return Err(Problem::not_found());
+    };
+    let origin = headers.get(ORIGIN).map(|origin| origin.to_str());
+    let origin = origin.transpose().ok().flatten();
+    let foreign = headers.contains_key(ORIGIN) && origin.is_none();
+    if foreign || !deps.access.load().origins.allows(origin) {
+        return Err(Problem::forbidden("this origin is not allowed"));
+    }
+    let tenant = Tenant::parse("demo").unwrap_or_default();
+    let claims = Claims::new(tenant, "console").role(ROLE_ADMIN);
+    let tokens = AuthConfig::clone(tokens).ttl_s(TOKEN_TTL_S);
+    let token = tokens.issue(&claims, (deps.unix_s)()).map_err(|_| {
+        Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "no token could be signed",
+        )
+    })?;
+    Ok(([(CACHE_CONTROL, "no-store")], Json(Minted { token })))
+}
+
+const CLIENT: &str = include_str!("../web/client/client.js");
+const PAGE: &str = include_str!("../web/console/console.html");
+const STYLE: &str = include_str!("../web/console/console.css");
+const CODE: &str = include_str!("../web/console/console.js");
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// Nothing from elsewhere, nothing inline, in nobody's frame.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+    connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; \
+    frame-ancestors 'none'";
+
+/// The page asks again before it is over.
+const TOKEN_TTL_S: u64 = 3_600;

@@ -1,0 +1,107 @@
+//! The console's files and its token, one request at a time.
+
+use serde_json::Value;
+
+use crate::auth::AuthConfig;
+
+use super::tests::{NOW, Rig, SECRET, rig_of, token};
+use super::*;
+
+fn rig(inside: Inside, tokens: bool) -> Rig {
+    let tokens = tokens.then(|| Arc::new(AuthConfig::new(SECRET, 60).unwrap()));
+    let console = Console {
+        relay: Some("/live".into()),
+        tokens,
+    };
+    let origins = OriginPolicy {
+        loopback_only: true,
+        ..OriginPolicy::default()
+    };
+    rig_of(inside, origins, console)
+}
+
+/// C-11
+#[test]
+fn the_client_is_served_to_everybody() {
+    for inside in [Inside::Admins, Inside::Everybody, Inside::Elsewhere] {
+        let got = rig(inside, false).open("/client.js");
+        assert_eq!(got.status, 200);
+        assert_eq!(got.header("content-type"), "text/javascript; charset=utf-8");
+        assert_eq!(got.header("cache-control"), "public, max-age=3600");
+        assert!(got.text.contains("export class RelayClient"));
+    }
+}
+
+/// C-11: the page holds no data, so it needs no token; what it asks for does.
+#[test]
+fn the_page_is_where_the_inside_is_shown() {
+    for inside in [Inside::Admins, Inside::Everybody] {
+        let rig = rig(inside, false);
+        for path in ["/", "/console"] {
+            let got = rig.open(path);
+            assert_eq!(
+                (got.status, got.header("content-type")),
+                (200, "text/html; charset=utf-8")
+            );
+            assert!(
+                got.header("content-security-policy")
+                    .contains("default-src 'none'")
+            );
+            assert!(!got.text.contains("http://") && !got.text.contains("https://"));
+        }
+        assert_eq!(rig.open("/console/console.css").status, 200);
+        assert_eq!(rig.open("/console/console.js").status, 200);
+        rig.open("/v1/connections").problem(401);
+    }
+    let elsewhere = rig(Inside::Elsewhere, false);
+    elsewhere.open("/").problem(401);
+    elsewhere.get("/", &token("demo", &["admin"])).problem(404);
+    elsewhere
+        .get("/console", &token("demo", &["admin"]))
+        .problem(404);
+}
+
+/// C-20: a token for the asking is for development, and not for pages of foreign names.
+#[test]
+fn tokens_are_minted_in_development_only() {
+    let without = rig(Inside::Admins, false);
+    assert_eq!(
+        without.request("POST", "/v1/dev/token", &[], "").status,
+        401
+    );
+    let dev = rig(Inside::Everybody, true);
+    assert_eq!(
+        dev.open("/console/config.json").json()["mints"],
+        Value::Bool(true)
+    );
+    assert_eq!(dev.open("/console/config.json").json()["relay"], "/live");
+    let mint = |origin: &str| dev.request("POST", "/v1/dev/token", &[("origin", origin)], "");
+    mint("http://evil.example").problem(403);
+    mint("null").problem(403);
+    let got = mint("http://127.0.0.1:8080");
+    assert_eq!(
+        (got.status, got.header("cache-control")),
+        (200, "no-store"),
+        "{}",
+        got.text
+    );
+    let token = got.json()["token"].as_str().unwrap().to_owned();
+    let rules = crate::auth::Rules::default();
+    let keys = vec![crate::auth::Key::hs256(None, SECRET).unwrap()];
+    let caller = Authenticator::new(keys, rules)
+        .unwrap()
+        .verify(&token, NOW)
+        .unwrap();
+    assert!(caller.tenant.as_str() == "demo" && caller.has_role("admin"));
+}
+
+/// What somebody builds on top has `/` before the console, and keeps what it wants a token for.
+#[test]
+fn a_page_of_the_users_own_goes_first() {
+    let rig = rig(Inside::Admins, false);
+    let user = Router::new().route("/", any(|| async { "my own" }));
+    let rig = rig.with_user(user);
+    assert_eq!(rig.get("/", &token("demo", &[])).text, "my own");
+    assert!(rig.open("/").text.starts_with("<!doctype html>"));
+    rig.request("POST", "/", &[], "").problem(401);
+}
