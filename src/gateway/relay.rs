@@ -1,5 +1,5 @@
 //! The handle on relay topics that user code holds: push, presence. Knows frames
-//! and the broker's relay; reaches a topic's home through [`RelayLink`].
+//! and the broker's relay; reaches a topic's home through `RelayLink`.
 //!
 //! A call takes effect when it is made; what it returns may be awaited, and need not be.
 

@@ -1,5 +1,5 @@
 //! Raw sockets (R-01..R-05): what a handler of a raw mount holds. Knows messages, and through
-//! [`SocketLink`] whoever owns the connection; nothing of rings.
+//! `SocketLink` whoever owns the connection; nothing of rings.
 //!
 //! Bounds: the inbox holds `inbox_bytes_max` and `inbox_messages_max`, then the peer is no longer
 //! read from until half is gone; a send waits

@@ -518,8 +518,7 @@ fn a_data_directory_is_locked() {
     let (data, _site) = serve(1);
     let error = plan(1, data.path())
         .try_start()
-        .err()
-        .expect("it is locked")
+        .expect_err("it is locked")
         .to_string();
     assert!(error.contains("is locked"), "{error}");
 }

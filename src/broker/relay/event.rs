@@ -72,7 +72,7 @@ pub enum HandlerEvent {
     Leave(LeaveReason),
 }
 
-/// One run of a handler that the shard must make, and report with [`Home::handle_called`].
+/// One run of a handler that the shard must make, and report with [`Home::handle_called`](super::Home::handle_called).
 #[derive(Debug)]
 pub struct Call {
     /// Which handler.

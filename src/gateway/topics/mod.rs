@@ -1,5 +1,5 @@
 //! The handle on durable topics that user code holds: publish, subscribe as a stream, history.
-//! Knows the broker's requests and answers; reaches a topic's home through [`TopicsLink`].
+//! Knows the broker's requests and answers; reaches a topic's home through `TopicsLink`.
 
 mod subscription;
 
