@@ -209,8 +209,8 @@ fn greet(server: &Server, process: &Process, relay: Option<&str>) {
         Ok(token) => token,
         Err(error) => return tracing::error!(%error, "no token"),
     };
-    say(&format!("console: http://{address}/"));
     say(&format!("token (tenant demo, valid 12 h): {token}"));
+    say(&format!("console: http://{address}/"));
     if let Some(path) = relay {
         say(&format!("relay: ws://{address}{path}?token=TOKEN"));
         say("try:");
