@@ -80,22 +80,31 @@ impl WsClient {
     }
 
     /// To this connection; `false` if it is gone or does not drain its messages.
-    pub fn emit(&self, event: &str, data: &impl Serialize) -> Result<bool, SendError> {
+    pub fn emit(&self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<bool, SendError> {
         self.give(encode_frame(event, data)?)
     }
 
     /// To this connection, any JSON: it need not be an envelope.
-    pub fn send_json(&self, value: &impl Serialize) -> Result<bool, SendError> {
+    pub fn send_json(&self, value: &(impl Serialize + ?Sized)) -> Result<bool, SendError> {
         self.give(encode_raw(value)?)
     }
 
     /// To the members of a room, this connection too if it is one. It need not be one.
-    pub fn to(&self, room: &str, event: &str, data: &impl Serialize) -> Result<usize, SendError> {
+    pub fn to(
+        &self,
+        room: &str,
+        event: &str,
+        data: &(impl Serialize + ?Sized),
+    ) -> Result<usize, SendError> {
         self.scope().emit_to(room, event, data)
     }
 
     /// To every connection of the registry, this one too.
-    pub fn broadcast(&self, event: &str, data: &impl Serialize) -> Result<usize, SendError> {
+    pub fn broadcast(
+        &self,
+        event: &str,
+        data: &(impl Serialize + ?Sized),
+    ) -> Result<usize, SendError> {
         self.scope().broadcast(event, data)
     }
 

@@ -15,7 +15,8 @@ use ahash::AHashMap;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
-use tracing::{debug, error, warn};
+use tokio::time::Instant;
+use tracing::{Level, debug, enabled, error, warn};
 
 use crate::auth::{CALLER, Caller};
 use crate::gateway::client::{Handshake, WsClient};
@@ -257,6 +258,20 @@ impl<G: Messages> Dispatch for Dispatcher<G> {
         let Some(bound) = self.bindings.get(request.event) else {
             return Handling::Done(unknown_event(request));
         };
+        if enabled!(target: "tidegate::ws", Level::DEBUG) {
+            return self.message_logged(bound, client, request);
+        }
+        self.message_to(bound, client, request)
+    }
+}
+
+impl<G: Messages> Dispatcher<G> {
+    fn message_to(
+        &self,
+        bound: &Rc<Bound<G>>,
+        client: &WsClient,
+        request: Request<'_>,
+    ) -> Handling {
         let call = self.call(client, bound.event);
         if bound.guards.is_empty() && bound.interceptors.is_empty() {
             bound.run_bare(call, request)
@@ -264,6 +279,66 @@ impl<G: Messages> Dispatch for Dispatcher<G> {
             bound.run_layered(call, request)
         }
     }
+}
+
+impl<G: Messages> Dispatcher<G> {
+    /// The same, with a line in the log when it has ended.
+    fn message_logged(
+        &self,
+        bound: &Rc<Bound<G>>,
+        client: &WsClient,
+        request: Request<'_>,
+    ) -> Handling {
+        let line = Line {
+            started: Instant::now(),
+            event: bound.event,
+            client: client.clone(),
+        };
+        match self.message_to(bound, client, request) {
+            Handling::Done(outcome) => {
+                line.write(&outcome);
+                Handling::Done(outcome)
+            }
+            Handling::Pending(pending) => {
+                let is_concurrent = pending.is_concurrent;
+                let future = async move {
+                    let outcome = pending.await;
+                    line.write(&outcome);
+                    outcome
+                };
+                Handling::Pending(Pending {
+                    future: future.boxed_local(),
+                    is_concurrent,
+                })
+            }
+        }
+    }
+}
+
+/// What the log says of an event.
+struct Line {
+    started: Instant,
+    event: &'static str,
+    client: WsClient,
+}
+
+impl Line {
+    fn write(&self, outcome: &Outcome) {
+        let outcome = match outcome {
+            Outcome::Nothing => "silent",
+            Outcome::Frame(_) => "frame",
+            Outcome::Close { .. } => "close",
+        };
+        let (conn_id, event) = (self.client.id(), self.event);
+        let us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let trace_id = trace_id(self.client.header("traceparent"));
+        debug!(target: "tidegate::ws", conn_id, event, outcome, us, trace_id, "message");
+    }
+}
+
+/// The trace of a W3C `traceparent`: `00-<trace id>-<parent id>-<flags>`.
+fn trace_id(traceparent: Option<&str>) -> Option<&str> {
+    traceparent?.split('-').nth(1)
 }
 
 impl<G: Messages> fmt::Debug for Dispatcher<G> {

@@ -1,6 +1,7 @@
 //! Arguments of handlers: what is taken from the call, and the payload that is read. Which of
 //! the two an argument is goes by its type.
 
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::rc::Rc;
@@ -8,11 +9,13 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use validator::{Validate, ValidationErrors};
 
 use crate::auth::CurrentUser;
 use crate::gateway::client::WsClient;
 use crate::gateway::container::{Container, Dependency, Inject, Injectable, Resolver, State};
+use crate::gateway::relay::Relay;
 use crate::gateway::reply::Exception;
 use crate::id::Tenant;
 use crate::proto::json;
@@ -76,6 +79,12 @@ impl FromCall for CurrentUser {
 impl FromCall for Tenant {
     fn from_call(call: &CallContext) -> Result<Self, Exception> {
         Ok(call.client.tenant().clone())
+    }
+}
+
+impl FromCall for Relay {
+    fn from_call(call: &CallContext) -> Result<Self, Exception> {
+        Arc::<Self>::from_call(call).map(|relay| Self::clone(&relay))
     }
 }
 
@@ -214,6 +223,22 @@ impl<T: DeserializeOwned> TakePayload<T> for Take<T> {
 
 fn read<T: DeserializeOwned>(event: &str, data: &[u8]) -> Result<T, Exception> {
     json::from_span(data).map_err(|error| Exception::payload(event, &error))
+}
+
+/// Reads one key of the payload, which is `null` where it is missing: what
+/// `#[message_body("key")]` stands for.
+///
+/// # Errors
+/// When it is of another shape.
+pub fn take_key<T: DeserializeOwned>(
+    call: &CallContext,
+    data: &[u8],
+    key: &str,
+) -> Result<T, Exception> {
+    let body: BTreeMap<String, &RawValue> = serde_json::from_slice(data)
+        .map_err(|_| Exception::payload(call.event, &"expected an object"))?;
+    let value = body.get(key).map_or("null", |value| value.get());
+    read(call.event, value.as_bytes())
 }
 
 /// Field by field, each rule with its code, message and parameters, but never with the value that

@@ -7,18 +7,23 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use axum::extract::FromRequestParts;
+use axum::http::StatusCode;
+use axum::http::request::Parts;
 use futures_util::future::LocalBoxFuture;
 
 use crate::gateway::container::{
-    Container, ContainerBuilder, Dependency, Injectable, Resolver, StartError, short_name,
+    Container, ContainerBuilder, Dependency, Injectable, Resolver, StartError, State, short_name,
 };
 use crate::gateway::dispatch::{Dispatch, Dispatcher};
 use crate::gateway::filter::ExceptionFilter;
 use crate::gateway::guard::{MessageGuard, UpgradeGuard};
 use crate::gateway::interceptor::Interceptor;
+use crate::gateway::relay::Relay;
 use crate::gateway::relay_handler::{self, AnyRelayHandler, RelayHandler};
-use crate::gateway::server::{Pool, Registry, WsServer};
+use crate::gateway::server::{Pool, Registry, Scope, WsServer};
 use crate::gateway::table::{Layers, Messages, Table};
+use crate::id::Tenant;
 
 /// A part of a program. `#[module]` writes this.
 #[diagnostic::on_unimplemented(
@@ -183,9 +188,12 @@ impl App {
             return Err(error);
         }
         self.layers.provide(&mut self.builder);
+        let relay = Relay::late();
+        self.builder.provide(relay.clone());
         let container = self.builder.build()?;
         let program = Program {
             container,
+            relay,
             layers: Arc::new(self.layers),
             gateways: self.gateways.into(),
             registries: self
@@ -233,6 +241,7 @@ impl App {
 #[derive(Debug, Clone)]
 pub struct Program {
     container: Container,
+    relay: Relay,
     layers: Arc<Layers>,
     gateways: Arc<[GatewayPlan]>,
     registries: Arc<[Arc<dyn Registry>]>,
@@ -242,6 +251,11 @@ impl Program {
     /// Its services.
     pub fn container(&self) -> &Container {
         &self.container
+    }
+
+    /// The relay that services hold, to be told its server.
+    pub(crate) fn relay(&self) -> &Relay {
+        &self.relay
     }
 
     /// Its gateways.
@@ -255,6 +269,13 @@ impl Program {
             .iter()
             .map(|registry| registry.pool().clone())
             .collect()
+    }
+
+    /// The registry of a marker by its name, as a tenant sees it.
+    pub fn registry(&self, name: &str, tenant: &Tenant) -> Option<Scope> {
+        let mut registries = self.registries.iter();
+        let registry = registries.find(|registry| registry.name() == name)?;
+        Some(Scope::of(registry.pool(), tenant))
     }
 
     /// Opens a gateway on the calling shard.
@@ -386,4 +407,19 @@ fn mount_line(plan: &GatewayPlan) -> String {
 fn counted(number: usize, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{plural}")
+}
+
+impl<S: Send + Sync, T: Send + Sync + 'static> FromRequestParts<S> for State<T> {
+    type Rejection = (StatusCode, String);
+
+    /// The services of the program are at hand in its own routes too.
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        let program = parts.extensions.get::<Program>();
+        let service = program.and_then(|program| program.container.get());
+        service.map(Self).ok_or_else(|| {
+            let wanted = Dependency::of::<T>().name();
+            let text = format!("`{wanted}` is provided by nobody: list it in `providers`");
+            (StatusCode::INTERNAL_SERVER_ERROR, text)
+        })
+    }
 }

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -43,8 +43,18 @@ tokio::task_local! {
 /// Pushes to relay topics and tells who is present. Cheap to clone; usable on every thread.
 #[derive(Clone)]
 pub struct Relay {
-    link: Option<Arc<dyn RelayLink>>,
+    link: Link,
     scope: TenantScope,
+}
+
+/// How a relay finds the homes of topics.
+#[derive(Clone)]
+enum Link {
+    /// There is no relay mount.
+    None,
+    Known(Arc<dyn RelayLink>),
+    /// Services are built before the server is: they find it when it runs, and do not keep it.
+    Late(Arc<OnceLock<Weak<dyn RelayLink>>>),
 }
 
 impl fmt::Debug for Relay {
@@ -91,8 +101,23 @@ impl<T: Unpin> Future for Asked<T> {
 impl Relay {
     pub(crate) fn new(link: Option<Arc<dyn RelayLink>>) -> Self {
         Self {
-            link,
+            link: link.map_or(Link::None, Link::Known),
             scope: TenantScope::Caller,
+        }
+    }
+
+    /// The relay of a server that is still to be made.
+    pub(crate) fn late() -> Self {
+        Self {
+            link: Link::Late(Arc::default()),
+            scope: TenantScope::Caller,
+        }
+    }
+
+    /// Tells a late relay its server's, which must be kept. Only the first call has an effect.
+    pub(crate) fn find(&self, known: &Self) {
+        if let (Link::Late(late), Link::Known(link)) = (&self.link, &known.link) {
+            late.get_or_init(|| Arc::downgrade(link));
         }
     }
 
@@ -112,11 +137,18 @@ impl Relay {
         }
     }
 
-    fn link(&self) -> Result<&Arc<dyn RelayLink>, SendError> {
-        self.link.as_ref().ok_or(SendError::NoRelay)
+    fn link(&self) -> Result<Arc<dyn RelayLink>, SendError> {
+        match &self.link {
+            Link::None => Err(SendError::NoRelay),
+            Link::Known(link) => Ok(Arc::clone(link)),
+            Link::Late(late) => {
+                let link = late.get().ok_or(SendError::NoRelay)?;
+                link.upgrade().ok_or(SendError::Stopping)
+            }
+        }
     }
 
-    fn reached(&self) -> Result<(&Arc<dyn RelayLink>, Reached), SendError> {
+    fn reached(&self) -> Result<(Arc<dyn RelayLink>, Reached), SendError> {
         let link = self.link()?;
         let reached = self.scope.resolve(link.is_shared(), || link.connected())?;
         Ok((link, reached))

@@ -22,9 +22,9 @@ pub struct WsEnvelope {
 
 impl WsEnvelope {
     /// The text of an envelope.
-    pub fn encode(event: &str, data: &impl Serialize) -> serde_json::Result<String> {
+    pub fn encode(event: &str, data: &(impl Serialize + ?Sized)) -> serde_json::Result<String> {
         #[derive(Serialize)]
-        struct Borrowed<'a, T> {
+        struct Borrowed<'a, T: ?Sized> {
             event: &'a str,
             data: &'a T,
         }
@@ -80,7 +80,10 @@ pub struct Body {
 
 impl Body {
     /// `{"event":"<event>","data":<data>`, its last brace still missing: an `id` may follow.
-    pub(crate) fn envelope(event: &str, data: &impl Serialize) -> serde_json::Result<Self> {
+    pub(crate) fn envelope(
+        event: &str,
+        data: &(impl Serialize + ?Sized),
+    ) -> serde_json::Result<Self> {
         let mut buffer = Vec::with_capacity(HEADER_BYTES_MAX + event.len() + BODY_BYTES);
         buffer.extend_from_slice(&[0; HEADER_BYTES_MAX]);
         buffer.extend_from_slice(br#"{"event":"#);
@@ -96,7 +99,7 @@ impl Body {
     }
 
     /// Any JSON.
-    pub(crate) fn raw(value: &impl Serialize) -> serde_json::Result<Self> {
+    pub(crate) fn raw(value: &(impl Serialize + ?Sized)) -> serde_json::Result<Self> {
         let mut buffer = Vec::with_capacity(HEADER_BYTES_MAX + BODY_BYTES);
         buffer.extend_from_slice(&[0; HEADER_BYTES_MAX]);
         serde_json::to_writer(&mut buffer, value)?;
@@ -113,7 +116,7 @@ impl Body {
     }
 
     /// Puts other data in place of that which is there.
-    pub fn set_data(&mut self, data: &impl Serialize) -> serde_json::Result<()> {
+    pub fn set_data(&mut self, data: &(impl Serialize + ?Sized)) -> serde_json::Result<()> {
         let text = serde_json::to_vec(data)?;
         self.buffer.truncate(self.data_start);
         self.buffer.extend_from_slice(&text);
@@ -145,12 +148,15 @@ impl fmt::Debug for Body {
 }
 
 /// A push: `{"event":..,"data":..}` as a whole frame.
-pub(crate) fn encode_frame(event: &str, data: &impl Serialize) -> serde_json::Result<Bytes> {
+pub(crate) fn encode_frame(
+    event: &str,
+    data: &(impl Serialize + ?Sized),
+) -> serde_json::Result<Bytes> {
     Ok(Body::envelope(event, data)?.into_frame(None))
 }
 
 /// Any JSON as a whole frame.
-pub(crate) fn encode_raw(value: &impl Serialize) -> serde_json::Result<Bytes> {
+pub(crate) fn encode_raw(value: &(impl Serialize + ?Sized)) -> serde_json::Result<Bytes> {
     Ok(Body::raw(value)?.into_frame(None))
 }
 

@@ -163,7 +163,11 @@ impl<N: 'static> WsServer<N> {
     }
 
     /// To every connection of the registry.
-    pub fn broadcast(&self, event: &str, data: &impl Serialize) -> Result<usize, SendError> {
+    pub fn broadcast(
+        &self,
+        event: &str,
+        data: &(impl Serialize + ?Sized),
+    ) -> Result<usize, SendError> {
         self.caller().broadcast(event, data)
     }
 
@@ -172,7 +176,7 @@ impl<N: 'static> WsServer<N> {
         &self,
         room: &str,
         event: &str,
-        data: &impl Serialize,
+        data: &(impl Serialize + ?Sized),
     ) -> Result<usize, SendError> {
         self.caller().emit_to(room, event, data)
     }
@@ -182,7 +186,7 @@ impl<N: 'static> WsServer<N> {
         &self,
         client: ConnId,
         event: &str,
-        data: &impl Serialize,
+        data: &(impl Serialize + ?Sized),
     ) -> Result<bool, SendError> {
         self.caller().emit(client, event, data)
     }
@@ -256,7 +260,11 @@ impl Scope {
     }
 
     /// To every connection.
-    pub fn broadcast(&self, event: &str, data: &impl Serialize) -> Result<usize, SendError> {
+    pub fn broadcast(
+        &self,
+        event: &str,
+        data: &(impl Serialize + ?Sized),
+    ) -> Result<usize, SendError> {
         self.send(&Whom::EVERYONE, &encode_frame(event, data)?)
     }
 
@@ -264,7 +272,7 @@ impl Scope {
     pub async fn broadcast_total(
         &self,
         event: &str,
-        data: &impl Serialize,
+        data: &(impl Serialize + ?Sized),
     ) -> Result<usize, SendError> {
         let sent = self.send_counted(&Whom::EVERYONE, &encode_frame(event, data)?);
         sent?.total().await
@@ -275,7 +283,7 @@ impl Scope {
         &self,
         room: &str,
         event: &str,
-        data: &impl Serialize,
+        data: &(impl Serialize + ?Sized),
     ) -> Result<usize, SendError> {
         self.send(&Whom::room(room), &encode_frame(event, data)?)
     }
@@ -286,7 +294,7 @@ impl Scope {
         &self,
         client: ConnId,
         event: &str,
-        data: &impl Serialize,
+        data: &(impl Serialize + ?Sized),
     ) -> Result<bool, SendError> {
         let whom = Whom {
             target: Target::Client(client),
@@ -299,18 +307,28 @@ impl Scope {
 
     /// Chooses a room, or a connection by its id where no room has that name.
     pub fn to(&self, name: impl ToString) -> To {
-        To {
-            scope: self.clone(),
-            name: Some(name.to_string()),
-            except: None,
-        }
+        self.chosen(Chosen::Name(name.to_string()))
+    }
+
+    /// Chooses a room, whatever else has that name.
+    pub fn room(&self, name: impl ToString) -> To {
+        self.chosen(Chosen::Room(name.to_string()))
+    }
+
+    /// Chooses one connection.
+    pub fn client(&self, id: ConnId) -> To {
+        self.chosen(Chosen::Client(id))
     }
 
     /// Chooses every connection, to leave one out with [`To::except`].
     pub fn everyone(&self) -> To {
+        self.chosen(Chosen::Everyone)
+    }
+
+    fn chosen(&self, chosen: Chosen) -> To {
         To {
             scope: self.clone(),
-            name: None,
+            chosen,
             except: None,
         }
     }
@@ -422,8 +440,16 @@ impl Scope {
 #[derive(Debug, Clone)]
 pub struct To {
     scope: Scope,
-    name: Option<String>,
+    chosen: Chosen,
     except: Option<ConnId>,
+}
+
+#[derive(Debug, Clone)]
+enum Chosen {
+    Everyone,
+    Name(String),
+    Room(String),
+    Client(ConnId),
 }
 
 impl To {
@@ -434,12 +460,16 @@ impl To {
     }
 
     /// Sends to those chosen; answers how many outboxes of this shard took it.
-    pub fn emit(&self, event: &str, data: &impl Serialize) -> Result<usize, SendError> {
+    pub fn emit(&self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<usize, SendError> {
         self.scope.send(&self.whom(), &encode_frame(event, data)?)
     }
 
     /// Sends to those chosen, and waits until all shards have said how many took it.
-    pub async fn emit_total(&self, event: &str, data: &impl Serialize) -> Result<usize, SendError> {
+    pub async fn emit_total(
+        &self,
+        event: &str,
+        data: &(impl Serialize + ?Sized),
+    ) -> Result<usize, SendError> {
         let sent = self
             .scope
             .send_counted(&self.whom(), &encode_frame(event, data)?);
@@ -447,10 +477,14 @@ impl To {
     }
 
     fn whom(&self) -> Whom<'_> {
-        let target = self.name.as_deref().map_or(Target::Everyone, Target::Room);
+        let target = match &self.chosen {
+            Chosen::Everyone => Target::Everyone,
+            Chosen::Name(name) | Chosen::Room(name) => Target::Room(name.as_str()),
+            Chosen::Client(id) => Target::Client(*id),
+        };
         Whom {
             target,
-            named: true,
+            named: matches!(self.chosen, Chosen::Name(_)),
             except: self.except,
         }
     }

@@ -13,6 +13,8 @@ mod messages;
 
 mod problem;
 
+mod registries;
+
 mod relay;
 
 mod subscriptions;
@@ -122,6 +124,10 @@ pub(crate) fn router(deps: Deps, user: Router) -> Router {
         .route("/metrics", get(health::metrics))
         .route("/v1/relay/push", post(relay::push))
         .route("/v1/relay/presence", get(relay::presence))
+        .route(
+            "/v1/registries/{name}/broadcast",
+            post(registries::broadcast),
+        )
         .route("/v1/connections", get(connections::list))
         .route("/v1/connections/{id}", delete(connections::close))
         .merge(durable())

@@ -114,7 +114,7 @@ fn verbatim<'a>(payload: Option<&Field<'a>>) -> Result<&'a RawValue, Problem> {
     serde_json::from_slice(span).map_err(|error| Problem::unprocessable(error.to_string()))
 }
 
-fn problem_of(error: SendError) -> Problem {
+pub(super) fn problem_of(error: SendError) -> Problem {
     let status = match &error {
         SendError::Overloaded | SendError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         SendError::NoRelay => StatusCode::NOT_FOUND,

@@ -43,7 +43,8 @@ pub(super) fn check_entry(path: &str, program: &Program) -> Result<(), StartErro
 
 /// Lets threads that are no shards send, and says what is bound (N-12).
 pub(super) fn open(shared: &Arc<Shared>, address: SocketAddr) {
-    let outside = Arc::new(OutsideLink(Arc::clone(shared)));
+    // Weakly, for the shards' shared part holds the registries.
+    let outside = Arc::new(OutsideLink(Arc::downgrade(shared)));
     for pool in shared.program.pools() {
         if is_shared(&pool, shared) {
             pool.share_tenants();

@@ -117,6 +117,8 @@ pub struct Server {
     /// Keys and origins in force, for HTTP.
     access: Arc<ArcSwap<Access>>,
     admin: Option<Admin>,
+    /// Kept for the services too, which hold it weakly.
+    relay: Relay,
     threads: Threads,
     /// Locked until all shards have ended.
     _directory: Option<DataDirectory>,
@@ -153,7 +155,7 @@ impl Server {
 
     /// The relay, for code that is no handler.
     pub fn relay(&self) -> Relay {
-        link::relay_of(&self.shared)
+        self.relay.clone()
     }
 
     /// Durable topics, for code that is no handler; it must name a tenant.
@@ -313,6 +315,8 @@ impl ServerBuilder {
             gate: Gate::new(),
             ports,
         });
+        let relay = link::relay_of(&shared);
+        shared.program.relay().find(&relay);
         let listener = listen(&self.config)?;
         let address = listener
             .local_addr()
@@ -336,6 +340,7 @@ impl ServerBuilder {
             address,
             access,
             admin,
+            relay,
             threads,
             _directory: directory,
         })

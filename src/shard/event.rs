@@ -176,6 +176,10 @@ impl Shard {
         let Some(here) = &self.gateways.registries else {
             return;
         };
+        // Whoever is gone by now is not entered, for nobody would take it out again.
+        if !self.state.borrow_mut().is_open(key) {
+            return;
+        }
         let gateway = &self.gateways.opened[plan];
         let registry = Arc::clone(self.shared.program.gateways()[plan].registry());
         let SlotKey { slot, generation } = key;
@@ -369,7 +373,7 @@ impl Shard {
     }
 
     fn next_ended(&self) -> Option<Rc<EventSession>> {
-        self.state.borrow_mut().ended.pop()
+        self.state.borrow_mut().ended.pop_front()
     }
 
     /// What another shard asks of the registries here.
@@ -398,6 +402,11 @@ impl State {
     fn is_half_open(&mut self, key: SlotKey) -> bool {
         let connection = self.connections.get(key);
         connection.is_some_and(|connection| matches!(connection.phase, Phase::Head(_)))
+    }
+
+    fn is_open(&mut self, key: SlotKey) -> bool {
+        let connection = self.connections.get(key);
+        connection.is_some_and(|connection| connection.takes_frames())
     }
 
     fn inbox_limits(&mut self, key: SlotKey) -> InboxLimits {
@@ -526,11 +535,12 @@ impl Outlet for ShardOutlet {
 }
 
 /// The way to the registries for threads that are no shards.
-pub(crate) struct OutsideLink(pub(crate) Arc<Shared>);
+pub(crate) struct OutsideLink(pub(crate) std::sync::Weak<Shared>);
 
 impl Outside for OutsideLink {
     fn post(&self, shard: u16, post: Post) -> Result<(), SendError> {
-        let port = &self.0.ports[usize::from(shard)];
+        let shared = self.0.upgrade().ok_or(SendError::Stopping)?;
+        let port = &shared.ports[usize::from(shard)];
         port.post(Command::Registry(post))
             .map_err(|_| SendError::Overloaded)
     }

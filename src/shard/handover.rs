@@ -133,6 +133,7 @@ async fn answer(
     extensions.insert(ConnectInfo(peer));
     extensions.insert(link::relay_of(&shard.shared));
     extensions.insert(link::topics_of(&shard.shared));
+    extensions.insert(shard.shared.program.clone());
     router.oneshot(request.map(Body::new)).await
 }
 

@@ -73,7 +73,7 @@ pub(crate) struct State {
     /// Connections that came back from HTTP, with frames that were read already.
     pub(crate) returned: Vec<(SlotKey, Vec<u8>)>,
     /// Connections of gateways that have ended, whose hooks are still to run.
-    pub(crate) ended: Vec<Rc<EventSession>>,
+    pub(crate) ended: VecDeque<Rc<EventSession>>,
     /// Hooks of such connections that wait for something.
     pub(crate) hooks_running: usize,
 }
@@ -117,7 +117,7 @@ impl State {
             measure_at_ms: 0,
             drain_until_ms: None,
             returned: Vec::new(),
-            ended: Vec::new(),
+            ended: VecDeque::new(),
             hooks_running: 0,
             draining: shared.draining.load(Ordering::Relaxed),
             shared,
@@ -330,7 +330,7 @@ impl State {
         match std::mem::replace(&mut connection.session, Session::None) {
             Session::None => {}
             Session::Raw(session) => session.inbox.close(),
-            Session::Event(session) => self.ended.push(session),
+            Session::Event(session) => self.ended.push_back(session),
             Session::Relay(session) => self.leave_all(key, *session, leave),
             Session::Durable(session) => self.leave_homes(key, &session),
         }

@@ -30,3 +30,5 @@ mod program;
 mod gateways;
 
 mod generate;
+
+mod services;

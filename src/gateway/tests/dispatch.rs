@@ -162,6 +162,16 @@ impl Tested {
         )
     }
 
+    #[subscribe_message("keys")]
+    async fn keys(
+        &self,
+        #[message_body("name")] name: String,
+        client: &WsClient,
+        #[message_body("stars")] stars: Option<u8>,
+    ) -> String {
+        format!("{name} {stars:?} {}", client.id())
+    }
+
     #[subscribe_message("panics")]
     async fn panics(&self) {
         panic!("at once")
@@ -304,6 +314,24 @@ fn arguments_stand_in_any_order() {
         "arguments",
         "9",
         &[r#"{"event":"arguments","data":"1 9 5 ada blue"}"#],
+    );
+}
+
+/// X-31: one key of the body for each argument.
+#[test]
+fn a_payload_can_be_taken_apart() {
+    let answer = |text| format!(r#"{{"event":"keys","data":"{text}"}}"#);
+    check(
+        "keys",
+        r#"{"name":"ada","stars":5,"more":[]}"#,
+        &[&answer("ada Some(5) 1")],
+    );
+    check("keys", r#"{"name":"a\u0064a"}"#, &[&answer("ada None 1")]);
+    let refused = "{\"event\":\"keys\",\"data\":{\"error\":\"invalid payload for `keys`: ";
+    check(
+        "keys",
+        "5",
+        &[&format!("{refused}expected an object\"}}}}")],
     );
 }
 

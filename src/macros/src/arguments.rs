@@ -2,20 +2,31 @@
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
-use syn::{Error, FnArg, Ident, Signature, Type};
+use syn::{Error, FnArg, Ident, LitStr, Signature, Type};
+
+use crate::list::taken_once;
 
 /// One argument behind the receiver.
 pub(crate) struct Argument {
     name: Ident,
     owned: Type,
     is_borrowed: bool,
+    /// The one key of the payload that it is, with `#[message_body("key")]`.
+    key: Option<LitStr>,
 }
 
 impl Argument {
     /// Takes it from the call, or reads it from the payload.
     pub(crate) fn take(&self) -> TokenStream {
-        let Self { name, owned, .. } = self;
-        quote! { let #name = ::tidegate::take!(#owned, &call, data)?; }
+        let Self {
+            name, owned, key, ..
+        } = self;
+        match key {
+            Some(key) => quote! {
+                let #name: #owned = ::tidegate::gateway::extract::take_key(&call, data, #key)?;
+            },
+            None => quote! { let #name = ::tidegate::take!(#owned, &call, data)?; },
+        }
     }
 
     /// Takes it from the services.
@@ -36,7 +47,10 @@ impl Argument {
     /// What it asks for, in a handler.
     pub(crate) fn dependencies(&self) -> TokenStream {
         let owned = &self.owned;
-        quote! { ::tidegate::argument_dependencies!(#owned) }
+        match self.key {
+            Some(_) => quote! { ::std::vec::Vec::new() },
+            None => quote! { ::tidegate::argument_dependencies!(#owned) },
+        }
     }
 
     /// What it asks for, where there is no call.
@@ -57,7 +71,8 @@ impl Argument {
 
 /// A compile-time check of how many payloads there are.
 pub(crate) fn payload_check(arguments: &[Argument], most: usize, message: &str) -> TokenStream {
-    let types = arguments.iter().map(|argument| &argument.owned);
+    let whole = arguments.iter().filter(|argument| argument.key.is_none());
+    let types = whole.map(|argument| &argument.owned);
     quote! {
         const {
             #[allow(unused_imports, reason = "the types decide whether it is needed")]
@@ -71,15 +86,16 @@ pub(crate) fn payload_check(arguments: &[Argument], most: usize, message: &str) 
 }
 
 /// The arguments behind `&self`.
-pub(crate) fn of_method(signature: &Signature) -> syn::Result<Vec<Argument>> {
+pub(crate) fn of_method(signature: &mut Signature) -> syn::Result<Vec<Argument>> {
     check_signature(signature)?;
-    let mut inputs = signature.inputs.iter();
+    let name = signature.ident.clone();
+    let mut inputs = signature.inputs.iter_mut();
     match inputs.next() {
         Some(FnArg::Receiver(receiver))
             if receiver.reference.is_some() && receiver.mutability.is_none() => {}
         _ => {
             let message = "a handler takes `&self`: one gateway serves all connections";
-            return Err(Error::new_spanned(&signature.ident, message));
+            return Err(Error::new_spanned(name, message));
         }
     }
     inputs
@@ -88,11 +104,13 @@ pub(crate) fn of_method(signature: &Signature) -> syn::Result<Vec<Argument>> {
         .collect()
 }
 
-fn argument(index: usize, input: &FnArg) -> syn::Result<Argument> {
+fn argument(index: usize, input: &mut FnArg) -> syn::Result<Argument> {
     let FnArg::Typed(typed) = input else {
         return Err(Error::new_spanned(input, "`self` stands first"));
     };
     let name = format_ident!("argument_{index}");
+    let key = taken_once(&mut typed.attrs, "message_body")?;
+    let key = key.map(|key| key.parse_args::<LitStr>()).transpose()?;
     match &*typed.ty {
         Type::Reference(reference) if reference.mutability.is_some() => Err(Error::new_spanned(
             reference,
@@ -102,6 +120,7 @@ fn argument(index: usize, input: &FnArg) -> syn::Result<Argument> {
             name,
             owned: sized((*reference.elem).clone())?,
             is_borrowed: true,
+            key,
         }),
         Type::ImplTrait(of) => Err(Error::new_spanned(
             of,
@@ -111,6 +130,7 @@ fn argument(index: usize, input: &FnArg) -> syn::Result<Argument> {
             name,
             owned: owned.clone(),
             is_borrowed: false,
+            key,
         }),
     }
 }

@@ -104,8 +104,8 @@ impl Bound {
     }
 
     /// The call that binds the method.
-    fn call(&self, method: &ImplItemFn) -> syn::Result<TokenStream> {
-        let arguments = arguments::of_method(&method.sig)?;
+    fn call(&self, method: &mut ImplItemFn) -> syn::Result<TokenStream> {
+        let arguments = arguments::of_method(&mut method.sig)?;
         Ok(match self {
             Self::Event {
                 event,

@@ -1,0 +1,70 @@
+//! Broadcasts to the registries of gateways over REST, in the tenant of the token. Knows
+//! registries by the names of their markers.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::Path;
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::auth::Caller;
+use crate::gateway::module::Program;
+use crate::gateway::server::Scope;
+use crate::id::ConnId;
+
+use super::problem::Problem;
+use super::relay::problem_of;
+
+/// What goes out, and to whom: to everybody, to a room, or to one connection.
+#[derive(Debug, Deserialize)]
+struct Broadcast<'a> {
+    event: String,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    room: Option<String>,
+    client: Option<ConnId>,
+}
+
+/// How many outboxes took it, over all shards.
+#[derive(Debug, Serialize)]
+pub(super) struct Accepted {
+    accepted: usize,
+}
+
+/// `POST /v1/registries/{name}/broadcast {"event","data","room"?,"client"?}`. The body is read as
+/// JSON whatever its content type says, and the data goes out as it was written.
+pub(super) async fn broadcast(
+    Extension(caller): Extension<Arc<Caller>>,
+    program: Option<Extension<Program>>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Result<Json<Accepted>, Problem> {
+    let unknown = || Problem::new(StatusCode::NOT_FOUND, format!("no registry `{name}`"));
+    let scope = program.and_then(|program| program.registry(&name, &caller.tenant));
+    let scope = scope.ok_or_else(unknown)?;
+    let broadcast: Broadcast<'_> = serde_json::from_slice(&body)
+        .map_err(|error| Problem::unprocessable(format!("the body does not fit: {error}")))?;
+    let accepted = send(&scope, &broadcast).await?;
+    Ok(Json(Accepted { accepted }))
+}
+
+async fn send(scope: &Scope, broadcast: &Broadcast<'_>) -> Result<usize, Problem> {
+    let data = broadcast.data.unwrap_or(RawValue::NULL);
+    let sent = match (&broadcast.room, broadcast.client) {
+        (None, None) => scope.broadcast_total(&broadcast.event, data).await,
+        (Some(room), None) => scope.room(room).emit_total(&broadcast.event, data).await,
+        (None, Some(client)) => {
+            scope
+                .client(client)
+                .emit_total(&broadcast.event, data)
+                .await
+        }
+        (Some(_), Some(_)) => {
+            return Err(Problem::unprocessable("`room` or `client`, not both"));
+        }
+    };
+    sent.map_err(problem_of)
+}
