@@ -15,7 +15,6 @@ use ahash::AHashMap;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
-use tokio::time::Instant;
 use tracing::{Level, debug, enabled, error, warn};
 
 use crate::auth::{CALLER, Caller};
@@ -290,7 +289,7 @@ impl<G: Messages> Dispatcher<G> {
         request: Request<'_>,
     ) -> Handling {
         let line = Line {
-            started: Instant::now(),
+            started_us: now_us(),
             event: bound.event,
             client: client.clone(),
         };
@@ -317,7 +316,7 @@ impl<G: Messages> Dispatcher<G> {
 
 /// What the log says of an event.
 struct Line {
-    started: Instant,
+    started_us: u64,
     event: &'static str,
     client: WsClient,
 }
@@ -330,7 +329,7 @@ impl Line {
             Outcome::Close { .. } => "close",
         };
         let (conn_id, event) = (self.client.id(), self.event);
-        let us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let us = now_us().saturating_sub(self.started_us);
         let trace_id = trace_id(self.client.header("traceparent"));
         debug!(target: "tidegate::ws", conn_id, event, outcome, us, trace_id, "message");
     }
@@ -553,6 +552,11 @@ fn hook_outcome(gateway: &str, hook: &str, reply: Result<WsReply, Panicked>) -> 
             Outcome::Nothing
         }
     }
+}
+
+/// The shard's clock, for the log alone.
+fn now_us() -> u64 {
+    Registries::here().map_or(0, |here| here.now_us())
 }
 
 fn note_panic() {

@@ -59,6 +59,9 @@ pub trait Outlet {
 
     /// A handler has panicked.
     fn note_panic(&self);
+
+    /// A clock that runs on, in microseconds.
+    fn now_us(&self) -> u64;
 }
 
 /// The way in for threads that are no shards.
@@ -438,6 +441,11 @@ impl Registries {
                 self.outlet.post_surely(shard, Post { registry, order });
             }
         }
+    }
+
+    /// The shard's clock.
+    pub(crate) fn now_us(&self) -> u64 {
+        self.outlet.now_us()
     }
 
     /// Counts a panic of a handler.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -72,7 +73,10 @@ impl Gateways {
                 .expect("a gateway that opened before opens again")
         };
         let opened = program.gateways().iter().map(open).collect();
-        let outlet = Rc::new(ShardOutlet(Weak::clone(shard)));
+        let outlet = Rc::new(ShardOutlet {
+            shard: Weak::clone(shard),
+            started: super::turn::now(),
+        });
         let place = (index, shared.shards());
         let registries = Registries::new(place, outlet, &program.pools(), rooms);
         registries.install();
@@ -479,11 +483,14 @@ impl State {
 }
 
 /// What registries reach the sockets of their shard through.
-struct ShardOutlet(Weak<Shard>);
+struct ShardOutlet {
+    shard: Weak<Shard>,
+    started: Instant,
+}
 
 impl ShardOutlet {
     fn with_state<T: Default>(&self, make: impl FnOnce(&mut State) -> T) -> T {
-        let shard = self.0.upgrade();
+        let shard = self.shard.upgrade();
         shard.map_or_else(T::default, |shard| shard.with_state(make))
     }
 }
@@ -519,7 +526,7 @@ impl Outlet for ShardOutlet {
     }
 
     fn post(&self, shard: u16, post: Post) -> Result<(), SendError> {
-        let here = self.0.upgrade().ok_or(SendError::Stopping)?;
+        let here = self.shard.upgrade().ok_or(SendError::Stopping)?;
         let command = Command::Registry(post);
         here.with_state(|state| state.posts.try_post(shard, command))
             .map_err(|_| SendError::Overloaded)
@@ -531,6 +538,10 @@ impl Outlet for ShardOutlet {
 
     fn note_panic(&self) {
         self.with_state(|state| state.metrics.add(Counter::HandlerPanics, 1));
+    }
+
+    fn now_us(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 }
 

@@ -81,6 +81,10 @@ impl Outlet for Wire {
     fn note_panic(&self) {
         self.panics.set(self.panics.get() + 1);
     }
+
+    fn now_us(&self) -> u64 {
+        0
+    }
 }
 
 impl Wire {
