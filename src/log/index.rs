@@ -158,7 +158,12 @@ impl OpenIndex {
     }
 
     pub(super) fn find(&self, topic: HomedId, seq: Seq) -> Option<Block> {
-        find(self.topics.get(&topic)?, seq)
+        find(self.blocks(topic), seq)
+    }
+
+    /// The blocks of a topic, by seq.
+    pub(super) fn blocks(&self, topic: HomedId) -> &[Block] {
+        self.topics.get(&topic).map_or(&[], Vec::as_slice)
     }
 
     /// The index in the form that is stored and searched.
@@ -194,15 +199,13 @@ const _: () = assert!(BLOCK_BYTES == 8 + 4 * 4);
 impl SegmentIndex {
     /// The first block that holds `seq` or one behind it.
     pub(super) fn find(&self, topic: HomedId, seq: Seq) -> Option<Block> {
-        find(self.topic(topic)?, seq)
+        find(self.blocks(topic), seq)
     }
 
-    fn topic(&self, topic: HomedId) -> Option<&[Block]> {
-        let at = self
-            .topics
-            .binary_search_by_key(&topic, |(id, _)| *id)
-            .ok()?;
-        Some(&self.blocks[self.topics[at].1.clone()])
+    /// The blocks of a topic, by seq.
+    pub(super) fn blocks(&self, topic: HomedId) -> &[Block] {
+        let at = self.topics.binary_search_by_key(&topic, |(id, _)| *id);
+        at.map_or(&[], |at| &self.blocks[self.topics[at].1.clone()])
     }
 
     /// The topics that the segment holds messages of.

@@ -138,3 +138,6 @@ pub use replay::{DamagedStretch, ReplayReport};
 pub use state::{KEY_AGE_MS_MAX, KEYS_MAX, StoredKey, key_fingerprint, payload_fingerprint};
 pub use storage::{Change, Done, FileName, Folder, Op, Storage, Target, execute};
 pub use verify::{DirectoryReport, PartitionReport, SegmentReport, VerifyError, inspect, verify};
+
+#[cfg(test)]
+mod tests;

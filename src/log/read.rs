@@ -4,6 +4,8 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::id::{HomedId, Seq};
 
 use super::batch::Place;
@@ -59,6 +61,9 @@ pub enum ReadEnd {
     /// There is no such topic.
     UnknownTopic,
 }
+
+/// Blocks of a topic that are asked for together.
+const AHEAD_BLOCKS: usize = 16;
 
 /// Where the bytes of a block are.
 enum Source {
@@ -178,7 +183,8 @@ impl CommitLog {
         }
         let end = info.end;
         match self.reader.index(segment) {
-            Err(Broken) => match self.reader.map(segment, 0, end)? {
+            // The only read that may wait for the disk: a damaged index is rare, and small.
+            Err(Broken) => match self.reader.whole(segment, end)? {
                 Some(map) => {
                     let place = Place::new(self.salt, segment);
                     let index = Arc::new(rebuild_index(&map.bytes()[..end], place));
@@ -210,7 +216,10 @@ impl CommitLog {
                 .map_or_else(|| block.end(), |to| to.min(block.end()));
             let source = match self.source(segment, at, end) {
                 Ok(Some(source)) => source,
-                Ok(None) => return ControlFlow::Break(ReadEnd::Loading),
+                Ok(None) => {
+                    self.read_ahead(segment, cursor.topic, block.last() + 1);
+                    return ControlFlow::Break(ReadEnd::Loading);
+                }
                 Err(Broken) => break,
             };
             let bytes = match &source {
@@ -230,6 +239,31 @@ impl CommitLog {
             return cursor.damaged(last, visit);
         }
         ControlFlow::Continue(())
+    }
+
+    /// Asks for what a reader that goes on will need next, so that it waits once for many blocks.
+    fn read_ahead(&mut self, segment: u64, topic: HomedId, from: Seq) {
+        let Some(info) = self.segments.get(&segment) else {
+            return;
+        };
+        let blocks = match &info.blocks {
+            Blocks::Open(index) => index.blocks(topic),
+            Blocks::Held(index) => index.blocks(topic),
+            Blocks::Stored => self
+                .reader
+                .known_index(segment)
+                .map_or(&[][..], |index| index.blocks(topic)),
+        };
+        let first = blocks.partition_point(|block| block.last() < from);
+        let ahead: SmallVec<[Block; AHEAD_BLOCKS]> =
+            blocks[first..].iter().take(AHEAD_BLOCKS).copied().collect();
+        for block in ahead {
+            if self.tail.find(segment, block.start()).is_some() {
+                return;
+            }
+            // What cannot be had is told when it is read.
+            let _ = self.reader.map(segment, block.start(), block.end());
+        }
     }
 
     fn source(&mut self, segment: u64, from: usize, to: usize) -> Result<Option<Source>, Broken> {

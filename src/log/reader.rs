@@ -15,12 +15,16 @@ use super::mapped::SegmentMap;
 use super::storage::{Done, FileName, Op};
 
 /// Bytes brought into memory at once.
-pub(super) const WINDOW_BYTES: usize = 256 * 1024;
+pub(super) const WINDOW_BYTES: usize = 64 * 1024;
 
 const MAPS_MAX: usize = 64;
 const INDEXES_MAX: usize = 16;
-const WINDOWS_MAX: usize = 64;
-const IN_FLIGHT_MAX: usize = 4;
+const WINDOWS_MAX: usize = 512;
+const IN_FLIGHT_MAX: usize = 16;
+
+/// A record that takes more windows than this is read without them: they would push each other
+/// out before the last has come.
+const WINDOWS_AT_ONCE_MAX: usize = WINDOWS_MAX / 4;
 
 /// Something that must come into memory first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -73,20 +77,39 @@ impl Reader {
         from: usize,
         to: usize,
     ) -> Result<Option<Arc<SegmentMap>>, Broken> {
-        let Some(map) = self.maps.get(&segment).map(Arc::clone) else {
-            return self.want(Need::Map(segment)).map(|()| None);
+        let Some(map) = self.whole(segment, to)? else {
+            return Ok(None);
         };
-        if map.bytes().len() < to {
-            return Err(Broken);
+        let windows = from / WINDOW_BYTES..to.div_ceil(WINDOW_BYTES);
+        if WINDOWS_AT_ONCE_MAX < windows.len() {
+            return Ok(Some(map));
         }
         let mut ready = true;
-        for window in from / WINDOW_BYTES..to.div_ceil(WINDOW_BYTES) {
+        for window in windows {
             if !self.windows.contains(&(segment, window)) {
                 self.want(Need::Window(segment, window))?;
                 ready = false;
             }
         }
         Ok(ready.then_some(map))
+    }
+
+    /// The index of a segment, if it is in memory.
+    pub(super) fn known_index(&self, segment: u64) -> Option<&SegmentIndex> {
+        self.indexes.get(&segment).map(Arc::as_ref)
+    }
+
+    /// The bytes of a segment, in memory or not.
+    pub(super) fn whole(
+        &mut self,
+        segment: u64,
+        len: usize,
+    ) -> Result<Option<Arc<SegmentMap>>, Broken> {
+        match self.maps.get(&segment).map(Arc::clone) {
+            Some(map) if map.bytes().len() < len => Err(Broken),
+            Some(map) => Ok(Some(map)),
+            None => self.want(Need::Map(segment)).map(|()| None),
+        }
     }
 
     /// Notes who must be told when something has come into memory.

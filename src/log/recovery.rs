@@ -235,14 +235,17 @@ pub(super) fn replay_files(
     let mut replay = Replay::new(salt, state, start, chain);
     let later: Vec<u64> = files.segments.range(start.0..).map(|(id, _)| *id).collect();
     let heads = read_heads(storage, &later, salt)?;
-    let newest = newest_begun(storage, &later, start.0, &heads, salt)?;
-    let ends = ends(&heads, newest.unwrap_or(start.0));
+    let mut newest = newest_begun(storage, &later, start.0, &heads, salt)?;
+    let newest_id = newest.as_ref().map(|(id, _)| *id);
+    let ends = ends(&heads, newest_id.unwrap_or(start.0));
     for &id in later
         .iter()
-        .filter(|&&id| newest.is_some_and(|newest| id <= newest))
+        .filter(|&&id| newest_id.is_some_and(|newest| id <= newest))
     {
-        let file = FileName::Segment(id);
-        let bytes = load(storage, file).map_err(at(file.file_name()))?;
+        let bytes = match newest.take_if(|(newest, _)| *newest == id) {
+            Some((_, bytes)) => bytes,
+            None => load_segment(storage, id)?,
+        };
         let head = heads.get(&id);
         let from = match position.filter(|position| position.segment == id) {
             Some(position) => From {
@@ -318,8 +321,7 @@ fn rebuild_indexes(
     for (id, info) in segments.iter_mut() {
         let is_missing = named.get(id).is_some_and(|named| !named.is_indexed);
         if is_missing && matches!(info.blocks, Blocks::Stored) {
-            let file = FileName::Segment(*id);
-            let bytes = load(storage, file).map_err(at(file.file_name()))?;
+            let bytes = load_segment(storage, *id)?;
             let bytes = &bytes[..info.end.min(bytes.len())];
             let index = super::rebuild::rebuild_index(bytes, Place::new(salt, *id));
             info.blocks = Blocks::Held(Arc::new(index));
@@ -347,19 +349,38 @@ fn read_heads(
     Ok(heads)
 }
 
-/// The newest segment that is part of the log. What is newer was only prepared.
+/// Whether the segment starts with nothing but zeroes, far beyond its first batch. A prepared one
+/// does, and need not be read to its end.
+fn is_blank(storage: &mut impl Storage, id: u64) -> Result<bool, RecoverError> {
+    const PROBE_BYTES: usize = 1 << 20;
+    let file = FileName::Segment(id);
+    let mut probe = vec![0; PROBE_BYTES];
+    let count = storage
+        .read(file, 0, &mut probe)
+        .map_err(at(file.file_name()))?;
+    Ok(probe[..count].iter().all(|&byte| byte == 0))
+}
+
+fn load_segment(storage: &mut impl Storage, id: u64) -> Result<Vec<u8>, RecoverError> {
+    let file = FileName::Segment(id);
+    load(storage, file).map_err(at(file.file_name()))
+}
+
+/// The newest segment that is part of the log, with its bytes. What is newer was only prepared.
 fn newest_begun(
     storage: &mut impl Storage,
     ids: &[u64],
     start: u64,
     heads: &BTreeMap<u64, SegmentHead>,
     salt: u64,
-) -> Result<Option<u64>, RecoverError> {
+) -> Result<Option<(u64, Vec<u8>)>, RecoverError> {
     for &id in ids.iter().rev() {
-        let file = FileName::Segment(id);
-        let bytes = load(storage, file).map_err(at(file.file_name()))?;
+        if id != start && is_blank(storage, id)? {
+            continue;
+        }
+        let bytes = load_segment(storage, id)?;
         if id == start || is_begun(&bytes, Place::new(salt, id), heads.get(&id)) {
-            return Ok(Some(id));
+            return Ok(Some((id, bytes)));
         }
     }
     Ok(None)
