@@ -7,7 +7,6 @@
 #![expect(
     clippy::unwrap_used,
     clippy::disallowed_methods,
-    clippy::print_stdout,
     reason = "a test crate: a failed step is a failed test, and a kill is timed by a clock"
 )]
 
