@@ -72,7 +72,7 @@ impl Default for LogConfig {
             fsync: Fsync::Batch,
             sync_delay_us_max: 0,
             sync_bytes_max: 1 << 20,
-            cursor_delay_us_max: 50_000,
+            cursor_delay_us_max: 20_000,
             segment_bytes_min: 1 << 20,
             segment_bytes_max: 64 << 20,
             reserve_bytes: 256 << 10,
@@ -413,6 +413,10 @@ impl CommitLog {
 
     pub(super) fn place(&self, segment: u64) -> Place {
         Place::new(self.salt, segment)
+    }
+
+    pub(super) fn has_next_segment(&self) -> bool {
+        self.prepare.usable_bytes().is_some()
     }
 
     fn poll_reader(&mut self) -> Option<Effect> {

@@ -11,14 +11,13 @@ use super::batch::{Chain, Place};
 use super::checkpoint::{Checkpoint, CheckpointTask, NamedSegment};
 use super::clean::Cleaner;
 use super::commit::Class;
-use super::commit_log::{Blocks, CommitLog, LogConfig, Now, SegmentInfo, Start};
-use super::drive::drive;
+use super::commit_log::{Blocks, CommitLog, LogConfig, LogState, Now, SegmentInfo, Start};
 use super::prepare::{Prepare, Prepared};
 use super::record::{Entry, Retention};
 use super::replay::{From, LastBatch, Replay, ReplayReport, ends, is_begun};
 use super::segment::{SEGMENT_HEAD_BYTES, SegmentHead};
 use super::state::{State, StoredKey, nobody};
-use super::storage::{FileName, Storage, Target, load, write_all};
+use super::storage::{FileName, Storage, Target, execute, load, write_all};
 
 /// Whose files they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,26 +117,43 @@ pub fn recover(
         make_durable(storage, batch)?;
     }
     storage.sync(Target::Directory).map_err(at("the folder"))?;
-    let is_accounted = found
-        .replay
-        .report
-        .damage
-        .iter()
-        .all(|damage| damage.is_accounted);
-    report.is_epoch_new = !is_accounted;
+    report.is_epoch_new = found.replay.is_epoch_due;
     report.topics_nameless = drop_nameless(&mut found.replay.state);
     report.replay = found.replay.report.clone();
     let mut log = start_log(&files, identity, config, found, report.checkpoint);
-    drive(&mut log, storage, now);
+    make_ready(&mut log, storage, now)?;
     if report.is_epoch_new {
         let generation = log.state.generation + 1;
         log.state.generation = generation;
-        // On a full disk the next checkpoint tells it.
+        // Without room for it the next start finds the same damage, and the same epoch.
         let _ = log.append_entry(nobody(), Class::Control, &Entry::Epoch { generation });
-        drive(&mut log, storage, now);
     }
     let topics = recovered_topics(&log.state, log.epoch());
     Ok((log, RecoveredState { topics, report }))
+}
+
+/// Runs the log until it can take records, or cannot be given the space. What it wants beyond that
+/// is left to its caller, so that nothing delays a start.
+fn make_ready(
+    log: &mut CommitLog,
+    storage: &mut impl Storage,
+    now: Now,
+) -> Result<(), RecoverError> {
+    while !log.has_next_segment() {
+        let Some(effect) = log.poll_effect(now) else {
+            return Ok(());
+        };
+        let result = execute(storage, &effect.op);
+        let kind = result.as_ref().err().map(io::Error::kind);
+        log.handle_done(effect.id, result);
+        if let (LogState::Failed, Some(kind)) = (log.state(), kind) {
+            return Err(RecoverError::new(
+                "the next segment".to_owned(),
+                kind.into(),
+            ));
+        }
+    }
+    Ok(())
 }
 
 impl RecoverError {

@@ -49,6 +49,9 @@ pub(super) struct Replay {
     pub(super) previous: (u64, usize),
     pub(super) chain: Chain,
     pub(super) bytes: u64,
+    /// Records were lost of which nobody knows whose they were, and no newer entry tells of a new
+    /// epoch.
+    pub(super) is_epoch_due: bool,
     /// Where the newest batch stands, and whether it is the first of its segment.
     pub(super) last_batch: Option<LastBatch>,
 }
@@ -77,6 +80,7 @@ impl Replay {
             previous,
             chain,
             bytes: 0,
+            is_epoch_due: false,
             last_batch: None,
         }
     }
@@ -149,6 +153,7 @@ impl Replay {
         let Some(entry) = Entry::decode(frame) else {
             return false;
         };
+        self.is_epoch_due &= !matches!(entry, Entry::Epoch { .. });
         self.state.apply(&entry);
         self.state.place(&entry, place.segment);
         index_frame(index, at, frame);
@@ -175,13 +180,15 @@ impl Replay {
                 _ => {}
             }
         }
+        let is_accounted = damage.batches == Some(tables)
+            || damage.batches == Some(heads) && records == saved_records;
+        self.is_epoch_due |= !is_accounted;
         self.report.damage.push(DamagedStretch {
             segment: place.segment,
             from: damage.from,
             to: damage.to,
             saved_records,
-            is_accounted: damage.batches == Some(tables)
-                || damage.batches == Some(heads) && records == saved_records,
+            is_accounted,
         });
     }
 

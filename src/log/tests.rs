@@ -203,7 +203,7 @@ fn cursors_wait_longer_than_messages() {
     rig.poll();
     assert_eq!(
         (rig.batches().len(), rig.log.deadline_us()),
-        (0, Some(50_001))
+        (0, Some(20_001))
     );
     rig.publish(topic, 1);
     rig.poll();

@@ -123,11 +123,7 @@ fn partition_report(
     let mut found = replay_files(folder, &files, salt, checkpoint, &mut recovery)?;
     recovery.topics_nameless = drop_nameless(&mut found.replay.state);
     recovery.replay = found.replay.report.clone();
-    recovery.is_epoch_new = recovery
-        .replay
-        .damage
-        .iter()
-        .any(|damage| !damage.is_accounted);
+    recovery.is_epoch_new = found.replay.is_epoch_due;
     let generation = found.replay.state.generation + u64::from(recovery.is_epoch_new);
     let topics = recovered_topics(&found.replay.state, epoch(salt, partition, generation));
     let mut report = PartitionReport {

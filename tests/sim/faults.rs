@@ -385,6 +385,41 @@ fn a_flipped_bit_is_reported_and_never_delivered() {
     }
 }
 
+/// D-32: where nobody knows whose records were lost, the epoch tells it, once.
+#[test]
+fn a_loss_that_cannot_be_named_begins_a_new_epoch() {
+    let dir = scratch();
+    let config = LogConfig {
+        checkpoint_bytes: u64::MAX,
+        ..small()
+    };
+    let id = fill(dir.path(), &config, 1, 60)[0];
+    let before = open(copy(dir.path()).path(), &config).1.topics[0].epoch;
+    let oldest = segments(dir.path()).remove(0);
+    let mut bytes = fs::read(&oldest).unwrap();
+    bytes[8000..8900].fill(0);
+    fs::write(&oldest, &bytes).unwrap();
+    let (mut log, state, mut folder) = open(dir.path(), &config);
+    let epoch = state.topics[0].epoch;
+    assert!(state.report.is_epoch_new && epoch != before && epoch < 1 << 53);
+    let (good, damaged) = read_to_end(&mut log, &mut folder, id);
+    assert!(
+        1 < damaged.len() && good.len() + damaged.len() == 60,
+        "{damaged:?}"
+    );
+    log.append(&publish(id, 61, &payload(61))).unwrap();
+    drive(&mut log, &mut folder, NOW);
+    drop(log);
+    for _ in 0..2 {
+        let (_, state, _) = open(dir.path(), &config);
+        assert!(!state.report.is_epoch_new && !state.report.replay.damage.is_empty());
+        assert_eq!(
+            (state.topics[0].epoch, state.topics[0].last_seq),
+            (epoch, 61)
+        );
+    }
+}
+
 /// P6: damage before the checkpoint is met when it is read, and the rest is served.
 #[test]
 fn damage_behind_a_checkpoint_is_told_to_the_reader() {
