@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::broker::ConnKey;
 use crate::broker::relay::{
-    Effect, HandlerEvent, Home, LaneId, LeaveReason, Refusal, Subscriber, TopicKey,
+    Effect, Farewell, HandlerEvent, Home, LaneId, LeaveReason, Refusal, Subscriber, TopicKey,
 };
 use crate::gateway::relay::{HomeJob, push_frame};
 use crate::id::Tenant;
@@ -87,19 +87,12 @@ impl State {
             Effect::Deliver { topic, frame, .. } => self.deliver(&topic, &frame),
             Effect::Attach { subscriber, topic } => self.attach(&subscriber, &topic),
             Effect::Joined { key, topic } => self.confirm(slot_key(key), &topic),
-            Effect::Detach { key, topic, answer } => self.detach(slot_key(key), &topic, answer),
+            Effect::Detach { key, topic, answer } => self.detach(slot_key(key), &topic, &answer),
             Effect::Refuse {
                 key,
                 topic,
                 refusal,
-            } => {
-                self.refuse_relay(
-                    slot_key(key),
-                    &topic.name,
-                    &refusal.to_string(),
-                    code_of(&refusal),
-                );
-            }
+            } => self.refuse_topic(slot_key(key), &topic, &refusal),
             Effect::Call(call) => self.calls.push_back(call),
         }
     }
@@ -167,7 +160,7 @@ impl State {
         }
     }
 
-    fn detach(&mut self, key: SlotKey, topic: &Arc<TopicKey>, answer: bool) {
+    fn detach(&mut self, key: SlotKey, topic: &Arc<TopicKey>, answer: &Farewell) {
         self.give_out();
         if let Some(tag) = self.members.detach(topic, key)
             && let Some(connection) = self.connections.get(key)
@@ -177,9 +170,17 @@ impl State {
         if let Some(session) = self.relay_session(key) {
             session.handle_detached(&topic.name);
         }
-        if answer {
-            self.queue_text_with(key, |out| wire::put_unsubscribed(out, &topic.name));
+        match answer {
+            Farewell::Nothing => {}
+            Farewell::Unsubscribed => {
+                self.queue_text_with(key, |out| wire::put_unsubscribed(out, &topic.name));
+            }
+            Farewell::Refused(refusal) => self.refuse_topic(key, topic, refusal),
         }
+    }
+
+    fn refuse_topic(&mut self, key: SlotKey, topic: &TopicKey, refusal: &Refusal) {
+        self.refuse_relay(key, &topic.name, &refusal.to_string(), code_of(refusal));
     }
 
     /// Frames for a topic found no room in a mailbox: its members here are told.

@@ -108,6 +108,17 @@ pub enum Refusal {
     HandlerFailed(String),
 }
 
+/// What a connection is told when it is no member any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// Nothing: it is gone.
+    Nothing,
+    /// `unsubscribed`, as it asked for.
+    Unsubscribed,
+    /// Why it may not join.
+    Refused(Refusal),
+}
+
 /// What the shard must do.
 #[derive(Debug)]
 pub enum Effect {
@@ -125,14 +136,15 @@ pub enum Effect {
         /// The topic.
         topic: Arc<TopicKey>,
     },
-    /// The member's shard forgets it and answers `unsubscribed` if that was asked for.
+    /// The member's shard forgets it and tells it why, in one step: a request that comes between
+    /// the two would be answered before this one.
     Detach {
         /// The former member.
         key: ConnKey,
         /// The topic.
         topic: Arc<TopicKey>,
-        /// Whether it waits for `unsubscribed`.
-        answer: bool,
+        /// What it is told.
+        answer: Farewell,
     },
     /// The connection gets an error frame.
     Refuse {

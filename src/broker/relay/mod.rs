@@ -21,7 +21,8 @@ use super::pattern::{HandlerIndex, Patterns};
 use super::presence::{Presence, PresenceEntry};
 
 pub use event::{
-    Call, Effect, HandlerEvent, LaneId, LeaveReason, Refusal, Subscriber, TopicKey, Unhandled,
+    Call, Effect, Farewell, HandlerEvent, LaneId, LeaveReason, Refusal, Subscriber, TopicKey,
+    Unhandled,
 };
 
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -271,12 +272,7 @@ impl Home {
         self.effects.push_back(Effect::Detach {
             key,
             topic: Arc::clone(topic),
-            answer: false,
-        });
-        self.effects.push_back(Effect::Refuse {
-            key,
-            topic: Arc::clone(topic),
-            refusal: Refusal::JoinRejected(reason),
+            answer: Farewell::Refused(Refusal::JoinRejected(reason)),
         });
     }
 
@@ -310,7 +306,10 @@ impl Home {
         (key, conn_id): (ConnKey, ConnId),
         reason: LeaveReason,
     ) {
-        let answer = reason == LeaveReason::Unsubscribe;
+        let answer = match reason {
+            LeaveReason::Unsubscribe => Farewell::Unsubscribed,
+            _ => Farewell::Nothing,
+        };
         let Some(index) = self.find(tenant, name) else {
             return self.answer_stranger(tenant, name, key, answer);
         };
@@ -339,8 +338,8 @@ impl Home {
     }
 
     /// `unsubscribed` is answered even if there is no such topic.
-    fn answer_stranger(&mut self, tenant: &Tenant, name: &str, key: ConnKey, answer: bool) {
-        if answer {
+    fn answer_stranger(&mut self, tenant: &Tenant, name: &str, key: ConnKey, answer: Farewell) {
+        if answer == Farewell::Unsubscribed {
             let topic = Arc::new(TopicKey {
                 tenant: tenant.clone(),
                 name: name.into(),

@@ -84,7 +84,11 @@ fn names(effects: &[Effect]) -> Vec<String> {
     let name = |effect: &Effect| match effect {
         Effect::Attach { subscriber, .. } => format!("attach {}", subscriber.conn_id),
         Effect::Joined { key, .. } => format!("joined {}", key.slot),
-        Effect::Detach { key, answer, .. } => format!("detach {} {answer}", key.slot),
+        Effect::Detach { key, answer, .. } => match answer {
+            Farewell::Nothing => format!("detach {}", key.slot),
+            Farewell::Unsubscribed => format!("detach {} unsubscribed", key.slot),
+            Farewell::Refused(refusal) => format!("detach {} {refusal}", key.slot),
+        },
         Effect::Refuse { key, refusal, .. } => format!("refuse {} {refusal}", key.slot),
         Effect::Deliver { shard, frame, .. } => {
             format!("deliver {shard} {}", String::from_utf8_lossy(frame))
@@ -153,10 +157,7 @@ fn a_refused_join_leaves_nothing_behind() {
     );
     driver.push("room:1", "own", Some(join.lane));
     let effects = driver.called(&join, Err("members only".to_owned()));
-    assert_eq!(
-        names(&effects),
-        ["detach 1 false", "refuse 1 join rejected: members only"]
-    );
+    assert_eq!(names(&effects), ["detach 1 join rejected: members only"]);
     assert_eq!(driver.count("room:1"), 0);
     assert_eq!(driver.home.topics().count(), 0);
 }
@@ -172,7 +173,7 @@ fn presence_goes_before_the_leave_is_handled() {
     driver.called(&join, Ok(()));
     let effects = driver.leave("room:1", 1, LeaveReason::Unsubscribe);
     assert_eq!(driver.count("room:1"), 0);
-    let unsubscribed = ["call 1 Leave(Unsubscribe)", "detach 1 true"];
+    let unsubscribed = ["call 1 Leave(Unsubscribe)", "detach 1 unsubscribed"];
     assert_eq!(names(&effects), unsubscribed);
     let leave = call(effects);
     driver.called(&leave, Ok(()));
@@ -216,7 +217,7 @@ fn who_leaves_while_joining_is_left_for_good() {
     let join = call(driver.subscribe("room:1", 1));
     assert_eq!(
         names(&driver.leave("room:1", 1, LeaveReason::Closed)),
-        ["detach 1 false"]
+        ["detach 1"]
     );
     let leave = call(driver.called(&join, Ok(())));
     assert_eq!(leave.event, HandlerEvent::Leave(LeaveReason::Closed));
@@ -243,7 +244,7 @@ fn strangers_get_their_answers() {
     );
     assert_eq!(
         names(&driver.leave("a", 1, LeaveReason::Unsubscribe)),
-        ["detach 1 true"]
+        ["detach 1 unsubscribed"]
     );
     assert!(
         !driver
