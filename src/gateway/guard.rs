@@ -18,6 +18,11 @@ pub trait UpgradeGuard: Injectable {
 }
 
 /// Decides for each event, before its payload is looked at: `false` is an error frame.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` guards no events",
+    note = "`#[use_guards(..)]` on a method takes what implements `MessageGuard`; a guard for \
+            upgrades stands in `#[gateway(guards(..))]`"
+)]
 pub trait MessageGuard: Injectable {
     /// May the event pass?
     fn can_activate(&self, context: &ExecutionContext<'_>) -> impl Future<Output = bool>;

@@ -430,12 +430,10 @@ macro_rules! guard {
     ($layers:expr, $guard:ty) => {{
         #[allow(unused_imports, reason = "the type decides what is needed")]
         use $crate::gateway::table::{GuardKind, NoGuard as _};
-        const {
-            assert!(
-                GuardKind::<$guard>::UPGRADES || GuardKind::<$guard>::MESSAGES,
-                "a guard implements `UpgradeGuard`, `MessageGuard` or both"
-            );
-        }
+        const _: () = assert!(
+            GuardKind::<$guard>::UPGRADES || GuardKind::<$guard>::MESSAGES,
+            "a guard implements `UpgradeGuard`, `MessageGuard` or both"
+        );
         GuardKind::<$guard>::new().add_upgrade($layers);
         GuardKind::<$guard>::new().add_message($layers);
     }};

@@ -1,7 +1,7 @@
 //! The arguments of handlers: taken by their types, in any order, and passed on as written.
 
 use proc_macro2::TokenStream;
-use quote::{format_ident, quote};
+use quote::{ToTokens, format_ident, quote};
 use syn::{Error, FnArg, Ident, LitStr, Signature, Type};
 
 use crate::list::taken_once;
@@ -59,6 +59,13 @@ impl Argument {
         quote! { <#wanted as ::tidegate::gateway::container::Inject>::dependencies() }
     }
 
+    fn names_self(&self) -> bool {
+        let owned = self.owned.to_token_stream().to_string();
+        owned
+            .split(|char: char| !char.is_alphanumeric())
+            .any(|word| word == "Self")
+    }
+
     /// A service passed by reference is held by its `Arc` meanwhile.
     fn service(&self) -> TokenStream {
         let owned = &self.owned;
@@ -73,15 +80,18 @@ impl Argument {
 pub(crate) fn payload_check(arguments: &[Argument], most: usize, message: &str) -> TokenStream {
     let whole = arguments.iter().filter(|argument| argument.key.is_none());
     let types = whole.map(|argument| &argument.owned);
-    quote! {
-        const {
-            #[allow(unused_imports, reason = "the types decide whether it is needed")]
-            use ::tidegate::gateway::extract::CountPayloads as _;
-            assert!(
-                0 #(+ ::tidegate::gateway::extract::Take::<#types>::PAYLOADS)* <= #most,
-                #message
-            );
-        }
+    let check = quote! {
+        #[allow(unused_imports, reason = "the types decide whether it is needed")]
+        use ::tidegate::gateway::extract::CountPayloads as _;
+        assert!(
+            0 #(+ ::tidegate::gateway::extract::Take::<#types>::PAYLOADS)* <= #most,
+            #message
+        );
+    };
+    // An item is checked even where nothing is generated yet, but may not name `Self`.
+    match arguments.iter().any(Argument::names_self) {
+        true => quote! { const { #check } },
+        false => quote! { const _: () = { #check }; },
     }
 }
 

@@ -1,0 +1,22 @@
+//! The guide, a page each. Knows nothing: its code is compiled and run as tests.
+
+#[doc = include_str!("gateways.md")]
+pub mod gateways {}
+
+#[doc = include_str!("messages.md")]
+pub mod messages {}
+
+#[doc = include_str!("registries.md")]
+pub mod registries {}
+
+#[doc = include_str!("layers.md")]
+pub mod layers {}
+
+#[doc = include_str!("streaming.md")]
+pub mod streaming {}
+
+#[doc = include_str!("services.md")]
+pub mod services {}
+
+#[doc = include_str!("by_hand.md")]
+pub mod by_hand {}
