@@ -86,7 +86,9 @@ impl State {
         if let Some(sending) = connection.outbox.take_sending(&mut self.spare) {
             connection.sending = true;
             connection.times.sending_ms = self.now_ms;
-            return ring.send(connection.raw_fd(), key, sending);
+            ring.send(connection.raw_fd(), key, sending);
+            let limits = self.live.limits_of(connection.mount);
+            return self.look_at(key, self.now_ms + limits.write_stall_ms_max);
         }
         match connection.phase {
             Phase::Refusing | Phase::Closing { peer_closed: true } => self.finish(key),

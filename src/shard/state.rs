@@ -341,9 +341,9 @@ impl State {
         let Some(connection) = self.connections.get(key) else {
             return;
         };
-        let due_ms = connection.times.tick * super::timer::TICK_MS;
-        let pending = self.now_ms < due_ms;
-        if !pending || at_ms < due_ms {
+        let tick = connection.times.tick;
+        let is_soon_enough = self.wheel.awaits(tick) && tick * super::timer::TICK_MS <= at_ms;
+        if !is_soon_enough {
             connection.times.tick = self.wheel.schedule(key, at_ms);
         }
     }

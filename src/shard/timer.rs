@@ -41,6 +41,12 @@ impl Wheel {
         tick
     }
 
+    /// Whether the look that `tick` stands for is still to come. It may be due by now: an owner
+    /// that asked for a later one in its place would never be looked at.
+    pub(crate) fn awaits(&self, tick: u64) -> bool {
+        0 < tick && self.tick <= tick
+    }
+
     fn put(&mut self, entry: Entry) {
         self.slots[slot_of(entry.tick)].push(entry);
         self.entries += 1;
@@ -136,6 +142,17 @@ mod tests {
         assert_eq!(due_at(&mut wheel, 5000 + 200), [2]);
         assert!(due_at(&mut wheel, 5000 + 3 * horizon).is_empty());
         assert_eq!(due_at(&mut wheel, 5000 + 3 * horizon + 200), [1]);
+    }
+
+    #[test]
+    fn a_look_is_awaited_until_it_is_given() {
+        let mut wheel = Wheel::new(0);
+        assert!(!wheel.awaits(0));
+        let tick = wheel.schedule(key(1), 100);
+        wheel.advance(99, &mut Vec::new());
+        assert!(wheel.awaits(tick));
+        assert_eq!(due_at(&mut wheel, 1_000), [1]);
+        assert!(!wheel.awaits(tick));
     }
 
     #[test]
