@@ -302,9 +302,11 @@ impl super::Shard {
         let Some((mut decoder, limits)) = self.state.borrow_mut().begin_decode(key) else {
             return;
         };
+        let mut is_whole = false;
         let outcome = loop {
             match decoder.next(input, &limits) {
                 Ok(Some(message)) => {
+                    is_whole |= matches!(message, Message::Text(_) | Message::Binary(_));
                     self.handle_any(key, message, json);
                     self.run_calls();
                 }
@@ -312,7 +314,9 @@ impl super::Shard {
                 Err(error) => break Err(error),
             }
         };
-        self.state.borrow_mut().end_decode(key, decoder, outcome);
+        let mut state = self.state.borrow_mut();
+        state.note_partial(key, decoder.has_partial(), is_whole);
+        state.end_decode(key, decoder, outcome);
     }
 }
 
@@ -372,6 +376,23 @@ impl State {
         Some((decoder, limits))
     }
 
+    /// Measures how long a message is unfinished: from its first byte, so anew when the one
+    /// before it has become whole.
+    fn note_partial(&mut self, key: SlotKey, is_partial: bool, is_whole: bool) {
+        let now_ms = self.now_ms;
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        if !is_partial {
+            connection.times.partial_ms = 0;
+        } else if is_whole || connection.times.partial_ms == 0 {
+            connection.times.partial_ms = now_ms;
+            let limits = self.live.limits_of(connection.mount);
+            let end_ms = now_ms + limits.message_complete_ms_max;
+            self.look_at(key, end_ms);
+        }
+    }
+
     fn end_decode(
         &mut self,
         key: SlotKey,
@@ -382,13 +403,7 @@ impl State {
         let Some(connection) = self.connections.get(key) else {
             return;
         };
-        let partial = decoder.has_partial();
         connection.decoder = decoder;
-        match (partial, connection.times.partial_ms) {
-            (true, 0) => connection.times.partial_ms = now_ms,
-            (false, _) => connection.times.partial_ms = 0,
-            _ => {}
-        }
         if let Err(error) = outcome {
             let code = error.close_code();
             tracing::warn!(target: "tidegate::ws", code, %error, "protocol error");
