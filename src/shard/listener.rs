@@ -73,6 +73,12 @@ impl Turn {
         // A socket that cannot be set up is as good as closed.
         let _ = rustix::net::sockopt::set_tcp_nodelay(&fd, true);
         let mut state = self.shard.state.borrow_mut();
+        if state.draining {
+            // It was on its way from another shard when the server began to stop.
+            let load = &state.shared.loads[usize::from(state.index)];
+            load.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
         let raw = fd.as_raw_fd();
         let key = state.insert(fd);
         if let Some(connection) = state.connections.get(key) {

@@ -219,6 +219,11 @@ impl super::Shard {
         if let Some(handshake) = handshake {
             self.start_event(key, mount, caller, handshake);
         }
+        let mut state = self.state.borrow_mut();
+        if state.draining {
+            // It came back from HTTP when everybody else had been told already.
+            state.close_for_restart(key);
+        }
     }
 
     fn open_connection(self: &Rc<Self>, key: SlotKey, mut admitted: Admitted, answer: bool) {
