@@ -36,6 +36,8 @@ pub(crate) enum Phase {
     /// closed already, the socket goes as soon as everything is sent.
     Closing { peer_closed: bool },
     /// Nothing more is sent; what the peer still sends is dropped until it closes too.
+    Lingering,
+    /// Its slot is free as soon as nothing is in flight.
     Dead,
 }
 

@@ -34,6 +34,8 @@ pub(crate) enum Due {
 
 /// This long before a token expires its connection is told, if it asked for such frames.
 const EXPIRING_MS: u64 = 60_000;
+/// How long the peer's end is awaited after ours.
+pub(crate) const LINGER_MS_MAX: u64 = 1_000;
 /// A connection is looked at this often at least.
 const LOOK_MS_MAX: u64 = 30_000;
 
@@ -50,14 +52,18 @@ pub(crate) fn due(connection: &Connection, limits: &Limits, now_ms: u64, close_m
             }
         }
         Phase::Refusing | Phase::Ending { .. } | Phase::Closing { .. } | Phase::Dead => {
-            let end_ms = times.closing_ms + close_ms_max;
-            if now_ms < end_ms {
-                Due::Nothing { next_ms: end_ms }
-            } else {
-                Due::CloseTimeout
-            }
+            due_closing(times.closing_ms + close_ms_max, now_ms)
         }
+        Phase::Lingering => due_closing(times.closing_ms + LINGER_MS_MAX, now_ms),
         Phase::Open => due_open(connection, limits, now_ms),
+    }
+}
+
+fn due_closing(end_ms: u64, now_ms: u64) -> Due {
+    if now_ms < end_ms {
+        Due::Nothing { next_ms: end_ms }
+    } else {
+        Due::CloseTimeout
     }
 }
 

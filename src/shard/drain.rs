@@ -71,7 +71,11 @@ impl State {
             }
             Phase::Open => self.close_for_restart(key),
             Phase::Head(_) => self.abort(key, LeaveReason::Shutdown),
-            Phase::Refusing | Phase::Ending { .. } | Phase::Closing { .. } | Phase::Dead => {}
+            Phase::Refusing
+            | Phase::Ending { .. }
+            | Phase::Closing { .. }
+            | Phase::Lingering
+            | Phase::Dead => {}
         }
     }
 }

@@ -136,7 +136,8 @@ impl State {
         let Some(connection) = self.connections.get(key) else {
             return;
         };
-        let wanted = !connection.pauses.any() && !matches!(connection.phase, Phase::Head(_));
+        let wanted =
+            !connection.pauses.any() && !matches!(connection.phase, Phase::Head(_) | Phase::Dead);
         match (wish, connection.receiving) {
             (Wish::Receive, Receiving::Off) if wanted => {
                 connection.receiving = Receiving::Armed;
@@ -145,6 +146,9 @@ impl State {
                 } else {
                     ring.receive(connection.raw_fd(), key);
                 }
+            }
+            (Wish::Receive, Receiving::Off) if matches!(connection.phase, Phase::Dead) => {
+                self.remove_if_idle(key);
             }
             (Wish::CancelReceive, Receiving::Armed) if !wanted => {
                 connection.receiving = Receiving::Cancelling;

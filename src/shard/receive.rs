@@ -80,6 +80,7 @@ impl Turn {
             Phase::Refusing
             | Phase::Ending { .. }
             | Phase::Closing { peer_closed: true }
+            | Phase::Lingering
             | Phase::Dead => Reader::Nobody,
         }
     }
@@ -404,7 +405,6 @@ impl State {
         decoder: crate::proto::ws::Decoder,
         outcome: Result<(), ProtocolError>,
     ) {
-        let now_ms = self.now_ms;
         let Some(connection) = self.connections.get(key) else {
             return;
         };

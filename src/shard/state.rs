@@ -22,7 +22,8 @@ use crate::session::event::EventSession;
 
 use super::command::Command;
 use super::commit::Recovered;
-use super::connection::{Connection, Connections, Phase, Receiving};
+use super::connection::{Connection, Connections, Pauses, Phase, Receiving};
+use super::deadlines::LINGER_MS_MAX;
 use super::durable::Homes;
 use super::mailbox::Mailboxes;
 use super::members::Members;
@@ -280,7 +281,7 @@ impl State {
         };
         // The peer may be gone already, and then there is nothing to shut down.
         let _ = rustix::net::shutdown(&connection.fd, rustix::net::Shutdown::Write);
-        connection.phase = Phase::Dead;
+        connection.phase = Phase::Lingering;
         connection.times.closing_ms = now_ms;
         self.wishes.push((key, Wish::Receive));
         self.look_at(key, now_ms + LINGER_MS_MAX);
@@ -298,6 +299,10 @@ impl State {
         // The peer may be gone already; the completions that end the operations come anyway.
         let _ = rustix::net::shutdown(&connection.fd, rustix::net::Shutdown::Both);
         connection.phase = Phase::Dead;
+        if connection.receiving == Receiving::Armed {
+            // A peer that does not stop sending is still received from after that shutdown.
+            self.wishes.push((key, Wish::CancelReceive));
+        }
         self.remove_if_idle(key);
     }
 
@@ -327,6 +332,11 @@ impl State {
             return;
         };
         connection.leave_reason = leave;
+        if connection.pauses.any() {
+            // Nobody is protected by them any more, and the peer's close is to be seen.
+            connection.pauses = Pauses::default();
+            self.wishes.push((key, Wish::Receive));
+        }
         match std::mem::replace(&mut connection.session, Session::None) {
             Session::None => {}
             Session::Raw(session) => session.inbox.close(),
@@ -373,8 +383,6 @@ fn is_at_work(session: &Session) -> bool {
 
 /// How long the peer's close frame is awaited, or a handler that answers what came before it.
 const CLOSE_MS_MAX: u64 = 2_000;
-/// How long the peer's end is awaited after ours.
-const LINGER_MS_MAX: u64 = 1_000;
 
 pub(crate) fn home_limits(
     limits: &Limits,
