@@ -21,6 +21,10 @@ mod relay;
 
 mod handlers;
 
+mod tenants;
+
+mod closes;
+
 mod rest;
 
 mod durable;
