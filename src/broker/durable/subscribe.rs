@@ -272,7 +272,8 @@ impl Durable {
         Ok(())
     }
 
-    /// The subscription that the caller is bound to; what it was taken from is fenced.
+    /// The subscription that the caller is bound to; what it was taken from is fenced. One whose
+    /// end waits for the disk is still bound: acks that were on their way are no mistake.
     fn find_bound(
         &self,
         caller: &Caller,
@@ -280,19 +281,25 @@ impl Durable {
         sub_name: &Arc<str>,
     ) -> Result<HomedId, Refused> {
         let topic = self.find_topic(caller, topic)?;
-        let found = self
-            .topics
-            .get(&topic)
-            .and_then(|topic| topic.subscriptions.get(sub_name));
-        let id = *found.ok_or(Refused::NotSubscribed)?;
         let connection = self
             .connections
             .get(&caller.peer)
             .ok_or(Refused::NotSubscribed)?;
-        if connection.bound.contains(&id) {
-            return Ok(id);
+        let found = self
+            .topics
+            .get(&topic)
+            .and_then(|topic| topic.subscriptions.get(sub_name));
+        if let Some(id) = found.filter(|id| connection.bound.contains(*id)) {
+            return Ok(*id);
         }
-        let fenced = connection.fenced.contains(&id);
+        let is_meant = |id: &&HomedId| {
+            let ending = self.subscriptions.get(*id).filter(|ending| ending.deleting);
+            ending.is_some_and(|ending| ending.topic == topic && ending.sub_name == *sub_name)
+        };
+        if let Some(id) = connection.bound.iter().find(is_meant) {
+            return Ok(*id);
+        }
+        let fenced = found.is_some_and(|id| connection.fenced.contains(id));
         Err(if fenced {
             Refused::Fenced
         } else {

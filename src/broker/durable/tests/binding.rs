@@ -254,3 +254,42 @@ fn a_connection_has_a_bounded_number_of_subscriptions() {
     };
     assert_eq!(views.len(), 1);
 }
+
+/// D-33: an ack that crosses the end of its subscription is no mistake
+#[test]
+fn an_ack_may_cross_the_deletion() {
+    let mut rig = Rig::new();
+    let topic = rig.topic("a");
+    rig.fill_many(topic, 2);
+    let id = rig.subscribed(1, topic, "A", from(0)).subscription;
+    rig.answers.clear();
+    rig.sync_at_once = false;
+    rig.ask(2, Command::DeleteSubscription { subscription: id });
+    rig.ack(1, topic, "A", 2);
+    assert!(rig.answers.is_empty());
+    rig.pass_time(100);
+    rig.sync();
+    assert_eq!(
+        rig.answers().len(),
+        2,
+        "the end, and the answer to the deletion"
+    );
+    rig.ack(1, topic, "A", 2);
+    assert_eq!(rig.refused(), "not_subscribed");
+}
+
+/// D-36: the configuration may let the first one stay
+#[test]
+fn a_duplicate_may_be_refused() {
+    let mut rig = Rig::new();
+    let topic = rig.topic("a");
+    rig.subscribed(1, topic, "A", from(0));
+    let open = Open {
+        reject_duplicate: true,
+        ..from(0)
+    };
+    rig.subscribe(2, topic, "A", open.clone());
+    assert_eq!(rig.refused(), "fenced");
+    rig.ask(1, Command::Disconnect);
+    assert!(rig.subscribed(2, topic, "A", open).resumed);
+}
