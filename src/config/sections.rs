@@ -111,7 +111,7 @@ section! {
         /// Largest segment file.
         segment_bytes_max: u64 = 67_108_864, in 1_048_576..=1_073_741_824;
         /// Space of each partition that publishes may not use, for cursors and cleaning.
-        reserve_bytes: u64 = 4_194_304, in 65_536..=1_099_511_627_776;
+        reserve_bytes: u64 = 262_144, in 65_536..=1_099_511_627_776;
         /// Longest time that a record waits for company before its sync.
         sync_delay_us_max: u64 = 0, in 0..=1_000_000;
         /// Bytes that end this waiting.
