@@ -73,6 +73,7 @@ pub mod server;
 pub mod cli;
 
 pub use auth::{AuthConfig, CurrentUser};
+pub use broker::durable::{NewMessage, Open, Retention};
 pub use broker::presence::PresenceEntry;
 pub use broker::relay::LeaveReason;
 pub use gateway::container::State;
@@ -81,6 +82,7 @@ pub use gateway::relay_handler::RelayEvent;
 pub use gateway::send::SendError;
 pub use gateway::socket::{CloseFrame, Message, SocketError, WebSocket, WsReceiver, WsSender};
 pub use gateway::spawn::spawn;
+pub use gateway::topics::{Delivery, History, Published, Subscription, TopicError, Topics};
 pub use server::{RelayConfig, Server};
 
 pub mod prelude;

@@ -21,5 +21,6 @@ pub use crate::gateway::relay_handler::RelayEvent;
 pub use crate::gateway::reply::{Exception, Opaque, Reply, WsEnvelope, WsReply};
 pub use crate::gateway::send::SendError;
 pub use crate::gateway::server::{Global, Registry, WsServer};
+pub use crate::gateway::topics::Topics;
 pub use crate::id::{ConnId, Tenant};
 pub use crate::server::{RelayConfig, Server};

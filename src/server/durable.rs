@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 
 use crate::broker::durable::{Durable, Limits, RestoredKey, RestoredSubscription, RestoredTopic};
 use crate::config::{BindSubNames, Config, DurableSection, Fsync as ConfigFsync, OnDuplicate};
+use crate::gateway::topics::Topics;
 use crate::id::Partition;
 use crate::log::{
     DataDirectory, Fsync, Identity, LogConfig, Meta, Now, RecoverError, RecoveredState,
@@ -28,7 +29,7 @@ pub(super) struct Opened {
 }
 
 /// Opens the data directory, or makes one, and recovers all its logs.
-pub(super) fn open(config: &Config, shards: u16) -> Result<Opened, StartError> {
+pub(super) fn open(config: &Config, shards: u16, topics: Topics) -> Result<Opened, StartError> {
     let path = &config.server.data_dir;
     let meta = Meta {
         partitions: partitions_of(config, shards),
@@ -51,6 +52,7 @@ pub(super) fn open(config: &Config, shards: u16) -> Result<Opened, StartError> {
     let world = DurableWorld {
         rules,
         streams: AtomicU64::new(0),
+        topics,
     };
     Ok(Opened {
         world,

@@ -160,7 +160,8 @@ impl Server {
 
     /// Durable topics, for code that is no handler; it must name a tenant.
     pub fn topics(&self) -> Topics {
-        link::topics_of(&self.shared)
+        let world = self.shared.durable.as_ref();
+        world.map_or_else(Topics::unbound, |world| world.topics.clone())
     }
 
     /// Puts other keys and limits in force, for new connections and old.
@@ -283,6 +284,8 @@ impl ServerBuilder {
     pub fn start(mut self) -> Result<Server, StartError> {
         probe()?;
         let relay = self.relay_world()?;
+        let topics = Topics::unbound();
+        self.app.provide(topics.clone());
         let program = std::mem::take(&mut self.app).build()?;
         let (mounts, mount_of) = self.mounts(&program)?;
         let shards = shard_count(&self.config);
@@ -295,7 +298,7 @@ impl ServerBuilder {
             Arc::clone(&self.authenticator),
             &mounts,
         ));
-        let durable = self.open_topics(shards)?;
+        let durable = self.open_topics(shards, topics)?;
         let (world, stores, directory) = match durable {
             Some(opened) => (Some(opened.world), opened.stores, Some(opened.directory)),
             None => (None, Vec::new(), None),
@@ -315,8 +318,7 @@ impl ServerBuilder {
             gate: Gate::new(),
             ports,
         });
-        let relay = link::relay_of(&shared);
-        shared.program.relay().find(&relay);
+        let relay = bind_handles(&shared);
         let listener = listen(&self.config)?;
         let address = listener
             .local_addr()
@@ -407,10 +409,14 @@ impl ServerBuilder {
     }
 
     /// Topics on disk, unless they are switched off.
-    fn open_topics(&self, shards: u16) -> Result<Option<durable::Opened>, StartError> {
+    fn open_topics(
+        &self,
+        shards: u16,
+        topics: Topics,
+    ) -> Result<Option<durable::Opened>, StartError> {
         let wanted = self.config.durable.enabled;
         wanted
-            .then(|| durable::open(&self.config, shards))
+            .then(|| durable::open(&self.config, shards, topics))
             .transpose()
     }
 
@@ -504,6 +510,17 @@ fn connections_max(limits: &Limits) -> usize {
     let files = files.unwrap_or(u64::MAX);
     let reserve = (files / 8).min(DESCRIPTORS_RESERVED_MAX);
     usize::try_from(files - reserve).unwrap_or(usize::MAX)
+}
+
+/// Leads the handles that services were given before there were shards to where they lead.
+fn bind_handles(shared: &Arc<Shared>) -> Relay {
+    let relay = link::relay_of(shared);
+    shared.program.relay().find(&relay);
+    if let Some(world) = &shared.durable {
+        let link = link::StoreLink(Arc::downgrade(shared));
+        world.topics.bind(Arc::new(link));
+    }
+    relay
 }
 
 /// Binds once and without SO_REUSEPORT, so that a second server on the port fails.

@@ -27,6 +27,7 @@ impl Turn {
             self.ring
                 .cancel_accept(u32::try_from(index).unwrap_or(u32::MAX));
         }
+        self.shard.state.borrow_mut().homes.end_streams();
         self.http.drain();
     }
 
@@ -81,6 +82,6 @@ impl State {
 }
 
 /// How long a log may take to end behind the last connection.
-const LOG_MS_MAX: u64 = 2_000;
+const LOG_MS_MAX: u64 = 800;
 /// While the server stops, each shard looks this often whether the others are quiet.
 pub(super) const LOOK_MS: u64 = 5;

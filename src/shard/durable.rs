@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::broker::durable::{Answer, Caller, Command as Asked, Peer, Request};
-use crate::gateway::topics::{Ask, By};
+use crate::gateway::topics::{Ask, By, Topics};
 use crate::id::{HomedId, Partition, Tenant};
 use crate::metrics::{Counter, Gauge};
 use crate::proto::durable::{self as wire, DurableRequest, ErrorFrame, MessagePrefix};
@@ -31,6 +31,8 @@ use super::state::{State, Wish, mark_dirty};
 pub(crate) struct DurableWorld {
     pub(crate) rules: DurableRules,
     pub(crate) streams: std::sync::atomic::AtomicU64,
+    /// The handle that services, handlers and requests are given.
+    pub(crate) topics: Topics,
 }
 
 /// A request on its way to its home.
@@ -108,6 +110,11 @@ impl Homes {
     /// When something is due although nothing happens.
     pub(crate) fn deadline_us(&self) -> Option<u64> {
         self.stores.iter().filter_map(Store::deadline_us).min()
+    }
+
+    /// Streams of user code end here, so that requests which read them end too.
+    pub(crate) fn end_streams(&mut self) {
+        self.streams.clear();
     }
 
     /// Lets all logs end cleanly.

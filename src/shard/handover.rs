@@ -132,7 +132,9 @@ async fn answer(
     let extensions = request.extensions_mut();
     extensions.insert(ConnectInfo(peer));
     extensions.insert(link::relay_of(&shard.shared));
-    extensions.insert(link::topics_of(&shard.shared));
+    if let Some(world) = &shard.shared.durable {
+        extensions.insert(world.topics.clone());
+    }
     extensions.insert(shard.shared.program.clone());
     router.oneshot(request.map(Body::new)).await
 }

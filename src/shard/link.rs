@@ -3,14 +3,14 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use crate::broker::relay::LeaveReason;
 use crate::gateway::relay::{HomeJob, Relay, RelayLink};
 use crate::gateway::send::{Connected, SendError};
 use crate::gateway::socket::{Message, SocketError, SocketLink};
-use crate::gateway::topics::{Ask, TopicError, Topics, TopicsLink};
+use crate::gateway::topics::{Ask, TopicError, TopicsLink};
 use crate::id::Tenant;
 use crate::metrics::Counter;
 use crate::proto::frame::{self, Opcode};
@@ -31,39 +31,33 @@ pub(crate) fn relay_of(shared: &Arc<Shared>) -> Relay {
     Relay::new(link)
 }
 
-/// The durable topics of a server, for its own handlers and requests.
-pub(crate) fn topics_of(shared: &Arc<Shared>) -> Topics {
-    let link = shared.durable.is_some().then(|| {
-        let link: Arc<dyn TopicsLink> = Arc::new(StoreLink(Arc::clone(shared)));
-        link
-    });
-    Topics::new(link)
-}
-
-struct StoreLink(Arc<Shared>);
+/// The way to the homes of durable topics. Services hold it, and the server holds services, so
+/// it does not hold the server.
+pub(crate) struct StoreLink(pub(crate) Weak<Shared>);
 
 impl TopicsLink for StoreLink {
     fn partitions(&self) -> u16 {
-        self.0
-            .durable
-            .as_ref()
-            .map_or(1, |world| world.rules.partitions)
+        let shared = self.0.upgrade();
+        let world = shared.as_ref().and_then(|shared| shared.durable.as_ref());
+        world.map_or(1, |world| world.rules.partitions)
     }
 
     fn next_stream(&self) -> u64 {
-        let streams = self.0.durable.as_ref().map(|world| &world.streams);
-        streams.map_or(0, |streams| streams.fetch_add(1, Ordering::Relaxed))
+        let shared = self.0.upgrade();
+        let world = shared.as_ref().and_then(|shared| shared.durable.as_ref());
+        world.map_or(0, |world| world.streams.fetch_add(1, Ordering::Relaxed))
     }
 
     fn ask(&self, ask: Ask) -> Result<(), TopicError> {
-        if let Some(shard) = Shard::current(&self.0) {
+        let shared = self.0.upgrade().ok_or(TopicError::Stopping)?;
+        if let Some(shard) = Shard::current(&shared) {
             shard.with_state(|state| state.ask_for_code(ask));
             return Ok(());
         }
-        let shard = ask.partition.shard(self.0.shards());
-        let port = &self.0.ports[usize::from(shard)];
+        let shard = ask.partition.shard(shared.shards());
         let asks = Command::Asks(vec![posted_of(ask)]);
-        port.post(asks).map_err(|_| TopicError::Overloaded)
+        let posted = shared.ports[usize::from(shard)].post(asks);
+        posted.map_err(|_| TopicError::Overloaded)
     }
 }
 

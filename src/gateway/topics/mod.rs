@@ -4,7 +4,7 @@
 mod subscription;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -75,7 +75,7 @@ pub enum TopicError {
 /// Durable topics. Cheap to clone; usable on every thread.
 #[derive(Clone)]
 pub struct Topics {
-    link: Option<Arc<dyn TopicsLink>>,
+    link: Arc<OnceLock<Arc<dyn TopicsLink>>>,
     scope: TenantScope,
     publisher: Arc<str>,
 }
@@ -111,12 +111,22 @@ pub struct History {
 }
 
 impl Topics {
-    pub(crate) fn new(link: Option<Arc<dyn TopicsLink>>) -> Self {
+    /// Topics that lead nowhere until they are bound: services take them before shards are there.
+    pub(crate) fn unbound() -> Self {
         Self {
-            link,
+            link: Arc::default(),
             scope: TenantScope::Caller,
             publisher: "".into(),
         }
+    }
+
+    /// Leads this handle and all its clones to the homes.
+    pub(crate) fn bind(&self, link: Arc<dyn TopicsLink>) {
+        let bound = self.link.set(link);
+        assert!(
+            bound.is_ok(),
+            "topics are bound once, when their server starts"
+        );
     }
 
     /// The same topics for one tenant, whoever calls.
@@ -311,7 +321,7 @@ impl Topics {
         open: Open,
     ) -> Result<Subscription, TopicError> {
         let (partition, topic) = self.place(&TopicRef::parse(topic))?;
-        let link = Arc::clone(self.link.as_ref().ok_or(TopicError::Disabled)?);
+        let link = Arc::clone(self.link()?);
         let sub_name = sub_name.into();
         let command = Command::Subscribe {
             topic,
@@ -416,7 +426,7 @@ impl Topics {
     }
 
     fn link(&self) -> Result<&Arc<dyn TopicsLink>, TopicError> {
-        self.link.as_ref().ok_or(TopicError::Disabled)
+        self.link.get().ok_or(TopicError::Disabled)
     }
 
     /// Durable topics always belong to one tenant.
@@ -495,6 +505,6 @@ impl<S: Send + Sync> axum::extract::FromRequestParts<S> for Topics {
         _: &S,
     ) -> Result<Self, Self::Rejection> {
         let topics = parts.extensions.get::<Self>().cloned();
-        Ok(topics.unwrap_or_else(|| Self::new(None)))
+        Ok(topics.unwrap_or_else(Self::unbound))
     }
 }
