@@ -47,8 +47,8 @@ const BANNED: &[(&str, &[&str], &str)] = &[
     ("io_uring::", &["shard"], "only the shard knows the ring"),
     (
         "std::net::Tcp",
-        &["shard", "server"],
-        "only the shard knows sockets",
+        &["shard", "server", "cli"],
+        "only the shard knows sockets, and a verb that is a client",
     ),
     (
         "std::net::Udp",

@@ -13,6 +13,14 @@ mod doctor;
 
 mod generate;
 
+mod client;
+
+mod publish;
+
+mod subscribe;
+
+mod log;
+
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -50,6 +58,13 @@ enum Verb {
     Config(config::ConfigVerb),
     /// Look at this machine: kernel, io_uring, limits, settings, each with the line that mends it
     Doctor(ServeOptions),
+    /// Publish to a durable topic
+    Pub(publish::PubOptions),
+    /// Print the messages of a durable topic as they come
+    Sub(subscribe::SubOptions),
+    /// Look at a data directory that no server uses
+    #[command(subcommand)]
+    Log(log::LogVerb),
     /// Write the beginning of a gateway or of a project
     #[command(subcommand)]
     Generate(generate::GenerateVerb),
@@ -66,6 +81,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Token(verb) => token::run(&verb),
         Verb::Config(verb) => config::run(&verb),
         Verb::Doctor(options) => doctor::run(&options),
+        Verb::Pub(options) => publish::run(&options),
+        Verb::Sub(options) => subscribe::run(&options),
+        Verb::Log(verb) => log::run(&verb),
         Verb::Generate(verb) => generate::run(&verb),
     };
     done.unwrap_or_else(|failure| failure.report())
@@ -102,6 +120,12 @@ enum Failure {
     /// Nothing, or not all, was generated.
     #[error(transparent)]
     Generate(#[from] generate::GenerateError),
+    /// The server cannot be asked, or says no.
+    #[error(transparent)]
+    Client(#[from] client::ClientError),
+    /// A data directory cannot be looked at.
+    #[error(transparent)]
+    Verify(#[from] crate::log::VerifyError),
     /// Nothing can be read from the standard input.
     #[error("cannot read the standard input")]
     Input(#[source] std::io::Error),
