@@ -266,7 +266,7 @@ both_shards! {
             seq += 1;
             for (client, name, _) in &mut clients {
                 client.expect_message(&id, seq, "2");
-                client.ack(&id, name, seq);
+                client.ack_surely(&id, name, seq);
             }
             gone.ask(r#"{"type":"ping"}"#, r#"{"type":"pong"}"#);
         }

@@ -29,6 +29,8 @@ mod rest;
 
 mod durable;
 
+mod durable_programs;
+
 mod program;
 
 mod gateways;

@@ -1,0 +1,237 @@
+//! Programs around durable topics: the shipped examples, the verbs `pub`, `sub` and `log`, a
+//! backup and its restore, and the handle in the hands of relay handlers. Knows what they print.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+use tidegate::{Open, Relay, RelayEvent, State, Topics};
+
+use crate::durable::plan;
+use crate::harness::http::{ask, request};
+use crate::harness::{Plan, Site, both_shards, tenant, token, wait};
+
+#[expect(dead_code, reason = "its `main` serves, which a test does not")]
+#[path = "../../examples/durable_consumer.rs"]
+mod durable_consumer;
+
+#[expect(dead_code, reason = "its `main` reads arguments")]
+#[path = "../../examples/drop_out.rs"]
+mod drop_out;
+
+both_shards! {
+    /// B-14: the demo as it is shipped
+    fn the_drop_out_example(shards) {
+        let data = tempfile::tempdir().unwrap();
+        let site = plan(shards, data.path()).start();
+        let address = site.address.to_string();
+        let reached = drop_out::drop_out(&address, &token("demo", "svc")).unwrap();
+        assert_eq!(reached, [vec!["A", "B", "C"], vec!["B", "C"], vec!["C"]]);
+    }
+
+    /// Jobs are taken one by one, and a worker that comes again goes on where it stopped.
+    fn the_durable_consumer_example(shards) {
+        let data = tempfile::tempdir().unwrap();
+        let routes = |builder: tidegate::server::ServerBuilder| {
+            builder.router(durable_consumer::routes())
+        };
+        let site = plan(shards, data.path()).with(routes).start();
+        for job in 1..=3 {
+            let added = site.rest("demo", "POST", "/jobs", &format!(r#"{{"job":{job}}}"#));
+            assert_eq!(added.body, format!(r#"{{"seq":{job}}}"#));
+        }
+        let listed = site.rest("demo", "GET", "/jobs", "").body;
+        assert_eq!(listed, r#"[{"job":1},{"job":2},{"job":3}]"#);
+        let take = |worker: &str, done: u64| {
+            site.rest("demo", "GET", &format!("/work/{worker}?done={done}"), "").body
+        };
+        let job = |seq: u64| format!(r#"{{"seq":{seq},"job":{{"job":{seq}}}}}"#);
+        assert_eq!(take("w1", 0), job(1));
+        assert_eq!(take("w1", 0), job(1), "it was not done");
+        assert_eq!(take("w1", 1), job(2));
+        assert_eq!(take("w2", 0), job(1), "each has a place of its own");
+        assert_eq!(take("w1", 2), job(3));
+        assert_eq!(ask(site.address, &request("GET", "/jobs", None, "")).status, 401);
+    }
+
+    /// A handler of another dialect publishes and reads in the tenant of its caller.
+    fn topics_in_a_relay_handler(shards) {
+        async fn keep(event: RelayEvent, relay: Relay, topics: State<Topics>) -> tidegate::Result<()> {
+            if let RelayEvent::Message { payload, .. } = event {
+                topics.resolve("kept").await?;
+                let seq = topics.publish("kept", &payload).await?.last_seq;
+                relay.push("keep", "kept", &json!({ "seq": seq })).await?;
+            }
+            Ok(())
+        }
+        let data = tempfile::tempdir().unwrap();
+        let site = plan(shards, data.path()).with(|server| server.relay("keep", keep)).start();
+        let mut ada = site.join("demo", "ada");
+        ada.subscribe("keep");
+        ada.say("keep", "x", r#"{"a":1}"#);
+        ada.expect_push("keep", "kept", r#"{"seq":1}"#);
+        let topics = site.server().topics().tenant(tenant("demo"));
+        let history = wait(topics.history("kept", 1, 10)).unwrap();
+        assert_eq!(&history.messages[0].payload[..], br#"{"a":1}"#);
+    }
+}
+
+fn tidegate(arguments: &[&str], site: Option<&Site>, input: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.args(arguments).env_clear();
+    if let Some(site) = site {
+        command.env("TIDEGATE_URL", format!("http://{}", site.address));
+        command.env("TIDEGATE_TOKEN", token("demo", "svc"));
+    }
+    let piped = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = piped.spawn().unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(input.as_bytes())
+        .unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn lines(output: &Output) -> Vec<Value> {
+    let text = std::str::from_utf8(&output.stdout).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// C-24: `pub` and `sub` over the network
+#[test]
+fn publishing_and_subscribing_from_the_shell() {
+    let data = tempfile::tempdir().unwrap();
+    let site = plan(1, data.path()).start();
+    let published = tidegate(&["pub", "t", "42.50"], Some(&site), "");
+    assert_eq!(
+        (
+            lines(&published)[0]["seq"].clone(),
+            published.status.success()
+        ),
+        (json!(1), true)
+    );
+    let published = tidegate(&["pub", "t"], Some(&site), "{\"a\": 1}\n\nplain text\n");
+    assert_eq!(lines(&published).len(), 2);
+    let taken = tidegate(
+        &["sub", "t", "--from", "0", "--count", "3"],
+        Some(&site),
+        "",
+    );
+    let text = String::from_utf8(taken.stdout).unwrap();
+    assert!(text.contains(r#""payload":42.50}"#) && text.contains(r#""payload":{"a": 1}}"#));
+    tidegate(&["pub", "t", "4", "--key", "k"], Some(&site), "");
+    let again = tidegate(&["pub", "t", "4", "--key", "k"], Some(&site), "");
+    assert_eq!(lines(&again)[0]["duplicate"], json!(true));
+    let taken = tidegate(&["sub", "t", "--count", "1"], Some(&site), "");
+    assert_eq!(
+        lines(&taken)[0]["seq"],
+        json!(4),
+        "the cursor stands behind what was printed"
+    );
+    let refused = tidegate(&["pub", &"x".repeat(300), "1"], Some(&site), "");
+    let complaint = String::from_utf8(refused.stderr).unwrap();
+    assert!(complaint.contains("name_bytes_max = 255"), "{complaint}");
+    assert!(!refused.status.success());
+}
+
+/// C-24, and how a data directory is backed up: stopped, copied, looked at, served again
+#[test]
+fn a_copy_of_a_stopped_directory_is_a_backup() {
+    let data = tempfile::tempdir().unwrap();
+    let site = plan(2, data.path()).start();
+    let topics = site.server().topics().tenant(tenant("demo"));
+    let id = wait(async {
+        let id = topics.resolve("t").await.unwrap().0.id.to_string();
+        for number in 0..50 {
+            topics.publish("t", &number).await.unwrap();
+        }
+        let open = Open {
+            from_seq: Some(0),
+            ..Open::default()
+        };
+        let subscription = topics.subscribe("t", "A", open).await.unwrap();
+        subscription.ack(0).unwrap();
+        id
+    });
+    let path = data.path().to_str().unwrap().to_owned();
+    let locked = tidegate(&["log", "verify", &path], None, "");
+    assert!(!locked.status.success(), "a server has it");
+    site.stop();
+    let copy = tempfile::tempdir().unwrap();
+    copy_folder(data.path(), copy.path());
+    let copied = copy.path().to_str().unwrap();
+    let verdict = tidegate(&["log", "verify", copied], None, "");
+    let text = String::from_utf8(verdict.stdout).unwrap();
+    assert!(
+        verdict.status.success() && text.ends_with("1 topics: intact\n"),
+        "{text}"
+    );
+    let found = String::from_utf8(tidegate(&["log", "inspect", copied], None, "").stdout).unwrap();
+    assert!(
+        found.contains(&format!("topic {id} demo/t: seq 1 to 50")),
+        "{found}"
+    );
+    assert!(found.contains("A: cursor 0"), "{found}");
+    let site = plan(1, copy.path()).start();
+    let topics = site.server().topics().tenant(tenant("demo"));
+    assert_eq!(wait(topics.topic(&id)).unwrap().last_seq, 50);
+    site.stop();
+    flip_a_bit(copy.path());
+    let verdict = tidegate(&["log", "verify", copied], None, "");
+    let text = String::from_utf8(verdict.stdout).unwrap();
+    assert!(
+        !verdict.status.success() && text.contains("DAMAGED"),
+        "{text}"
+    );
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            std::fs::create_dir(&target).unwrap();
+            copy_folder(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+/// In the first stored batch that there is.
+fn flip_a_bit(directory: &Path) {
+    let partitions = (0..4).map(|number| directory.join(format!("partition-{number:04}")));
+    let segments = partitions.flat_map(|folder| std::fs::read_dir(folder).unwrap());
+    for path in segments.map(|entry| entry.unwrap().path()) {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "segment")
+        {
+            let mut bytes = std::fs::read(&path).unwrap();
+            if bytes[4096 + 200] != 0 {
+                bytes[4096 + 200] ^= 1;
+                return std::fs::write(&path, bytes).unwrap();
+            }
+        }
+    }
+    panic!("no segment holds anything");
+}
+
+/// Without topics on disk the handle says so.
+#[test]
+fn a_server_without_topics_says_so() {
+    let site = Plan::new(1).start();
+    let error = wait(site.server().topics().tenant(tenant("demo")).resolve("t")).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "this server has no durable topics: durable.enabled = false"
+    );
+}
