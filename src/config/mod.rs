@@ -16,6 +16,8 @@ pub mod secret;
 
 pub mod text;
 
+pub mod setting;
+
 mod merge;
 
 mod check;

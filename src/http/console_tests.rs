@@ -105,3 +105,19 @@ fn a_page_of_the_users_own_goes_first() {
     assert!(rig.open("/").text.starts_with("<!doctype html>"));
     rig.request("POST", "/", &[], "").problem(401);
 }
+
+/// C-10: an operator's listener shows the configuration without a token, the public one does not
+#[test]
+fn the_configuration_is_for_admins_and_operators() {
+    let rig = rig(Inside::Admins, false);
+    rig.open("/v1/admin/config").problem(401);
+    rig.get("/v1/admin/config", &token("demo", &[]))
+        .problem(403);
+    let shown = rig.get("/v1/admin/config", &token("demo", &["admin"]));
+    assert_eq!(shown.json()["settings"][0]["key"], "relay.path");
+    let topics = rig.get(
+        "/v1/admin/relay/topics?contains=new",
+        &token("demo", &["admin"]),
+    );
+    assert_eq!(topics.json()["topics"][0]["members"], 2);
+}

@@ -3,6 +3,8 @@
 
 mod access;
 
+mod admin;
+
 mod connections;
 
 mod console;
@@ -42,10 +44,13 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::auth::{Authenticator, OriginPolicy};
+use crate::broker::relay::{TopicFilter, TopicPage};
 use crate::config::Limits;
+use crate::config::setting::Setting;
 use crate::id::Tenant;
 use crate::metrics::Metrics;
 
+pub(crate) use admin::SlowInfo;
 pub(crate) use connections::ConnectionInfo;
 pub(crate) use console::Console;
 
@@ -66,6 +71,8 @@ pub(crate) struct Deps {
     pub(crate) inside: Inside,
     /// What the console page has to know.
     pub(crate) console: Console,
+    /// The configuration in force; a reload replaces it.
+    pub(crate) settings: Arc<ArcSwap<Vec<Setting>>>,
     /// Seconds since 1970.
     pub(crate) unix_s: fn() -> u64,
 }
@@ -114,6 +121,10 @@ pub(crate) trait Node: Send + Sync {
     fn connections(&self, tenant: &Tenant) -> Answer<'_, Vec<ConnectionInfo>>;
     /// Closes a connection of a tenant; whether there was one.
     fn close(&self, tenant: &Tenant, id: &str) -> Answer<'_, bool>;
+    /// Some relay topics of a tenant, over all shards.
+    fn relay_topics(&self, tenant: &Tenant, filter: TopicFilter) -> Answer<'_, TopicPage>;
+    /// The slowest connections of a tenant, over all shards.
+    fn slow(&self, tenant: &Tenant, limit: usize) -> Answer<'_, Vec<SlowInfo>>;
 }
 
 /// All routes: those of the server, and the user's where the server has none.
@@ -131,6 +142,7 @@ pub(crate) fn router(deps: Deps, user: Router) -> Router {
         .route("/v1/connections", get(connections::list))
         .route("/v1/connections/{id}", delete(connections::close))
         .merge(durable())
+        .merge(inside())
         .route("/v1/dev/token", post(console::mint))
         .merge(pages())
         .route("/", any(console::root).layer(Extension(user.clone())))
@@ -162,6 +174,15 @@ fn durable() -> Router<Deps> {
         )
 }
 
+/// What operators ask for, with the role `admin`.
+fn inside() -> Router<Deps> {
+    Router::new()
+        .route("/v1/admin/relay/topics", get(admin::relay_topics))
+        .route("/v1/admin/topics", get(admin::durable_topics))
+        .route("/v1/admin/slow", get(admin::slow))
+        .route("/v1/admin/config", get(admin::config))
+}
+
 /// The routes of the listener for administration: no token, it is reached by operators alone.
 pub(crate) fn admin_router(deps: Deps) -> Router {
     let deps = Deps {
@@ -174,6 +195,7 @@ pub(crate) fn admin_router(deps: Deps) -> Router {
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
+        .route("/v1/admin/config", get(admin::config_for_operators))
         .route("/", get(console::page))
         .merge(pages())
         .with_state(deps)

@@ -12,7 +12,7 @@ use tower::ServiceExt;
 
 use crate::auth::{AuthConfig, Caller, Claims, CurrentUser, Key, Origin, Rules};
 use crate::broker::pattern::Patterns;
-use crate::broker::relay::{Home, HomeLimits, Unhandled};
+use crate::broker::relay::{Home, HomeLimits, TopicCount, Unhandled};
 use crate::gateway::relay::{HomeJob, Relay, RelayLink};
 use crate::gateway::send::{Connected, SendError};
 
@@ -47,6 +47,21 @@ impl Node for FakeNode {
             Vec::new()
         };
         Box::pin(async { found })
+    }
+
+    fn relay_topics(&self, tenant: &Tenant, filter: TopicFilter) -> Answer<'_, TopicPage> {
+        let topic = TopicCount {
+            name: "news".into(),
+            members: 2,
+            present: 1,
+        };
+        let count = usize::from(tenant.as_str() == "demo" && "news".contains(&*filter.contains));
+        let topics = vec![topic; count];
+        Box::pin(async move { TopicPage { count, topics } })
+    }
+
+    fn slow(&self, _: &Tenant, _: usize) -> Answer<'_, Vec<SlowInfo>> {
+        Box::pin(async { Vec::new() })
     }
 
     fn close(&self, tenant: &Tenant, id: &str) -> Answer<'_, bool> {
@@ -96,6 +111,7 @@ pub(super) fn rig_of(inside: Inside, origins: OriginPolicy, console: Console) ->
         }),
         inside,
         console,
+        settings: Arc::new(ArcSwap::from_pointee(vec![setting()])),
         unix_s: || NOW,
     };
     Rig {
@@ -108,6 +124,16 @@ pub(super) fn rig_of(inside: Inside, origins: OriginPolicy, console: Console) ->
 
 fn rig() -> Rig {
     rig_with(Inside::Admins, OriginPolicy::default())
+}
+
+fn setting() -> Setting {
+    Setting {
+        key: "relay.path".into(),
+        value: "\"/ws\"".into(),
+        source: "default".into(),
+        chosen: false,
+        meaning: "Where it is mounted.".into(),
+    }
 }
 
 /// What somebody builds on top.
@@ -578,6 +604,7 @@ fn the_admin_listener_asks_for_no_token() {
         limits: Arc::new(Limits::default()),
         inside: Inside::Elsewhere,
         console: Console::default(),
+        settings: Arc::default(),
         unix_s: || NOW,
     };
     let rig = Rig {
@@ -588,5 +615,6 @@ fn the_admin_listener_asks_for_no_token() {
         (rig.open("/metrics").status, rig.open("/healthz").status),
         (200, 200)
     );
+    assert_eq!(rig.open("/v1/admin/config").status, 200);
     rig.open("/v1/connections").problem(404);
 }

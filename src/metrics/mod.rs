@@ -92,6 +92,7 @@ measures! {
     Timing {
         Handler "handler_duration" "Time of a handler from its call to its end",
         Turn "turn_duration" "Time of one turn of a shard",
+        FanOut "fan_out_duration" "Time from the start of a turn that gave out relay pushes to the sends of all their receivers on the shard",
         Sync "sync_duration" "Time of a write and its sync",
         PublishAck "publish_ack_duration" "Time from a durable publish to its acknowledgement",
     }

@@ -26,6 +26,7 @@ use axum::http::Method;
 use crate::auth::{Authenticator, Origin, OriginPolicy};
 use crate::broker::pattern::Patterns;
 use crate::broker::relay::Unhandled as Policy;
+use crate::config::setting::Setting;
 use crate::config::{Config, Dialect as ConfigDialect, Limits, RelaySection, Tenants, Unhandled};
 use crate::gateway::module::{App, Module, Program};
 use crate::gateway::raw_handler::{self, AnyRawHandler, RawHandler};
@@ -96,6 +97,8 @@ pub struct ServerBuilder {
     raw: Vec<RawMount>,
     public: Vec<(Method, String)>,
     router: Router,
+    /// The configuration as it may be shown; empty if it was made by the program.
+    settings: Vec<Setting>,
     /// How the process was started, if it is a server and nothing else.
     process: Option<Arc<Process>>,
 }
@@ -116,6 +119,8 @@ pub struct Server {
     address: SocketAddr,
     /// Keys and origins in force, for HTTP.
     access: Arc<ArcSwap<Access>>,
+    /// The configuration in force, for HTTP.
+    settings: Arc<ArcSwap<Vec<Setting>>>,
     admin: Option<Admin>,
     /// Kept for the services too, which hold it weakly.
     relay: Relay,
@@ -134,6 +139,7 @@ impl Server {
             raw: Vec::new(),
             public: Vec::new(),
             router: Router::new(),
+            settings: Vec::new(),
             process: None,
         }
     }
@@ -231,6 +237,7 @@ impl ServerBuilder {
     /// Mounts the relay, or changes how it is mounted.
     #[must_use]
     pub fn relay_config(mut self, relay: RelayConfig) -> Self {
+        Setting::put(&mut self.settings, "relay", &relay.section);
         self.config.set_relay(relay.section);
         self
     }
@@ -333,6 +340,7 @@ impl ServerBuilder {
         };
         let deps = self.deps(&shared, &metrics);
         let access = Arc::clone(&deps.access);
+        let settings = Arc::clone(&deps.settings);
         let admin = self.admin(&deps)?;
         let threads = boot.start(&self.config, &self.routes(deps), stores)?;
         gateways::open(&shared, address);
@@ -341,6 +349,7 @@ impl ServerBuilder {
             metrics,
             address,
             access,
+            settings,
             admin,
             relay,
             threads,

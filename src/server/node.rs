@@ -10,14 +10,19 @@ use axum::http::Method;
 use tokio::sync::oneshot;
 
 use crate::auth::Authenticator;
+use crate::broker::relay::{TopicFilter, TopicPage};
 use crate::config::Config;
-use crate::http::{self, Access, Answer, ConnectionInfo, Console, Deps, Inside, Node, PublicRoute};
+use crate::http::{
+    self, Access, Answer, ConnectionInfo, Console, Deps, Inside, Node, PublicRoute, SlowInfo,
+};
 use crate::id::Tenant;
 use crate::metrics::{Gauge, Metrics};
 use crate::shard::command::{Command, StateJob};
 use crate::shard::listing::Listed;
 use crate::shard::ring::SlotKey;
 use crate::shard::shared::{Dialect, Shared};
+use crate::shard::slow::Slow;
+use crate::shard::state::State;
 
 use super::{ServerBuilder, origins_of, run};
 
@@ -35,22 +40,42 @@ impl Node for ServerNode {
     fn connections(&self, tenant: &Tenant) -> Answer<'_, Vec<ConnectionInfo>> {
         let tenant = tenant.clone();
         Box::pin(async move {
-            let mut all = Vec::new();
-            for shard in 0..self.shared.shards() {
-                let tenant = tenant.clone();
-                let (sender, receiver) = oneshot::channel();
-                self.run(
-                    shard,
-                    Box::new(move |state| {
-                        // Whoever asked may have gone.
-                        let _ = sender.send(state.listed(&tenant));
-                    }),
-                )
-                .await;
-                let listed = receiver.await.unwrap_or_default();
-                all.extend(listed.into_iter().map(|one| self.info(shard, one)));
+            let all = self.ask_all(move |state| state.listed(&tenant)).await;
+            let of_shard = |(shard, listed): (u16, Vec<Listed>)| {
+                listed.into_iter().map(move |one| self.info(shard, one))
+            };
+            all.into_iter().flat_map(of_shard).collect()
+        })
+    }
+
+    fn relay_topics(&self, tenant: &Tenant, filter: TopicFilter) -> Answer<'_, TopicPage> {
+        let tenant = tenant.clone();
+        let limit = filter.limit;
+        Box::pin(async move {
+            let page = move |state: &mut State| {
+                let home = state.home.as_ref();
+                home.map(|home| home.page(&tenant, &filter))
+                    .unwrap_or_default()
+            };
+            let mut all = TopicPage::default();
+            for (_, page) in self.ask_all(page).await {
+                all.join(page, limit);
             }
             all
+        })
+    }
+
+    fn slow(&self, tenant: &Tenant, limit: usize) -> Answer<'_, Vec<SlowInfo>> {
+        let tenant = tenant.clone();
+        Box::pin(async move {
+            let all = self.ask_all(move |state| state.slow(&tenant, limit)).await;
+            let of_shard = |(shard, slow): (u16, Vec<Slow>)| {
+                slow.into_iter().map(move |one| self.slow_info(shard, one))
+            };
+            let mut slow: Vec<_> = all.into_iter().flat_map(of_shard).collect();
+            slow.sort_unstable_by_key(|one| std::cmp::Reverse((one.queued_bytes, one.missed)));
+            slow.truncate(limit);
+            slow
         })
     }
 
@@ -83,6 +108,37 @@ impl ServerNode {
         }
         // If others filled it meanwhile the answer is dropped, and who waits sees that.
         let _ = port.post(Command::Run(job));
+    }
+
+    /// Asks every shard, one after the other; one that stops has nothing to say.
+    async fn ask_all<T, F>(&self, question: F) -> Vec<(u16, T)>
+    where
+        T: Default + Send + 'static,
+        F: Fn(&mut State) -> T + Clone + Send + 'static,
+    {
+        let mut answers = Vec::new();
+        for shard in 0..self.shared.shards() {
+            let question = question.clone();
+            let (sender, receiver) = oneshot::channel();
+            let job = move |state: &mut State| {
+                // Whoever asked may have gone.
+                let _ = sender.send(question(state));
+            };
+            self.run(shard, Box::new(job)).await;
+            answers.push((shard, receiver.await.unwrap_or_default()));
+        }
+        answers
+    }
+
+    fn slow_info(&self, shard: u16, one: Slow) -> SlowInfo {
+        SlowInfo {
+            connection: self.info(shard, one.who),
+            queued_frames: one.queued_frames,
+            queued_bytes: one.queued_bytes,
+            missed: one.missed,
+            stalled_ms: one.stalled_ms,
+            paused: one.paused,
+        }
     }
 
     fn info(&self, shard: u16, one: Listed) -> ConnectionInfo {
@@ -138,6 +194,7 @@ impl ServerBuilder {
             limits: Arc::new(config.limits.clone()),
             inside,
             console: self.console(shared),
+            settings: Arc::new(ArcSwap::from_pointee(self.settings.clone())),
             unix_s: run::unix_s,
         }
     }

@@ -10,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::auth::{AuthConfig, Claims};
 use crate::cli::ServeOptions;
 use crate::config::secret::Identity;
+use crate::config::setting::Setting;
 use crate::config::{Config, Fsync, LogFormat, Sources};
 use crate::id::Tenant;
 use crate::logging::{LogError, Logging};
@@ -79,7 +80,9 @@ impl Server {
     /// When the configuration is refused.
     pub fn from_options(options: &ServeOptions) -> Result<ServerBuilder, RunError> {
         let sources = options.sources();
-        let config = Config::load(&sources)?;
+        let loaded = sources.load()?;
+        let settings = loaded.settings();
+        let config = loaded.config;
         let logging = Logging::start(&config.log.level, config.log.format == LogFormat::Json)?;
         let Identity {
             authenticator,
@@ -87,6 +90,7 @@ impl Server {
             ephemeral,
         } = config.identity(&sources)?;
         let mut builder = Self::builder(config, Arc::new(authenticator));
+        builder.settings = settings;
         let issuer = Issuer {
             tokens: issuer,
             ephemeral,
@@ -166,7 +170,9 @@ fn reload(server: &Server, process: Option<&Process>) {
 }
 
 fn try_reload(server: &Server, process: &Process) -> Result<(), RunError> {
-    let config = Config::load(&process.sources)?;
+    let loaded = process.sources.load()?;
+    let settings = loaded.settings();
+    let config = loaded.config;
     process.logging.reload(&config.log.level)?;
     // A secret that was made up at the start stays: nobody could know another one.
     let keys = match process.issuer.ephemeral {
@@ -174,6 +180,8 @@ fn try_reload(server: &Server, process: &Process) -> Result<(), RunError> {
         false => Some(Arc::new(config.identity(&process.sources)?.authenticator)),
     };
     server.reload(&config, keys);
+    let settings = Setting::reloaded(&server.settings.load(), &settings);
+    server.settings.store(Arc::new(settings));
     Ok(())
 }
 

@@ -25,24 +25,32 @@ impl State {
         let keys = self.connections.keys();
         let listed = keys.into_iter().filter_map(|key| {
             let connection = self.connections.get(key)?;
-            belongs(connection, tenant).then(|| Listed {
-                key,
-                mount: connection.mount,
-                conn_id: conn_id(&connection.session),
-                subject: connection
-                    .caller
-                    .as_ref()
-                    .and_then(|caller| caller.subject.clone()),
-                peer: connection.peer(),
-            })
+            Self::belongs(connection, tenant).then(|| Self::listed_one(key, connection))
         });
         listed.collect()
+    }
+
+    pub(super) fn listed_one(key: SlotKey, connection: &Connection) -> Listed {
+        let caller = connection.caller.as_ref();
+        Listed {
+            key,
+            mount: connection.mount,
+            conn_id: conn_id(&connection.session),
+            subject: caller.and_then(|caller| caller.subject.clone()),
+            peer: connection.peer(),
+        }
+    }
+
+    /// Connections whose upgrade is not done belong to nobody yet.
+    pub(super) fn belongs(connection: &Connection, tenant: &Tenant) -> bool {
+        let caller = connection.caller.as_ref();
+        connection.takes_frames() && caller.is_some_and(|caller| caller.tenant == *tenant)
     }
 
     /// Closes a connection of a tenant on purpose; whether there was one.
     pub(crate) fn kick(&mut self, tenant: &Tenant, key: SlotKey) -> bool {
         let found = self.connections.get(key);
-        let found = found.is_some_and(|connection| belongs(connection, tenant));
+        let found = found.is_some_and(|connection| Self::belongs(connection, tenant));
         if found {
             self.close(
                 key,
@@ -53,12 +61,6 @@ impl State {
         }
         found
     }
-}
-
-/// Connections whose upgrade is not done belong to nobody yet.
-fn belongs(connection: &Connection, tenant: &Tenant) -> bool {
-    let caller = connection.caller.as_ref();
-    connection.takes_frames() && caller.is_some_and(|caller| caller.tenant == *tenant)
 }
 
 fn conn_id(session: &Session) -> Option<ConnId> {

@@ -48,6 +48,8 @@ mod handover;
 
 pub(crate) mod listing;
 
+pub(crate) mod slow;
+
 pub(crate) mod link;
 
 mod call;

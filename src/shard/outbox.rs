@@ -146,6 +146,8 @@ pub(crate) struct OutboxLimits {
 pub(crate) struct Outbox {
     chunks: SmallVec<[Chunk; 1]>,
     frames: u32,
+    /// Frames that this receiver missed in all.
+    missed: u32,
     bytes: usize,
     lags: Vec<Lag>,
 }
@@ -166,6 +168,11 @@ impl Outbox {
 
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Frames that this receiver missed in all.
+    pub(crate) fn missed(&self) -> u32 {
+        self.missed
     }
 
     /// Appends one frame for this socket alone, written by `write`, even if the outbox is full:
@@ -273,6 +280,8 @@ impl Outbox {
 
     /// Notes that the receiver missed frames of a topic.
     pub(crate) fn note_lag(&mut self, topic: TopicTag, missed: usize) {
+        let more = u32::try_from(missed).unwrap_or(u32::MAX);
+        self.missed = self.missed.saturating_add(more);
         match self.lags.iter_mut().find(|lag| lag.topic == topic) {
             Some(lag) => lag.missed += missed as u64,
             None => self.lags.push(Lag {

@@ -226,9 +226,14 @@ impl Turn {
         state.posts.flush();
         state.metrics.add(Counter::Turns, 1);
         let worked = received || flushed || !self.pending.is_empty();
+        let gave_out = 0 < state.fanned_out;
         drop(state);
         if worked {
-            self.shard.recorder.record(Timing::Turn, us_since(began));
+            let us = us_since(began);
+            self.shard.recorder.record(Timing::Turn, us);
+            if gave_out {
+                self.shard.recorder.record(Timing::FanOut, us);
+            }
         }
         self.measure();
         worked

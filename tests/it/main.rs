@@ -27,6 +27,8 @@ mod closes;
 
 mod rest;
 
+mod admin;
+
 mod durable;
 
 mod durable_programs;

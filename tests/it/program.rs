@@ -253,6 +253,49 @@ fn keys_rotate_by_a_signal() {
     });
 }
 
+/// C-24, C-23: the server says which layer set what holds, after a reload too, and no secret
+#[test]
+fn the_configuration_in_force_is_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tidegate.toml");
+    fs::write(&file, "[limits]\nbody_bytes_max = 70000\n").unwrap();
+    let path = file.to_str().unwrap();
+    let environment = [
+        ("TIDEGATE_JWT_SECRET", SECRET),
+        ("TIDEGATE_LIMITS__EVENT_BYTES_MAX", "99"),
+    ];
+    let served = Served::start(&["--config", path], &environment);
+    let claims = Claims::new(tenant("demo"), "ops").role("admin");
+    let admin = AuthConfig::new(SECRET, 60).unwrap();
+    let admin = admin.issue(&claims, unix_s()).unwrap();
+    let shown = || {
+        let request = http::request("GET", "/v1/admin/config", Some(&admin), "");
+        let answer = http::ask(served.address, &request);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        assert!(!answer.body.contains(SECRET));
+        let shown: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+        shown["settings"].as_array().unwrap().clone()
+    };
+    let of = |key: &str| {
+        let all = shown();
+        let one = all.iter().find(|one| one["key"] == key).unwrap();
+        let text = |name: &str| one[name].as_str().unwrap().to_owned();
+        (text("value"), text("source"))
+    };
+    let pair = |value: &str, source: &str| (value.to_owned(), source.to_owned());
+    assert_eq!(
+        of("limits.body_bytes_max"),
+        pair("70000", &format!("{path}:2"))
+    );
+    let variable = "TIDEGATE_LIMITS__EVENT_BYTES_MAX";
+    assert_eq!(of("limits.event_bytes_max"), pair("99", variable));
+    assert_eq!(of("server.shards"), pair("1", "--shards"));
+    assert_eq!(of("limits.frame_bytes_max").1, "default");
+    fs::write(&file, "[limits]\nbody_bytes_max = 80000\n").unwrap();
+    served.signal(Signal::HUP);
+    eventually("the new limit", || of("limits.body_bytes_max").0 == "80000");
+}
+
 /// A second server on the port says so in place of sharing it
 #[test]
 fn a_port_has_one_server() {

@@ -7,6 +7,8 @@
 
 mod event;
 
+mod listing;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -24,6 +26,7 @@ pub use event::{
     Call, Effect, Farewell, HandlerEvent, LaneId, LeaveReason, Refusal, Subscriber, TopicKey,
     Unhandled,
 };
+pub use listing::{TopicCount, TopicFilter, TopicPage};
 
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 enum Standing {

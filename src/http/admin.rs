@@ -1,0 +1,211 @@
+//! What an operator sees of a running server beyond what its users see: topics with their
+//! numbers, slow connections, the configuration in force. Needs the role `admin`; shows the
+//! tenant of the token and nothing of another. Knows no shard.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{FromRequestParts, Query, State};
+use axum::http::request;
+use axum::{Extension, Json};
+use futures_util::future::try_join_all;
+use serde::{Deserialize, Serialize};
+
+use crate::auth::{Caller, ROLE_ADMIN};
+use crate::broker::relay::{TopicCount, TopicFilter, TopicPage};
+use crate::config::setting::Setting;
+use crate::gateway::topics::TopicError;
+
+use super::connections::ConnectionInfo;
+use super::problem::Problem;
+use super::topics::Owned;
+use super::{Deps, subscriptions, topics};
+
+/// A caller with the role `admin`.
+#[derive(Debug)]
+pub(super) struct Admin(pub(super) Arc<Caller>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Admin {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut request::Parts, state: &S) -> Result<Self, Problem> {
+        let caller = Extension::<Arc<Caller>>::from_request_parts(parts, state).await;
+        let Ok(Extension(caller)) = caller else {
+            return Err(Problem::unauthorized());
+        };
+        match caller.has_role(ROLE_ADMIN) {
+            true => Ok(Self(caller)),
+            false => Err(Problem::forbidden("the role admin is needed")),
+        }
+    }
+}
+
+/// Which page.
+#[derive(Debug, Deserialize)]
+pub(super) struct Page {
+    after: Option<String>,
+    contains: Option<String>,
+    limit: Option<usize>,
+}
+
+/// A relay topic in numbers.
+#[derive(Debug, Serialize)]
+pub(super) struct RelayTopic {
+    name: String,
+    members: u64,
+    present: usize,
+}
+
+/// Relay topics by name.
+#[derive(Debug, Serialize)]
+pub(super) struct RelayTopics {
+    /// Topics in whose names `contains` stands, on all pages.
+    count: usize,
+    topics: Vec<RelayTopic>,
+}
+
+impl From<TopicPage> for RelayTopics {
+    fn from(page: TopicPage) -> Self {
+        let shown = |topic: TopicCount| RelayTopic {
+            name: topic.name.into(),
+            members: topic.members,
+            present: topic.present,
+        };
+        Self {
+            count: page.count,
+            topics: page.topics.into_iter().map(shown).collect(),
+        }
+    }
+}
+
+/// `GET /v1/admin/relay/topics?contains=&after=&limit=`: by name.
+pub(super) async fn relay_topics(
+    State(deps): State<Deps>,
+    Admin(caller): Admin,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Result<Json<RelayTopics>, Problem> {
+    let Query(page) = page.map_err(|error| Problem::unprocessable(error.body_text()))?;
+    let filter = TopicFilter {
+        after: page.after.map(Into::into),
+        contains: page.contains.unwrap_or_default().into(),
+        limit: page.limit.unwrap_or(PAGE_DEFAULT).min(PAGE_MAX),
+    };
+    let found = deps.node.relay_topics(&caller.tenant, filter).await;
+    Ok(Json(found.into()))
+}
+
+/// A durable topic with the first of its subscriptions.
+#[derive(Debug, Serialize)]
+pub(super) struct DurableTopic {
+    #[serde(flatten)]
+    topic: topics::Shown,
+    /// By id, and no more than a page shows.
+    subscriptions: Vec<subscriptions::Shown>,
+    /// There are more than these.
+    more: bool,
+}
+
+/// Durable topics by name.
+#[derive(Debug, Serialize)]
+pub(super) struct DurableTopics {
+    topics: Vec<DurableTopic>,
+}
+
+/// `GET /v1/admin/topics?after=&limit=`: by name, each with cursor and lag of its subscriptions.
+pub(super) async fn durable_topics(
+    Admin(_): Admin,
+    Owned(handle): Owned,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Result<Json<DurableTopics>, Problem> {
+    let Query(page) = page.map_err(|error| Problem::unprocessable(error.body_text()))?;
+    let limit = page.limit.unwrap_or(PAGE_DEFAULT).min(PAGE_DEFAULT);
+    let views = handle.list(page.after.as_deref(), limit).await;
+    let views = views.map_err(topics::problem_of)?;
+    let with_subscriptions = views.into_iter().map(|view| {
+        let handle = &handle;
+        async move {
+            let topic = view.id.to_string();
+            let page = (None, SUBSCRIPTIONS_MAX + 1);
+            let mut found = match handle.subscriptions(Some(&topic), None, page).await {
+                Ok(found) => found,
+                // It was deleted meanwhile.
+                Err(TopicError::Refused(_)) => Vec::new(),
+                Err(error) => return Err(topics::problem_of(error)),
+            };
+            let more = SUBSCRIPTIONS_MAX < found.len();
+            found.truncate(SUBSCRIPTIONS_MAX);
+            Ok(DurableTopic {
+                topic: view.into(),
+                subscriptions: found.into_iter().map(Into::into).collect(),
+                more,
+            })
+        }
+    });
+    let topics = try_join_all(with_subscriptions).await?;
+    Ok(Json(DurableTopics { topics }))
+}
+
+/// A connection that does not keep up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct SlowInfo {
+    /// Which.
+    #[serde(flatten)]
+    pub(crate) connection: ConnectionInfo,
+    /// Frames that wait for its socket.
+    pub(crate) queued_frames: usize,
+    /// Their bytes.
+    pub(crate) queued_bytes: usize,
+    /// Relay pushes that it missed since it connected.
+    pub(crate) missed: u32,
+    /// For how long its socket has taken nothing.
+    pub(crate) stalled_ms: u64,
+    /// Whether it is not read from until it has taken what waits for it.
+    pub(crate) paused: bool,
+}
+
+/// Connections that do not keep up.
+#[derive(Debug, Serialize)]
+pub(super) struct Slow {
+    connections: Vec<SlowInfo>,
+}
+
+/// `GET /v1/admin/slow?limit=`: those with the most bytes waiting first.
+pub(super) async fn slow(
+    State(deps): State<Deps>,
+    Admin(caller): Admin,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Result<Json<Slow>, Problem> {
+    let Query(page) = page.map_err(|error| Problem::unprocessable(error.body_text()))?;
+    let limit = page.limit.unwrap_or(PAGE_DEFAULT).min(PAGE_MAX);
+    let connections = deps.node.slow(&caller.tenant, limit).await;
+    Ok(Json(Slow { connections }))
+}
+
+/// The configuration in force.
+#[derive(Debug, Serialize)]
+pub(super) struct Settings {
+    settings: Vec<Setting>,
+}
+
+/// `GET /v1/admin/config`: every value with the layer that set it.
+pub(super) async fn config(State(deps): State<Deps>, Admin(_): Admin) -> Json<Settings> {
+    settings(&deps)
+}
+
+/// The same on the listener for operators.
+pub(super) async fn config_for_operators(State(deps): State<Deps>) -> Json<Settings> {
+    settings(&deps)
+}
+
+fn settings(deps: &Deps) -> Json<Settings> {
+    Json(Settings {
+        settings: Vec::clone(&deps.settings.load()),
+    })
+}
+
+/// What a page holds, unless another number is asked for.
+const PAGE_DEFAULT: usize = 100;
+/// What it holds at most.
+const PAGE_MAX: usize = 1_000;
+/// Subscriptions that are shown with their topic.
+const SUBSCRIPTIONS_MAX: usize = 20;
