@@ -1,9 +1,10 @@
 //! What `pub` and `sub` have in common: where the server is, who asks, one request over REST and
 //! one WebSocket. Blocking, for a person or a script; knows no topics.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::Value;
@@ -13,7 +14,7 @@ use tungstenite::{Message, WebSocket};
 /// Where the server is and who asks.
 #[derive(Debug, Args)]
 pub(super) struct Target {
-    /// The server, as http://HOST:PORT
+    /// The server, as http://HOST:PORT; TLS ends in front of it
     #[arg(
         long,
         value_name = "URL",
@@ -32,27 +33,68 @@ pub(super) struct Target {
 /// Why the server cannot be asked, or says no.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ClientError {
-    #[error("no token: set TIDEGATE_TOKEN or --token-file; `tidegate token new` makes one")]
+    #[error(
+        "no token: set TIDEGATE_TOKEN or --token-file; `tidegate token new --ns NS --sub SUB` makes \
+         one, and `serve --dev` prints one"
+    )]
     NoToken,
+    #[error("the token is no line of visible characters")]
+    BadToken,
     #[error("cannot read the token from {path}", path = path.display())]
     TokenFile {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("`{0}` is no http://HOST:PORT")]
+    #[error("`{0}` is no http://HOST:PORT: mend --url or TIDEGATE_URL")]
     Url(String),
-    #[error("cannot reach {0}")]
+    #[error("cannot reach {0}: is it the server's --listen? --url or TIDEGATE_URL names another")]
     Connect(String, #[source] std::io::Error),
     #[error("the connection broke")]
     Broken(#[source] std::io::Error),
-    #[error("the upgrade was refused: {0}")]
-    Upgrade(String),
+    #[error("no durable mount answers at {path}: {reason}; --path is the server's durable.path")]
+    Upgrade { path: String, reason: String },
     #[error("the server closed the connection: {0}")]
     Closed(String),
-    #[error("the server refused with {status}: {detail}")]
+    #[error("the server refused with {status}: {detail}{}", hint(*status))]
     Refused { status: u16, detail: String },
     #[error("the server answered what is not understood: {0}")]
     Strange(String),
+    #[error("cannot write the standard output")]
+    Output(#[source] std::io::Error),
+}
+
+impl ClientError {
+    /// A reader that has seen enough, as `head` has, is no failure.
+    pub(super) fn unless_unread(self) -> Result<ExitCode, Self> {
+        match self {
+            Self::Output(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+            other => Err(other),
+        }
+    }
+}
+
+fn hint(status: u16) -> &'static str {
+    match status {
+        401 => " (`tidegate token check -` tells what is wrong with one)",
+        404 => " (is durable.enabled = false there?)",
+        _ => "",
+    }
+}
+
+/// One line for whoever reads: it is written when this returns.
+pub(super) fn print_line(line: &str) -> Result<(), ClientError> {
+    let mut out = std::io::stdout().lock();
+    let written = writeln!(out, "{line}").and_then(|()| out.flush());
+    written.map_err(ClientError::Output)
+}
+
+/// An error frame as a person reads it.
+pub(super) fn refusal(frame: &Value) -> String {
+    let (message, code) = (frame["message"].as_str(), frame["code"].as_str());
+    match (message, code) {
+        (Some(message), Some(code)) => format!("{message} ({code})"),
+        _ => frame.to_string(),
+    }
 }
 
 impl Target {
@@ -132,12 +174,15 @@ impl Target {
     /// A connection to the durable mount.
     pub(super) fn connect(&self) -> Result<Connection, ClientError> {
         let (host, token) = (self.host()?, self.token()?);
-        let refused = |error: &dyn std::fmt::Display| ClientError::Upgrade(error.to_string());
+        let refused = |error: &dyn std::fmt::Display| ClientError::Upgrade {
+            path: self.path.clone(),
+            reason: error.to_string(),
+        };
         let request = format!("ws://{host}{}", self.path).into_client_request();
         let mut request = request.map_err(|error| refused(&error))?;
         let bearer = format!("Bearer {token}")
             .parse()
-            .map_err(|_| ClientError::NoToken)?;
+            .map_err(|_| ClientError::BadToken)?;
         request.headers_mut().insert("authorization", bearer);
         let upgraded = tungstenite::client(request, self.stream()?);
         let (socket, _) = upgraded.map_err(|error| refused(&error))?;

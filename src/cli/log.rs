@@ -20,8 +20,11 @@ pub(super) enum LogVerb {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Stop the server first, or look at a copy: `cp -a DIR COPY` of a stopped server's directory is a
-backup, and a server started with `--data COPY` is its restore.")]
+Stop the server first, or look at a copy. A backup is a copy of a directory that nobody writes:
+  cp -a DIR COPY
+  tidegate log verify COPY
+and a server started with it is its restore:
+  tidegate serve --data COPY")]
 pub(super) struct LogOptions {
     /// The data directory
     directory: PathBuf,

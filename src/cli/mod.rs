@@ -126,6 +126,9 @@ enum Failure {
     /// A data directory cannot be looked at.
     #[error(transparent)]
     Verify(#[from] crate::log::VerifyError),
+    /// What begins like JSON is none.
+    #[error("the payload begins like JSON and is none; --text publishes it as text")]
+    Payload(#[source] serde_json::Error),
     /// Nothing can be read from the standard input.
     #[error("cannot read the standard input")]
     Input(#[source] std::io::Error),

@@ -3,24 +3,35 @@
 
 use std::io::BufRead as _;
 use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 
 use clap::Args;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::client::{ClientError, Connection, Target};
-use super::{Failure, answer, complain};
+use super::client::{ClientError, Connection, Target, print_line, refusal};
+use super::{Failure, complain};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Examples:
   export TIDEGATE_TOKEN=$(tidegate token new --ns demo --sub ada)
   tidegate pub topic-1 '{\"temperature\":42.50}'
-  tail -f events.ndjson | tidegate pub topic-1")]
+  tidegate pub topic-1 hello --key order-17
+  tail -f events.ndjson | tidegate pub topic-1
+  journalctl -f | tidegate pub topic-1 --text
+
+A line on the standard output is a message that is on the server's disk. Of several lines, each ack
+carries the number of its line as `ref`; the exit code is 1 if any was refused.")]
 pub(super) struct PubOptions {
     /// The topic's id, or a name that is registered if it is new
     topic: String,
-    /// What to publish: JSON, or else text. Without it, each line of the standard input
+    /// What to publish: JSON, which stays as it is written, or else text. Without it, each line of
+    /// the standard input
     payload: Option<String>,
+    /// Publish text, even if it looks like JSON
+    #[arg(long)]
+    text: bool,
     /// The same key again publishes nothing new
     #[arg(long, value_name = "KEY", requires = "payload")]
     key: Option<String>,
@@ -29,60 +40,148 @@ pub(super) struct PubOptions {
 }
 
 pub(super) fn run(options: &PubOptions) -> Result<ExitCode, Failure> {
+    let done = match &options.payload {
+        Some(payload) => publish_one(options, payload)?,
+        None => publish_lines(options)?,
+    };
+    Ok(done)
+}
+
+fn publish_one(options: &PubOptions, payload: &str) -> Result<ExitCode, Failure> {
+    let payload = payload_of(payload, options.text).map_err(Failure::Payload)?;
     let topic = options.target.topic(&options.topic)?;
     let mut connection = options.target.connect()?;
-    let mut refused = false;
-    match &options.payload {
-        Some(payload) => {
-            let publish = frame(&topic, payload, options.key.as_deref());
-            refused |= !publish_one(&mut connection, &publish)?;
-        }
-        None => {
-            for line in std::io::stdin().lock().lines() {
-                let line = line.map_err(Failure::Input)?;
-                if !line.trim().is_empty() {
-                    refused |= !publish_one(&mut connection, &frame(&topic, &line, None))?;
+    let key = options
+        .key
+        .as_deref()
+        .map(|key| ("idempotency_key", key.into()));
+    connection.send_text(&frame(&topic, &payload, key))?;
+    let acked = take_answer(&mut connection);
+    connection.close();
+    done(acked)
+}
+
+/// Many are on their way at once, so that one sync serves many lines.
+fn publish_lines(options: &PubOptions) -> Result<ExitCode, Failure> {
+    let topic = options.target.topic(&options.topic)?;
+    let mut connection = options.target.connect()?;
+    let lines = lines_of_input();
+    let (mut number, mut in_flight, mut all_acked) = (0_u64, 0, true);
+    loop {
+        let line = match next_line(&lines, in_flight) {
+            Next::Line(line) => line?,
+            Next::Answer => {
+                in_flight -= 1;
+                match take_answer(&mut connection) {
+                    Ok(acked) => all_acked &= acked,
+                    Err(error) => return done(Err(error)),
                 }
+                continue;
+            }
+            Next::End => break,
+        };
+        number += 1;
+        if line.trim().is_empty() {
+            continue;
+        }
+        match payload_of(&line, options.text) {
+            Ok(payload) => {
+                let frame = frame(&topic, &payload, Some(("ref", number.into())));
+                connection.send_text(&frame)?;
+                in_flight += 1;
+            }
+            Err(error) => {
+                complain(format_args!("tidegate: line {number}: {error}"));
+                all_acked = false;
             }
         }
     }
     connection.close();
-    Ok(if refused {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    done(Ok(all_acked))
 }
 
-/// JSON stays as it was written; anything else is a text.
-fn frame(topic: &str, payload: &str, key: Option<&str>) -> String {
-    let payload = match serde_json::from_str::<&RawValue>(payload) {
-        Ok(raw) => raw.get().to_owned(),
-        Err(_) => json!(payload).to_string(),
-    };
-    let head = match key {
-        Some(key) => json!({ "type": "publish", "topic": topic, "idempotency_key": key }),
-        None => json!({ "type": "publish", "topic": topic }),
-    };
-    format!(
-        r#"{},"payload":{payload}}}"#,
-        head.to_string().trim_end_matches('}')
-    )
+fn done(acked: Result<bool, ClientError>) -> Result<ExitCode, Failure> {
+    match acked {
+        Ok(true) => Ok(ExitCode::SUCCESS),
+        Ok(false) => Ok(ExitCode::FAILURE),
+        Err(error) => Ok(error.unless_unread()?),
+    }
 }
 
-/// Whether it was acknowledged.
-fn publish_one(connection: &mut Connection, frame: &str) -> Result<bool, ClientError> {
-    connection.send_text(frame)?;
+type Line = Result<String, Failure>;
+
+/// What to do now.
+enum Next {
+    Line(Line),
+    /// Wait for an answer of the server.
+    Answer,
+    End,
+}
+
+/// Lines go first while there are any and not too many are on their way; an answer is waited for
+/// only when no line is there, because whoever writes slowly wants to see each ack at once.
+fn next_line(lines: &Receiver<Line>, in_flight: usize) -> Next {
+    if IN_FLIGHT_MAX <= in_flight {
+        return Next::Answer;
+    }
+    match lines.try_recv() {
+        Ok(line) => Next::Line(line),
+        Err(_) if 0 < in_flight => Next::Answer,
+        Err(TryRecvError::Empty) => lines.recv().map_or(Next::End, Next::Line),
+        Err(TryRecvError::Disconnected) => Next::End,
+    }
+}
+
+/// Read by a thread: a pipe that is quiet must not keep the acks from being printed.
+fn lines_of_input() -> Receiver<Line> {
+    let (sender, lines) = sync_channel(IN_FLIGHT_MAX);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines() {
+            if sender.send(line.map_err(Failure::Input)).is_err() {
+                return;
+            }
+        }
+    });
+    lines
+}
+
+/// JSON stays as it was written, and what begins like JSON must be JSON; anything else is a text.
+fn payload_of(line: &str, text: bool) -> Result<String, serde_json::Error> {
+    match serde_json::from_str::<&RawValue>(line) {
+        Ok(raw) if !text => Ok(raw.get().to_owned()),
+        Err(error) if !text && line.trim_start().starts_with(['{', '[', '"']) => Err(error),
+        _ => Ok(json!(line).to_string()),
+    }
+}
+
+fn frame(topic: &str, payload: &str, extra: Option<(&str, Value)>) -> String {
+    let mut head = json!({ "type": "publish", "topic": topic });
+    if let Some((name, value)) = extra {
+        head[name] = value;
+    }
+    // The payload is no `Value`: its bytes are the publisher's.
+    let head = head.to_string();
+    format!(r#"{},"payload":{payload}}}"#, head.trim_end_matches('}'))
+}
+
+/// Whether a publish was acknowledged.
+fn take_answer(connection: &mut Connection) -> Result<bool, ClientError> {
     let said = connection.receive()?;
     let parsed: Value = serde_json::from_str(&said).unwrap_or_default();
-    let acked = parsed["type"] == "pub_ack";
-    if acked {
-        answer(said);
-    } else {
-        complain(said);
+    if parsed["type"] == "pub_ack" {
+        print_line(&said)?;
+        return Ok(true);
     }
-    Ok(acked)
+    let refusal = refusal(&parsed);
+    match parsed["ref"].as_u64() {
+        Some(number) => complain(format_args!("tidegate: line {number}: {refusal}")),
+        None => complain(format_args!("tidegate: {refusal}")),
+    }
+    Ok(false)
 }
+
+/// Publishes on their way at once; a server allows 1024 (`limits.publishes_in_flight_max`).
+const IN_FLIGHT_MAX: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -90,19 +189,26 @@ mod tests {
 
     #[test]
     fn json_stays_and_text_becomes_json() {
-        let payload = |text| frame("t", text, None);
+        let payload = |line| payload_of(line, false).ok();
+        assert_eq!(payload("42.50").as_deref(), Some("42.50"));
+        assert_eq!(payload("hi").as_deref(), Some(r#""hi""#));
+        assert_eq!(payload(r#"{"a": 1}"#).as_deref(), Some(r#"{"a": 1}"#));
+        assert_eq!(payload(r#"{"a": "#), None);
+        assert_eq!(payload_of(r#"{"a": "#, true).unwrap(), r#""{\"a\": ""#);
+        assert_eq!(payload_of("1", true).unwrap(), r#""1""#);
+    }
+
+    #[test]
+    fn a_frame_is_json() {
         assert_eq!(
-            payload("42.50"),
+            frame("t", "42.50", None),
             r#"{"type":"publish","topic":"t","payload":42.50}"#
         );
-        assert_eq!(
-            payload("hi"),
-            r#"{"type":"publish","topic":"t","payload":"hi"}"#
-        );
-        let keyed: Value = serde_json::from_str(&frame("t", "[1]", Some("k"))).unwrap();
+        let keyed = frame("t", "[1]", Some(("idempotency_key", "}".into())));
+        let keyed: Value = serde_json::from_str(&keyed).unwrap();
         assert_eq!(
             (&keyed["idempotency_key"], &keyed["payload"]),
-            (&json!("k"), &json!([1]))
+            (&json!("}"), &json!([1]))
         );
     }
 }

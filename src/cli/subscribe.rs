@@ -6,13 +6,21 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::client::{ClientError, Target};
-use super::{Failure, answer, complain};
+use super::client::{ClientError, Connection, Target, print_line, refusal};
+use super::{Failure, complain};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-  tidegate sub topic-1 --sub-name A --from 0      everything that is kept, then what comes
-  tidegate sub topic-1 --sub-name A               on from the last ack")]
+Examples:
+  export TIDEGATE_TOKEN=$(tidegate token new --ns demo --sub ada)
+  tidegate sub topic-1 --sub-name A --from 0     all that is kept, then what comes
+  tidegate sub topic-1 --sub-name A              on from the last ack of A
+  tidegate sub topic-1 --from 0 --seek           all of it once more
+  tidegate sub topic-1 --from 0 --no-ack --count 10
+
+The standard output has the `message` and `gap` frames, one a line, and nothing else. A message is
+acked when it is written: what a crash keeps from being written comes again. One --sub-name has one
+reader: a second one takes it over and the first ends.")]
 pub(super) struct SubOptions {
     /// The topic's id, or a name that is registered if it is new
     topic: String,
@@ -28,7 +36,7 @@ pub(super) struct SubOptions {
     /// End after so many messages
     #[arg(long, value_name = "N")]
     count: Option<u64>,
-    /// Do not ack: the same messages come again the next time
+    /// Do not ack: the same messages come again the next time, and no more of them than the window
     #[arg(long)]
     no_ack: bool,
     #[command(flatten)]
@@ -36,6 +44,11 @@ pub(super) struct SubOptions {
 }
 
 pub(super) fn run(options: &SubOptions) -> Result<ExitCode, Failure> {
+    let done = subscribe(options).or_else(ClientError::unless_unread);
+    Ok(done?)
+}
+
+fn subscribe(options: &SubOptions) -> Result<ExitCode, ClientError> {
     let topic = options.target.topic(&options.topic)?;
     let mut connection = options.target.connect()?;
     let name = &options.sub_name;
@@ -45,38 +58,61 @@ pub(super) fn run(options: &SubOptions) -> Result<ExitCode, Failure> {
         subscribe["seek"] = options.seek.into();
     }
     connection.send(&subscribe)?;
+    let ack = |seq: &Value| json!({ "type": "ack", "topic": topic, "sub_name": name, "seq": seq });
     let mut left = options.count.unwrap_or(u64::MAX);
     let mut last = None;
     while 0 < left {
-        let said = connection.receive()?;
-        let frame: Value =
-            serde_json::from_str(&said).map_err(|_| ClientError::Strange(said.clone()))?;
+        let (said, frame) = receive(&mut connection)?;
         match frame["type"].as_str() {
             Some("message") => {
-                answer(&said);
+                print_line(&said)?;
                 left -= 1;
-                last = Some(frame["seq"].clone());
                 if !options.no_ack {
-                    let (seq, kind) = (&frame["seq"], "ack");
-                    connection.send(
-                        &json!({ "type": kind, "topic": topic, "sub_name": name, "seq": seq }),
-                    )?;
+                    connection.send(&ack(&frame["seq"]))?;
+                    last = Some(frame["seq"].clone());
                 }
             }
-            Some("gap") => answer(&said),
-            Some("subscribed") => complain(&said),
+            Some("gap") => print_line(&said)?,
+            Some("subscribed") => greet(&frame),
+            Some("unsubscribed") => {
+                let reason = frame["reason"].as_str().unwrap_or("no reason given");
+                complain(format_args!("tidegate: the subscription ended: {reason}"));
+                return Ok(ExitCode::FAILURE);
+            }
             _ => {
-                complain(&said);
+                complain(format_args!("tidegate: {}", refusal(&frame)));
                 return Ok(ExitCode::FAILURE);
             }
         }
     }
-    if let (Some(seq), false) = (last, options.no_ack) {
+    if let Some(seq) = last {
         // The last ack with an answer: the next run goes on behind what was printed.
-        let ack = json!({ "type": "ack", "topic": topic, "sub_name": name, "seq": seq, "ref": 1 });
-        connection.send(&ack)?;
-        while !connection.receive()?.contains(r#""type":"acked""#) {}
+        let mut last = ack(&seq);
+        last["ref"] = 1.into();
+        connection.send(&last)?;
+        while receive(&mut connection)?.1["type"] != "acked" {}
     }
     connection.close();
     Ok(ExitCode::SUCCESS)
+}
+
+fn receive(connection: &mut Connection) -> Result<(String, Value), ClientError> {
+    let said = connection.receive()?;
+    match serde_json::from_str(&said) {
+        Ok(frame) => Ok((said, frame)),
+        Err(_) => Err(ClientError::Strange(said)),
+    }
+}
+
+/// Where it goes on, for the person who looks on.
+fn greet(frame: &Value) {
+    let (id, next, last) = (
+        &frame["subscription_id"],
+        &frame["next_seq"],
+        &frame["last_seq"],
+    );
+    let id = id.as_str().unwrap_or_default();
+    complain(format_args!(
+        "subscription {id}: on from seq {next}, the last is {last}"
+    ));
 }

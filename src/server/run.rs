@@ -114,6 +114,8 @@ impl ServerBuilder {
         let process = self.process.clone();
         let dev = self.config.dev;
         let relay = self.config.relay.as_ref().map(|relay| relay.path.clone());
+        let durable = &self.config.durable;
+        let durable = durable.enabled.then(|| durable.path.clone());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
@@ -124,7 +126,7 @@ impl ServerBuilder {
         let server = self.start()?;
         announce(&server);
         if let Some(process) = process.as_deref().filter(|_| dev) {
-            greet(&server, process, relay.as_deref());
+            greet(&server, process, relay.as_deref(), durable.as_deref());
         }
         drop(entered);
         runtime.block_on(signals.serve(&server, process.as_deref()));
@@ -208,7 +210,7 @@ fn announce(server: &Server) {
 }
 
 /// What a developer wants to know first (C-20).
-fn greet(server: &Server, process: &Process, relay: Option<&str>) {
+fn greet(server: &Server, process: &Process, relay: Option<&str>, durable: Option<&str>) {
     let address = server.address();
     let claims =
         Claims::new(Tenant::parse("demo").unwrap_or_default(), "dev").role(crate::auth::ROLE_ADMIN);
@@ -221,12 +223,21 @@ fn greet(server: &Server, process: &Process, relay: Option<&str>) {
     say(&format!("console: http://{address}/"));
     if let Some(path) = relay {
         say(&format!("relay: ws://{address}{path}?token=TOKEN"));
-        say("try:");
-        say(&format!("  TOKEN={token}"));
+    }
+    if let Some(path) = durable {
+        say(&format!("durable: ws://{address}{path}?token=TOKEN"));
+    }
+    say("try:");
+    say(&format!("  export TIDEGATE_TOKEN={token}"));
+    if relay.is_some() {
         say(&format!(
-            "  curl -H \"authorization: Bearer $TOKEN\" http://{address}/v1/relay/push \
+            "  curl -H \"authorization: Bearer $TIDEGATE_TOKEN\" http://{address}/v1/relay/push \
              -d '{{\"topic\":\"news\",\"event\":\"hello\",\"payload\":\"world\"}}'"
         ));
+    }
+    if durable.is_some() {
+        say(&format!("  export TIDEGATE_URL=http://{address}"));
+        say("  tidegate pub notes '\"kept\"' && tidegate sub notes --from 0");
     }
 }
 
