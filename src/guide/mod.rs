@@ -18,5 +18,11 @@ pub mod streaming {}
 #[doc = include_str!("services.md")]
 pub mod services {}
 
+#[doc = include_str!("durable.md")]
+pub mod durable {}
+
+#[doc = include_str!("backup.md")]
+pub mod backup {}
+
 #[doc = include_str!("by_hand.md")]
 pub mod by_hand {}
