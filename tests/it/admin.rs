@@ -5,7 +5,7 @@ use serde_json::Value;
 use tidegate::auth::Claims;
 use tidegate::metrics::Counter;
 
-use crate::durable::plan;
+use crate::durable::{Durable as _, plan};
 use crate::harness::{Plan, Site, both_shards, eventually, http, tenant, token, token_of};
 
 /// Every route that wants the role `admin`.

@@ -2,6 +2,7 @@
 //! windows, takeovers, restarts, slow readers, and what another tenant sees. Knows texts; what is
 //! on disk is looked at only by starting again.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -10,6 +11,7 @@ use tidegate::broker::durable::Open;
 use tidegate::gateway::topics::Delivery;
 
 use crate::harness::http::{Answer, ask, request};
+use crate::harness::process::Process;
 use crate::harness::{Client, Plan, Site, both_shards, client, eventually, tenant, token, wait};
 
 /// A server with topics on disk.
@@ -21,29 +23,34 @@ pub(crate) fn plan(shards: u16, data: &Path) -> Plan {
     })
 }
 
-fn serve(shards: u16) -> (TempDir, Site) {
+pub(crate) fn serve(shards: u16) -> (TempDir, Site) {
     let data = tempfile::tempdir().unwrap();
     let site = plan(shards, data.path()).start();
     (data, site)
 }
 
-impl Site {
-    pub(crate) fn durable(&self, ns: &str) -> Client {
-        Client::connect(self.address, "/v1/ws", &token(ns, "svc"))
+/// A server with durable topics, here or in a process of its own.
+pub(crate) trait Durable {
+    /// Where it listens.
+    fn address(&self) -> SocketAddr;
+
+    fn durable(&self, ns: &str) -> Client {
+        Client::connect(self.address(), "/v1/ws", &token(ns, "svc"))
     }
 
+    /// A client that asked for all fields.
     fn durable_v1(&self, ns: &str) -> Client {
         let bearer = format!("Bearer {}", token(ns, "svc"));
         let headers = [
             ("authorization", bearer.as_str()),
             ("sec-websocket-protocol", "tidegate.durable.v1"),
         ];
-        Client::connect_with(self.address, "/v1/ws", &headers)
+        Client::connect_with(self.address(), "/v1/ws", &headers)
     }
 
-    pub(crate) fn rest(&self, ns: &str, method: &str, target: &str, body: &str) -> Answer {
+    fn rest(&self, ns: &str, method: &str, target: &str, body: &str) -> Answer {
         let token = token(ns, "svc");
-        ask(self.address, &request(method, target, Some(&token), body))
+        ask(self.address(), &request(method, target, Some(&token), body))
     }
 
     fn rest_json(&self, ns: &str, method: &str, target: &str, body: &str) -> Value {
@@ -52,9 +59,21 @@ impl Site {
         serde_json::from_str(&answer.body).unwrap()
     }
 
-    pub(crate) fn topic(&self, ns: &str, name: &str) -> String {
+    fn topic(&self, ns: &str, name: &str) -> String {
         let made = self.rest_json(ns, "POST", "/v1/topics", &format!(r#"{{"name":"{name}"}}"#));
         made["id"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Durable for Site {
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Durable for Process {
+    fn address(&self) -> SocketAddr {
+        self.address
     }
 }
 
@@ -86,7 +105,7 @@ impl Client {
         ));
     }
 
-    fn ack(&mut self, topic: &str, sub_name: &str, seq: u64) {
+    pub(crate) fn ack(&mut self, topic: &str, sub_name: &str, seq: u64) {
         self.send(&format!(
             r#"{{"type":"ack","topic":"{topic}","sub_name":"{sub_name}","seq":{seq}}}"#
         ));
@@ -94,7 +113,7 @@ impl Client {
 
     /// Acks and waits until the cursor is on the disk.
     #[track_caller]
-    fn ack_surely(&mut self, topic: &str, sub_name: &str, seq: u64) {
+    pub(crate) fn ack_surely(&mut self, topic: &str, sub_name: &str, seq: u64) {
         self.ask(
             &format!(
                 r#"{{"type":"ack","topic":"{topic}","sub_name":"{sub_name}","seq":{seq},"ref":1}}"#

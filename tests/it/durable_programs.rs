@@ -1,5 +1,5 @@
-//! Programs around durable topics: the shipped examples, the verbs `pub`, `sub` and `log`, a
-//! backup and its restore, and the handle in the hands of relay handlers. Knows what they print.
+//! Programs around durable topics: the shipped examples, the verbs `pub`, `sub` and `log`,
+//! and the handle in the hands of relay handlers. Knows what they print.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::{Value, json};
 use tidegate::{Open, Relay, RelayEvent, State, Topics};
 
-use crate::durable::plan;
+use crate::durable::{Durable as _, plan};
 use crate::harness::http::{ask, request};
 use crate::harness::{Plan, Site, both_shards, tenant, token, wait};
 
@@ -142,9 +142,75 @@ fn publishing_and_subscribing_from_the_shell() {
     assert!(!refused.status.success());
 }
 
-/// C-24, and how a data directory is backed up: stopped, copied, looked at, served again
+/// C-24: each line is answered for itself, and a mistake is told with its line and its cure
 #[test]
-fn a_copy_of_a_stopped_directory_is_a_backup() {
+fn lines_that_are_refused_are_told() {
+    let data = tempfile::tempdir().unwrap();
+    let site = plan(2, data.path()).start();
+    let large = "x".repeat(70_000);
+    let input = "{\"a\":1}\n{\"a\":\nplain\n";
+    let mixed = tidegate(&["pub", "t"], Some(&site), input);
+    let acks = lines(&mixed);
+    assert_eq!((&acks[0]["ref"], &acks[1]["ref"]), (&json!(1), &json!(3)));
+    assert_eq!((&acks[0]["seq"], &acks[1]["seq"]), (&json!(1), &json!(2)));
+    let complaint = String::from_utf8(mixed.stderr).unwrap();
+    assert!(complaint.starts_with("tidegate: line 2: "), "{complaint}");
+    assert!(!mixed.status.success());
+    let text = tidegate(&["pub", "t", "--text"], Some(&site), "{\"a\":\n");
+    assert!(text.status.success());
+    let many: String = (0..2_000).map(|number| format!("{number}\n")).collect();
+    let many = lines(&tidegate(&["pub", "many"], Some(&site), &many));
+    assert_eq!((many.len(), &many[1_999]["seq"]), (2_000, &json!(2_000)));
+    let told = |arguments: &[&str], site: Option<&Site>| {
+        let output = tidegate(arguments, site, "");
+        assert!(!output.status.success(), "{arguments:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    for (arguments, text) in [
+        (&["pub", "t", "{"][..], "--text publishes it as text"),
+        (&["pub", "t", &large], "frame_bytes_max = 65536"),
+        (
+            &["pub", "t", "1", "--path", "/nowhere"],
+            "--path is the server's durable.path",
+        ),
+        (
+            &["pub", "t", "1", "--url", "https://x"],
+            "`https://x` is no http://HOST:PORT",
+        ),
+        (
+            &["pub", "t", "1", "--url", "http://127.0.0.1:1"],
+            "cannot reach 127.0.0.1:1",
+        ),
+        (
+            &["sub", "t", "--from", "99"],
+            "from_seq 99 is beyond the next seq 4",
+        ),
+        (
+            &["log", "inspect", "/nowhere"],
+            "/nowhere is no data directory",
+        ),
+    ] {
+        let complaint = told(arguments, Some(&site));
+        assert!(complaint.contains(text), "{arguments:?}: {complaint}");
+    }
+    let nobody = told(&["pub", "t", "1"], None);
+    assert!(
+        nobody.contains("set TIDEGATE_TOKEN or --token-file"),
+        "{nobody}"
+    );
+    let token = data.path().join("token");
+    std::fs::write(&token, "bad\n").unwrap();
+    let file = token.to_str().unwrap();
+    let bad = told(&["sub", "t", "--token-file", file], Some(&site));
+    assert!(
+        bad.contains("401") && bad.contains("tidegate token check"),
+        "{bad}"
+    );
+}
+
+/// C-24, P6: a directory is looked at only without its server, and damage is seen
+#[test]
+fn a_data_directory_is_looked_at() {
     let data = tempfile::tempdir().unwrap();
     let site = plan(2, data.path()).start();
     let topics = site.server().topics().tenant(tenant("demo"));

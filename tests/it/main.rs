@@ -31,7 +31,13 @@ mod admin;
 
 mod durable;
 
+mod durable_rows;
+
 mod durable_programs;
+
+mod durable_backup;
+
+mod durable_limits;
 
 mod program;
 
