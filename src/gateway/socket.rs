@@ -8,7 +8,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -106,33 +106,54 @@ pub enum SocketError {
     Closed,
 }
 
-/// The connection behind a raw socket, as its owner offers it.
+/// Whom a link knows a socket by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SocketId(pub(crate) u64);
+
+/// The owner of connections, as it serves the sockets of handlers.
 pub(crate) trait SocketLink {
     /// Queues a message; `false` when the outbox is full.
-    fn try_send(&self, message: &Message) -> Result<bool, SocketError>;
+    fn try_send(&self, id: SocketId, message: &Message) -> Result<bool, SocketError>;
     /// Closes after what is queued.
-    fn close(&self, code: u16, reason: &str);
+    fn close(&self, id: SocketId, code: u16, reason: &str);
     /// The inbox has room again.
-    fn resume(&self);
+    fn resume(&self, id: SocketId);
     /// The handler has taken everything that came before the peer's end, and asks for more.
-    fn drained(&self);
+    fn drained(&self, id: SocketId);
     /// Where the peer is, if the connection is still there.
-    fn peer(&self) -> Option<std::net::SocketAddr>;
+    fn peer(&self, id: SocketId) -> Option<std::net::SocketAddr>;
 }
 
-/// Messages between the connection and its handler.
+/// How much an inbox takes before the peer is no longer read from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct InboxBounds {
+    pub(crate) bytes_max: u32,
+    pub(crate) messages_max: u32,
+}
+
+/// What a connection and its handler share: the messages between them. Every idle connection of a
+/// raw mount pays for one, so it is kept small.
 pub(crate) struct Inbox {
     messages: RefCell<VecDeque<Message>>,
     bytes: Cell<usize>,
-    bytes_max: usize,
-    messages_max: usize,
+    bounds: InboxBounds,
+    /// Halves of the socket that the handler holds; the connection is closed with the last.
+    handles: Cell<u16>,
     /// Nothing more will come; what the handler sends still goes out.
     ended: Cell<bool>,
     closed: Cell<bool>,
     paused: Cell<bool>,
-    receiver: RefCell<Option<Waker>>,
-    senders: RefCell<Vec<Waker>>,
+    receiver: Cell<Option<Waker>>,
+    #[expect(
+        clippy::box_collection,
+        reason = "a word less for each, for few ever wait"
+    )]
+    senders: Cell<Option<Box<Vec<Waker>>>>,
+    link: Rc<dyn SocketLink>,
+    id: SocketId,
 }
+
+const _: () = assert!(size_of::<Inbox>() <= 112);
 
 impl fmt::Debug for Inbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -146,17 +167,19 @@ impl fmt::Debug for Inbox {
 const MESSAGE_COST_BYTES: usize = size_of::<Message>();
 
 impl Inbox {
-    pub(crate) fn new(bytes_max: usize, messages_max: usize) -> Rc<Self> {
+    pub(crate) fn new(link: Rc<dyn SocketLink>, id: SocketId, bounds: InboxBounds) -> Rc<Self> {
         Rc::new(Self {
             messages: RefCell::default(),
             bytes: Cell::new(0),
-            bytes_max,
-            messages_max,
+            bounds,
+            handles: Cell::new(0),
             ended: Cell::new(false),
             closed: Cell::new(false),
             paused: Cell::new(false),
-            receiver: RefCell::default(),
-            senders: RefCell::default(),
+            receiver: Cell::default(),
+            senders: Cell::default(),
+            link,
+            id,
         })
     }
 
@@ -164,10 +187,13 @@ impl Inbox {
     pub(crate) fn push(&self, message: Message) -> bool {
         let bytes = self.bytes.get() + message.as_bytes().len() + MESSAGE_COST_BYTES;
         self.bytes.set(bytes);
-        self.messages.borrow_mut().push_back(message);
-        self.wake_receiver();
-        let room = bytes < self.bytes_max && self.messages.borrow().len() < self.messages_max;
+        let mut messages = self.messages.borrow_mut();
+        messages.push_back(message);
+        let room = bytes < self.bounds.bytes_max as usize
+            && messages.len() < self.bounds.messages_max as usize;
+        drop(messages);
         self.paused.set(!room);
+        self.wake_receiver();
         room
     }
 
@@ -180,7 +206,9 @@ impl Inbox {
     /// waits for a message right now.
     pub(crate) fn end(&self) -> bool {
         self.ended.set(true);
-        let waits = self.messages.borrow().is_empty() && self.receiver.borrow().is_some();
+        let receiver = self.receiver.take();
+        let waits = self.is_empty() && receiver.is_some();
+        self.receiver.set(receiver);
         self.wake_receiver();
         !waits
     }
@@ -193,112 +221,123 @@ impl Inbox {
     }
 
     fn wake_receiver(&self) {
-        let waker = self.receiver.borrow_mut().take();
-        if let Some(waker) = waker {
+        if let Some(waker) = self.receiver.take() {
             waker.wake();
         }
     }
 
     /// The outbox has room again.
     pub(crate) fn wake_senders(&self) {
-        for waker in self.senders.take() {
+        for waker in self.senders.take().into_iter().flat_map(|senders| *senders) {
             waker.wake();
         }
     }
 
-    fn poll_receive(&self, link: &dyn SocketLink, cx: &Context<'_>) -> Poll<Option<Message>> {
+    fn poll_receive(&self, cx: &Context<'_>) -> Poll<Option<Message>> {
         let Some(message) = self.messages.borrow_mut().pop_front() else {
             if self.ended.get() && !self.closed.get() {
-                link.drained();
+                self.link.drained(self.id);
             }
             if self.closed.get() {
                 return Poll::Ready(None);
             }
-            *self.receiver.borrow_mut() = Some(cx.waker().clone());
+            self.receiver.set(Some(cx.waker().clone()));
             return Poll::Pending;
         };
         let bytes = self.bytes.get() - message.as_bytes().len() - MESSAGE_COST_BYTES;
         self.bytes.set(bytes);
-        let few = self.messages.borrow().len() <= self.messages_max / 2;
-        if self.paused.get() && few && bytes <= self.bytes_max / 2 {
+        if self.paused.get() && self.is_half_empty(bytes) {
             self.paused.set(false);
-            link.resume();
+            self.link.resume(self.id);
         }
         Poll::Ready(Some(message))
     }
 
-    fn poll_send(
-        &self,
-        link: &dyn SocketLink,
-        message: &Message,
-        cx: &Context<'_>,
-    ) -> Poll<Result<(), SocketError>> {
+    fn is_half_empty(&self, bytes: usize) -> bool {
+        self.messages.borrow().len() <= self.bounds.messages_max as usize / 2
+            && bytes <= self.bounds.bytes_max as usize / 2
+    }
+
+    fn poll_send(&self, message: &Message, cx: &Context<'_>) -> Poll<Result<(), SocketError>> {
+        if let Message::Close(frame) = message {
+            self.close_with(frame.as_ref());
+            return Poll::Ready(Ok(()));
+        }
         if self.closed.get() {
             return Poll::Ready(Err(SocketError::Closed));
         }
-        match link.try_send(message) {
+        match self.link.try_send(self.id, message) {
             Ok(true) => Poll::Ready(Ok(())),
             Ok(false) => {
-                self.senders.borrow_mut().push(cx.waker().clone());
+                let mut senders = self.senders.take().unwrap_or_default();
+                senders.push(cx.waker().clone());
+                self.senders.set(Some(senders));
                 Poll::Pending
             }
             Err(error) => Poll::Ready(Err(error)),
         }
     }
+
+    fn close_with(&self, frame: Option<&CloseFrame>) {
+        let (code, reason) = frame.map_or((1000, ""), |frame| (frame.code, &frame.reason));
+        self.link.close(self.id, code, reason);
+    }
 }
 
-/// Both ends share this; the connection is closed when the last of them goes.
-struct Shared {
-    inbox: Rc<Inbox>,
-    link: Box<dyn SocketLink>,
+/// A handler's hold on its socket; the connection is closed when the last one goes.
+struct Handle(Rc<Inbox>);
+
+impl Handle {
+    fn new(inbox: Rc<Inbox>) -> Self {
+        inbox.handles.set(inbox.handles.get() + 1);
+        Self(inbox)
+    }
+
+    fn send(&self, message: Message) -> impl Future<Output = Result<(), SocketError>> {
+        poll_fn(move |cx| self.0.poll_send(&message, cx))
+    }
+
+    fn receive(&self) -> impl Future<Output = Option<Result<Message, SocketError>>> {
+        poll_fn(|cx| self.0.poll_receive(cx).map(|message| message.map(Ok)))
+    }
 }
 
-impl Drop for Shared {
+impl Clone for Handle {
+    fn clone(&self) -> Self {
+        Self::new(Rc::clone(&self.0))
+    }
+}
+
+impl Drop for Handle {
     fn drop(&mut self) {
-        if self.inbox.closed.get() {
+        let left = self.0.handles.get() - 1;
+        self.0.handles.set(left);
+        if 0 < left || self.0.closed.get() {
             return;
         }
         if std::thread::panicking() {
-            self.link.close(1011, "internal");
+            self.0.link.close(self.0.id, 1011, "internal");
         } else {
-            self.link.close(1000, "");
+            self.0.link.close(self.0.id, 1000, "");
         }
-    }
-}
-
-impl Shared {
-    async fn send(&self, message: Message) -> Result<(), SocketError> {
-        if let Message::Close(frame) = message {
-            self.close(frame);
-            return Ok(());
-        }
-        poll_fn(|cx| self.inbox.poll_send(&*self.link, &message, cx)).await
-    }
-
-    fn close(&self, frame: Option<CloseFrame>) {
-        let frame = frame.unwrap_or(CloseFrame {
-            code: 1000,
-            reason: String::new(),
-        });
-        self.link.close(frame.code, &frame.reason);
     }
 }
 
 /// An upgraded socket in the hands of a handler. When it is dropped the connection is closed
 /// with 1000, or with 1011 if that is because the handler panicked.
 pub struct WebSocket {
-    shared: Rc<Shared>,
+    handle: Handle,
 }
 
 /// The half of a socket that sends.
 #[derive(Clone)]
 pub struct WsSender {
-    shared: Rc<Shared>,
+    handle: Handle,
 }
 
 /// The half of a socket that receives.
 pub struct WsReceiver {
-    shared: Rc<Shared>,
+    handle: Handle,
 }
 
 macro_rules! opaque_debug {
@@ -313,61 +352,52 @@ macro_rules! opaque_debug {
 opaque_debug!(WebSocket, WsSender, WsReceiver);
 
 impl WebSocket {
-    pub(crate) fn new(inbox: Rc<Inbox>, link: Box<dyn SocketLink>) -> Self {
+    pub(crate) fn new(inbox: Rc<Inbox>) -> Self {
         Self {
-            shared: Rc::new(Shared { inbox, link }),
+            handle: Handle::new(inbox),
         }
     }
 
     /// The next message, or `None` when the peer has closed. Pings are answered by the server
     /// and not seen here.
-    pub async fn recv(&mut self) -> Option<Result<Message, SocketError>> {
-        receive(&self.shared).await
+    pub fn recv(&mut self) -> impl Future<Output = Option<Result<Message, SocketError>>> {
+        self.handle.receive()
     }
 
     /// Sends a message; waits while the peer does not read.
     ///
     /// # Errors
     /// When the connection has ended.
-    pub async fn send(&mut self, message: Message) -> Result<(), SocketError> {
-        self.shared.send(message).await
+    pub fn send(&mut self, message: Message) -> impl Future<Output = Result<(), SocketError>> {
+        self.handle.send(message)
     }
 
     /// Sends a close frame behind everything that was sent before, with code 1000.
     pub async fn close(self) {
-        self.shared.close(None);
+        self.handle.0.close_with(None);
     }
 
     /// Like [`close`](Self::close), with a code and a reason.
     pub async fn close_with(self, code: u16, reason: &str) {
-        self.shared.close(Some(CloseFrame {
-            code,
-            reason: reason.to_owned(),
-        }));
+        self.handle.0.link.close(self.handle.0.id, code, reason);
     }
 
     /// Two halves that may be used by two tasks of this core.
     pub fn split(self) -> (WsSender, WsReceiver) {
         (
             WsSender {
-                shared: Rc::clone(&self.shared),
+                handle: self.handle.clone(),
             },
             WsReceiver {
-                shared: self.shared,
+                handle: self.handle,
             },
         )
     }
 
     /// Where the peer is; `None` when the connection has ended.
     pub fn peer(&self) -> Option<std::net::SocketAddr> {
-        self.shared.link.peer()
+        self.handle.0.link.peer(self.handle.0.id)
     }
-}
-
-async fn receive(shared: &Shared) -> Option<Result<Message, SocketError>> {
-    poll_fn(|cx| shared.inbox.poll_receive(&*shared.link, cx))
-        .await
-        .map(Ok)
 }
 
 impl WsSender {
@@ -375,20 +405,20 @@ impl WsSender {
     ///
     /// # Errors
     /// When the connection has ended.
-    pub async fn send(&self, message: Message) -> Result<(), SocketError> {
-        self.shared.send(message).await
+    pub fn send(&self, message: Message) -> impl Future<Output = Result<(), SocketError>> {
+        self.handle.send(message)
     }
 
     /// Sends a close frame behind everything that was sent before.
     pub async fn close(self) {
-        self.shared.close(None);
+        self.handle.0.close_with(None);
     }
 }
 
 impl WsReceiver {
     /// The next message, or `None` when the peer has closed.
-    pub async fn recv(&mut self) -> Option<Result<Message, SocketError>> {
-        receive(&self.shared).await
+    pub fn recv(&mut self) -> impl Future<Output = Option<Result<Message, SocketError>>> {
+        self.handle.receive()
     }
 }
 

@@ -12,9 +12,8 @@ use std::task::{Context, Waker};
 
 use futures_util::FutureExt;
 
-use crate::auth::{CALLER, Caller};
+use crate::auth::CALLER;
 use crate::broker::relay::{Call, HandlerEvent};
-use crate::gateway::raw_handler::RawFuture;
 use crate::gateway::relay::JOINING;
 use crate::gateway::relay_handler::RelayCall;
 use crate::metrics::{Counter, Timing};
@@ -79,18 +78,6 @@ impl Shard {
         } else {
             poll_or_spawn(Box::pin(run));
         }
-    }
-
-    /// A raw handler owns its socket until it ends.
-    pub(super) fn spawn_raw(self: &Rc<Self>, future: RawFuture, caller: Arc<Caller>) {
-        let shard = Rc::clone(self);
-        let run = async move {
-            // Dropping the socket in the handler closes the connection, in a panic too.
-            if AssertUnwindSafe(future).catch_unwind().await.is_err() {
-                shard.with_state(|state| state.metrics.add(Counter::HandlerPanics, 1));
-            }
-        };
-        tokio_uring::spawn(CALLER.scope(caller, run));
     }
 }
 

@@ -2,14 +2,13 @@
 //! once; on another it becomes a command in the outside queue.
 
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use crate::broker::relay::LeaveReason;
 use crate::gateway::relay::{HomeJob, Relay, RelayLink};
 use crate::gateway::send::{Connected, SendError};
-use crate::gateway::socket::{Message, SocketError, SocketLink};
+use crate::gateway::socket::{Message, SocketError, SocketId, SocketLink};
 use crate::gateway::topics::{Ask, TopicError, TopicsLink};
 use crate::id::Tenant;
 use crate::metrics::Counter;
@@ -108,14 +107,24 @@ impl RelayLink for HomeLink {
     }
 }
 
-/// The connection behind a raw socket.
-pub(super) struct RawLink {
-    pub(super) shard: Rc<Shard>,
-    pub(super) key: SlotKey,
+/// A slot as the handlers of raw mounts name it.
+pub(super) fn socket_id(key: SlotKey) -> SocketId {
+    SocketId(u64::from(key.generation) << 32 | u64::from(key.slot))
 }
 
-impl SocketLink for RawLink {
-    fn try_send(&self, message: &Message) -> Result<bool, SocketError> {
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the two halves were put together by `socket_id`"
+)]
+fn key_of(id: SocketId) -> SlotKey {
+    SlotKey {
+        slot: id.0 as u32,
+        generation: (id.0 >> 32) as u32,
+    }
+}
+
+impl SocketLink for Shard {
+    fn try_send(&self, id: SocketId, message: &Message) -> Result<bool, SocketError> {
         let opcode = match message {
             Message::Text(_) => Opcode::Text,
             Message::Binary(_) => Opcode::Binary,
@@ -124,32 +133,30 @@ impl SocketLink for RawLink {
             Message::Close(_) => Opcode::Close,
         };
         let payload = message.as_bytes();
-        self.shard
-            .with_state(|state| state.try_send_raw(self.key, opcode, payload))
+        self.with_state(|state| state.try_send_raw(key_of(id), opcode, payload))
     }
 
-    fn close(&self, code: u16, reason: &str) {
-        self.shard
-            .with_state(|state| state.close(self.key, code, reason, LeaveReason::Closed));
+    fn close(&self, id: SocketId, code: u16, reason: &str) {
+        self.with_state(|state| state.close(key_of(id), code, reason, LeaveReason::Closed));
     }
 
-    fn drained(&self) {
-        self.shard.with_state(|state| state.finish_ending(self.key));
+    fn drained(&self, id: SocketId) {
+        self.with_state(|state| state.finish_ending(key_of(id)));
     }
 
-    fn resume(&self) {
-        self.shard.with_state(|state| {
-            let now_ms = state.now_ms;
-            if let Some(connection) = state.connections.get(self.key) {
+    fn resume(&self, id: SocketId) {
+        self.with_state(|state| {
+            let (key, now_ms) = (key_of(id), state.now_ms);
+            if let Some(connection) = state.connections.get(key) {
                 connection.pauses.inbox = false;
                 connection.times.seen_ms = now_ms;
-                state.wishes.push((self.key, Wish::Receive));
+                state.wishes.push((key, Wish::Receive));
             }
         });
     }
 
-    fn peer(&self) -> Option<SocketAddr> {
-        self.shard.with_state(|state| state.peer_of(self.key))
+    fn peer(&self, id: SocketId) -> Option<SocketAddr> {
+        self.with_state(|state| state.peer_of(key_of(id)))
     }
 }
 

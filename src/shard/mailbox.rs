@@ -76,6 +76,11 @@ impl<T> Port<T> {
         self.outside.is_full()
     }
 
+    /// Wakes the shard if it sleeps, after something that it looks at was changed.
+    pub(crate) fn wake(&self) {
+        self.sleeper.wake();
+    }
+
     /// Posts from a thread that is no shard.
     pub(crate) fn post(&self, command: T) -> Result<(), Full> {
         self.outside.push(command).map_err(|_| Full)?;

@@ -1,8 +1,9 @@
 //! One core: rings, sockets, time, files, handlers. The only folder that knows io_uring.
 //!
 //! A shard is one thread with one tokio-uring runtime; its loop is the future of `block_on`. The
-//! loop drives the data ring and yields once a turn, so that handlers, timers and HTTP, which
-//! are ordinary tasks of the same runtime, run between two of its steps.
+//! loop drives the data ring and the handlers of raw mounts, and yields at least every 100
+//! microseconds, so that what waits, timers and HTTP, which are ordinary tasks of the same
+//! runtime, run between two of its steps.
 //!
 //! Invariant: no borrow of [`state::State`] is held while user code runs, for it may call back.
 
@@ -54,7 +55,11 @@ pub(crate) mod link;
 
 mod call;
 
+mod handlers;
+
 mod listener;
+
+mod open;
 
 mod receive;
 

@@ -3,11 +3,9 @@
 
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use crate::broker::relay::LeaveReason;
-use crate::gateway::raw_handler::RawCall;
-use crate::gateway::socket::{Inbox, Message as RawMessage, WebSocket};
+use crate::gateway::socket::Message as RawMessage;
 use crate::metrics::{Counter, Refusal as RefusedFor};
 use crate::proto::ErrorCode;
 use crate::proto::durable;
@@ -17,19 +15,14 @@ use crate::proto::json::{JsonError, JsonParser};
 use crate::proto::relay::{self as wire, InvalidMessage};
 use crate::proto::ws::{FrameLimits, Input, Message, Payload, ProtocolError};
 use crate::session::Session;
-use crate::session::durable::DurableSession;
-use crate::session::raw::RawSession;
-use crate::session::relay::RelaySession;
 
 use super::connection::{Phase, Receiving};
-use super::link::RawLink;
 use super::rates::Verdict;
 use super::ring::{Completion, SlotKey};
-use super::shared::Dialect;
 use super::state::{State, Wish};
 use super::tickets::counted;
 use super::turn::{Turn, unix_s};
-use super::upgrade::{self, Admitted, Decision};
+use super::upgrade::{self, Decision};
 
 /// Where the bytes of a receive go.
 enum Reader {
@@ -212,97 +205,6 @@ impl Turn {
 }
 
 impl super::Shard {
-    /// A request was admitted: the 101 goes out and frames begin.
-    pub(super) fn open(self: &Rc<Self>, key: SlotKey, mut admitted: Admitted, answer: bool) {
-        let (mount, caller) = (admitted.mount, Arc::clone(&admitted.caller));
-        let handshake = admitted.handshake.take();
-        self.open_connection(key, admitted, answer);
-        if let Some(handshake) = handshake {
-            self.start_event(key, mount, caller, handshake);
-        }
-        let mut state = self.state.borrow_mut();
-        if state.draining {
-            // It came back from HTTP when everybody else had been told already.
-            state.close_for_restart(key);
-        }
-    }
-
-    fn open_connection(self: &Rc<Self>, key: SlotKey, mut admitted: Admitted, answer: bool) {
-        let mut state = self.state.borrow_mut();
-        let state = &mut *state;
-        let now_ms = state.now_ms;
-        let Some(connection) = state.connections.get(key) else {
-            return;
-        };
-        connection.phase = Phase::Open;
-        connection.mount = admitted.mount;
-        connection.guard_with(
-            state.live.limits_of(admitted.mount),
-            admitted.ticket.take(),
-            now_ms,
-        );
-        connection.caller = Some(Arc::clone(&admitted.caller));
-        let left_s = admitted
-            .caller
-            .expires_at
-            .map(|exp| exp.saturating_sub(unix_s()));
-        connection.times.expires_ms = left_s.map_or(0, |left_s| now_ms + left_s * 1_000);
-        connection.times.opened_ms = now_ms;
-        if answer {
-            let response = &admitted.response;
-            connection
-                .outbox
-                .push_with(&mut state.spare, |out| out.extend_from_slice(response));
-        }
-        super::state::mark_dirty(&mut state.dirty, connection, key);
-        state.wishes.push((key, Wish::Receive));
-        state.half_open -= 1;
-        state.metrics.add(Counter::ConnectionsUpgraded, 1);
-        self.start_session(state, key, &admitted);
-        state.look_at_next(key, now_ms);
-    }
-
-    fn start_session(self: &Rc<Self>, state: &mut State, key: SlotKey, admitted: &Admitted) {
-        let shared = Arc::clone(&state.shared);
-        let limits = state.live.limits_of(admitted.mount);
-        let Some(connection) = state.connections.get(key) else {
-            return;
-        };
-        match &shared.mounts[usize::from(admitted.mount)].dialect {
-            Dialect::Relay => {
-                let Some(relay) = &shared.relay else { return };
-                relay.census.add(&admitted.caller.tenant);
-                let session = RelaySession::new(relay.next_conn_id(), admitted.negotiated);
-                connection.session = Session::Relay(Box::new(session));
-            }
-            // It starts when the state is not borrowed any more, for its hooks are user code.
-            Dialect::Event(_) => {}
-            Dialect::Durable => {
-                let Some(world) = &shared.durable else { return };
-                let caller = &admitted.caller;
-                let session = DurableSession::new(caller, admitted.negotiated, &world.rules);
-                connection.session = Session::Durable(Box::new(session));
-            }
-            Dialect::Raw(handler) => {
-                let inbox = Inbox::new(limits.inbox_bytes_max, limits.inbox_messages_max);
-                connection.session = Session::Raw(RawSession {
-                    inbox: Rc::clone(&inbox),
-                });
-                let link = RawLink {
-                    shard: Rc::clone(self),
-                    key,
-                };
-                let socket = WebSocket::new(inbox, Box::new(link));
-                let caller = Arc::clone(&admitted.caller);
-                let call = RawCall {
-                    caller,
-                    container: shared.container.clone(),
-                };
-                self.spawn_raw(handler.call(socket, &call), call.caller);
-            }
-        }
-    }
-
     /// Takes every complete message out of `input`.
     fn decode(self: &Rc<Self>, key: SlotKey, input: &mut Input<'_>, json: &mut JsonParser) {
         let Some((mut decoder, limits)) = self.state.borrow_mut().begin_decode(key) else {

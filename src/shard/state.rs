@@ -25,6 +25,7 @@ use super::commit::Recovered;
 use super::connection::{Connection, Connections, Pauses, Phase, Receiving};
 use super::deadlines::LINGER_MS_MAX;
 use super::durable::Homes;
+use super::handlers::Opened;
 use super::mailbox::Mailboxes;
 use super::members::Members;
 use super::outbox::Spare;
@@ -71,6 +72,8 @@ pub(crate) struct State {
     pub(crate) draining: bool,
     /// When draining ends whether or not everybody has left.
     pub(crate) drain_until_ms: Option<u64>,
+    /// Connections of raw mounts whose handlers are still to be started.
+    pub(crate) opened: Vec<Opened>,
     /// Connections that came back from HTTP, with frames that were read already.
     pub(crate) returned: Vec<(SlotKey, Vec<u8>)>,
     /// Connections of gateways that have ended, whose hooks are still to run.
@@ -117,6 +120,7 @@ impl State {
             now_ms: 0,
             measure_at_ms: 0,
             drain_until_ms: None,
+            opened: Vec::new(),
             returned: Vec::new(),
             ended: VecDeque::new(),
             hooks_running: 0,
@@ -368,6 +372,7 @@ impl State {
         !self.dirty.is_empty()
             || !self.wishes.is_empty()
             || !self.calls.is_empty()
+            || !self.opened.is_empty()
             || !self.returned.is_empty()
             || !self.ended.is_empty()
             || self.members.has_open()

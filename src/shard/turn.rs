@@ -30,6 +30,7 @@ use super::connection::Phase;
 use super::deadlines::{Due, due};
 use super::event::{Gateways, Ready};
 use super::file::Files;
+use super::handlers::Handlers;
 use super::handover::Http;
 use super::mailbox::Mailboxes;
 use super::ring::{Completion, Ring, RingError, RingSizes, SlotKey, Token};
@@ -69,11 +70,14 @@ pub(super) struct Turn {
     pub(super) http: Http,
     pub(super) listeners: Arc<[OwnedFd]>,
     pub(super) files: Files,
+    pub(super) handlers: Handlers,
     /// A second descriptor of the ring, which tokio watches.
     watch: AsyncFd<OwnedFd>,
     started: Instant,
     /// When a turn last had something to do.
     worked_at: Instant,
+    /// When the runtime last ran its tasks.
+    yielded_at: Instant,
     busy_poll_us: u64,
     completions: Vec<Completion>,
     pending: VecDeque<Completion>,
@@ -94,6 +98,8 @@ const CLOCK_START_MS: u64 = 1_000;
 /// Frames of relay topics that are given out in one turn before outboxes are flushed: half of
 /// the default backlog, so that a receiver that reads never lags behind one busy turn.
 const FANOUT_TURN_MAX: usize = 64;
+/// The runtime gets its turn after so long.
+const RUNTIME_US_MAX: u64 = 100;
 /// The clock is looked at after so many completions.
 const CLOCK_COMPLETIONS: usize = 32;
 /// Aborting connections that do not finish closing.
@@ -118,8 +124,8 @@ pub(crate) fn run(mut setup: Setup) -> Result<(), RingError> {
             return Ok(());
         }
         turn.accept();
-        // If the loop dies the process dies; its own bound on a turn replaces tokio's budget.
-        tokio::task::unconstrained(turn.run()).await;
+        // Not unconstrained: raw handlers run inside of it, and tokio's budget bounds them.
+        turn.run().await;
         CURRENT.set(None);
         Ok(())
     })
@@ -160,8 +166,10 @@ impl Turn {
             state: state.into(),
             sleeping: false.into(),
         });
+        let handlers = Handlers::new(Arc::clone(&shard.shared), index);
         let turn = Self {
             shard,
+            handlers,
             ring,
             json: JsonParser::default(),
             http: Http::new(setup.router),
@@ -170,6 +178,7 @@ impl Turn {
             watch,
             started: now(),
             worked_at: now(),
+            yielded_at: now(),
             busy_poll_us: setup.sizes.busy_poll_us,
             completions: Vec::new(),
             pending: VecDeque::new(),
@@ -215,9 +224,14 @@ impl Turn {
         let received = self.process();
         self.look_at_deadlines();
         self.shard.run_calls();
-        // Handlers, timers and HTTP run here, so what they queue goes out in this turn.
-        tokio::task::yield_now().await;
-        self.shard.run_calls();
+        self.run_handlers();
+        if self.owes_runtime_a_visit(began) {
+            // Tasks, timers and HTTP run here, so what they queue goes out in this turn.
+            tokio::task::yield_now().await;
+            self.yielded_at = began;
+            self.shard.run_calls();
+            self.run_handlers();
+        }
         self.run_homes();
         let flushed = self.flush();
         self.rearm();
@@ -237,6 +251,13 @@ impl Turn {
         }
         self.measure();
         worked
+    }
+
+    /// Whether the runtime has had no look at its tasks and sockets for too long. A look is a system
+    /// call, so short turns share one; a shard that goes to sleep looks anyway.
+    fn owes_runtime_a_visit(&self, now: Instant) -> bool {
+        // An awake handler has been polled already and gave way.
+        self.handlers.is_awake() || RUNTIME_US_MAX <= us_between(self.yielded_at, now)
     }
 
     pub(super) fn now_ms(&self) -> u64 {
@@ -390,6 +411,7 @@ impl Turn {
         self.shard.sleeping.set(true);
         poll_fn(|cx| self.poll_wake(sleep.as_mut(), cx)).await;
         self.shard.sleeping.set(false);
+        self.yielded_at = now();
         self.shard
             .state
             .borrow_mut()
@@ -403,7 +425,8 @@ impl Turn {
         {
             let mut state = self.shard.state.borrow_mut();
             state.posts.mailboxes().sleeper().prepare(cx.waker());
-            if !state.posts.mailboxes().is_empty() || state.has_work() {
+            let posted = !state.posts.mailboxes().is_empty();
+            if posted || state.has_work() || self.handlers.is_awake() {
                 return Poll::Ready(());
             }
         }
@@ -515,7 +538,12 @@ impl State {
 
 /// Microseconds since `began`.
 pub(super) fn us_since(began: Instant) -> u64 {
-    u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX)
+    us_between(began, now())
+}
+
+fn us_between(from: Instant, to: Instant) -> u64 {
+    let elapsed = to.saturating_duration_since(from);
+    u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Seconds since 1970, for tokens.
