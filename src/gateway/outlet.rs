@@ -109,6 +109,13 @@ pub enum Order {
         /// Where to say how many took it.
         count: Option<oneshot::Sender<usize>>,
     },
+    /// Hand an order to another shard; from a thread that is no shard.
+    Forward {
+        /// That shard.
+        shard: u16,
+        /// What to do there.
+        order: Box<Order>,
+    },
     /// Give a frame to one connection.
     Give {
         /// Which.
@@ -366,6 +373,7 @@ impl Registries {
             } => {
                 self.handle_spread(registry, &Delivery::of(&address, &frame), named, count);
             }
+            Order::Forward { shard, order } => self.handle_forward(registry, shard, *order),
             Order::Give { connection, frame } => {
                 self.outlet.send(connection, &frame);
             }
@@ -410,6 +418,23 @@ impl Registries {
             tokio::task::spawn_local(async move {
                 tell(Some(count), accepted + total(counts).await);
             });
+        }
+    }
+
+    /// An order from a thread that is no shard goes on to where it belongs, in one queue with all
+    /// else that such threads send. Its sender has gone on: what may be refused is told to the log.
+    fn handle_forward(&self, registry: u16, shard: u16, order: Order) {
+        let post = Post { registry, order };
+        if shard == self.shard {
+            return self.handle_post(post);
+        }
+        match post.order {
+            Order::Give { .. } => {
+                if let Err(error) = self.outlet.post(shard, post) {
+                    warn!(target: "tidegate::ws", "a send from outside of the shards: {error}");
+                }
+            }
+            _ => self.outlet.post_surely(shard, post),
         }
     }
 

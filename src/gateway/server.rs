@@ -115,14 +115,27 @@ impl Pool {
         if let Some(here) = Registries::here_for(self) {
             return here.post(shard, self.index, order);
         }
+        let order = Order::Forward {
+            shard,
+            order: Box::new(order),
+        };
+        self.post_outside(order)
+    }
+
+    /// A thread that is no shard hands all its orders to the same one, so that they keep their
+    /// order (D-24).
+    fn post_outside(&self, order: Order) -> Result<(), SendError> {
         let outside = self.outside.get().ok_or(SendError::Stopping)?;
         let post = Post {
             registry: self.index,
             order,
         };
-        outside.post(shard, post)
+        outside.post(OUTSIDE_SHARD, post)
     }
 }
+
+/// The shard that carries out or forwards what other threads ask for.
+const OUTSIDE_SHARD: u16 = 0;
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -403,8 +416,7 @@ impl Scope {
         })
     }
 
-    /// A thread that is no shard asks one to send: always the same, so that its sends keep their
-    /// order.
+    /// A thread that is no shard asks one to send.
     fn send_from_outside(
         &self,
         send: &Delivery<'_>,
@@ -425,7 +437,7 @@ impl Scope {
             frame,
             count,
         };
-        self.pool.post(0, order)?;
+        self.pool.post_outside(order)?;
         Ok(Sent { here: 0, elsewhere })
     }
 
