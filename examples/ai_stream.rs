@@ -1,5 +1,5 @@
-//! Streaming: tokens go out one by one while other events of the connection are answered, and a
-//! `cancel` ends the stream.
+//! Streaming: tokens go out one by one, as fast as the client reads, while other events of the
+//! connection are answered, and a `cancel` ends the stream.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -81,7 +81,7 @@ struct AgentGateway {
 async fn tell(prompt: &Prompt, client: &WsClient, stream: &Stream) -> Result<(), SendError> {
     for token in prompt.prompt.split_whitespace() {
         tokio::time::sleep(Duration::from_millis(prompt.delay_ms.min(1_000))).await;
-        client.emit("token", &token)?;
+        client.stream("token", &token).await?;
         stream.tokens.fetch_add(1, Ordering::Relaxed);
     }
     client.emit("done", &json!({}))?;

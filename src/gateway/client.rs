@@ -2,11 +2,14 @@
 //! any thread. What it sends reaches its own tenant and registry, whoever calls.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
 use serde::Serialize;
+use tokio::sync::oneshot;
 
 use crate::auth::{Caller, CurrentUser};
 use crate::broker::ConnKey;
@@ -84,6 +87,21 @@ impl WsClient {
         self.give(encode_frame(event, data)?)
     }
 
+    /// To this connection, in its own time: waits while it has not read most of what it was sent
+    /// before, so that a stream goes as fast as its reader. `false` if it is gone.
+    ///
+    /// A push with [`emit`](Self::emit) may be shed meanwhile, this is not; replies to other
+    /// events find room beside it.
+    pub fn stream<T: Serialize + ?Sized>(
+        &self,
+        event: &str,
+        data: &T,
+    ) -> impl Future<Output = Result<bool, SendError>> + Send + use<T> {
+        let frame = encode_frame(event, data);
+        let client = self.clone();
+        async move { client.give_in_time(frame?).await }
+    }
+
     /// To this connection, any JSON: it need not be an envelope.
     pub fn send_json(&self, value: &(impl Serialize + ?Sized)) -> Result<bool, SendError> {
         self.give(encode_raw(value)?)
@@ -108,7 +126,8 @@ impl WsClient {
         self.scope().broadcast(event, data)
     }
 
-    /// Becomes a member of a room; to be one already changes nothing.
+    /// Becomes a member of a room; to be one already changes nothing. Away from its shard the call
+    /// only asks for that, and a send to the room may come before it.
     pub fn join(&self, room: &str) -> Result<(), SendError> {
         match self.here() {
             Some(here) => Ok(here.join(self.pool().index(), self.id(), room)?),
@@ -235,6 +254,24 @@ impl WsClient {
                 Ok(true)
             }
         }
+    }
+
+    async fn give_in_time(&self, frame: Bytes) -> Result<bool, SendError> {
+        let key = self.inner.key;
+        if self.here().is_none() {
+            let (taken, answer) = oneshot::channel();
+            self.order(Order::Stream {
+                connection: key,
+                frame,
+                taken,
+            })?;
+            return Ok(answer.await.unwrap_or(false));
+        }
+        let fate = poll_fn(|context| match self.here() {
+            Some(here) => here.poll_give(key, &frame, context.waker()),
+            None => Poll::Ready(Fate::Gone),
+        });
+        Ok(fate.await == Fate::Accepted)
     }
 
     fn order(&self, order: Order) -> Result<(), SendError> {

@@ -7,6 +7,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Poll, Waker};
 
 use ahash::AHashMap;
 use bytes::Bytes;
@@ -44,6 +45,10 @@ pub struct Tally {
 pub trait Outlet {
     /// Puts a whole frame into the outbox of a connection.
     fn send(&self, connection: ConnKey, frame: &Bytes) -> Fate;
+
+    /// Puts a whole frame into the outbox of a connection once most of what it holds has gone;
+    /// until then the waker is kept.
+    fn poll_send(&self, connection: ConnKey, frame: &Bytes, waker: &Waker) -> Poll<Fate>;
 
     /// Puts one frame into the outboxes of many.
     fn send_all(&self, connections: &[ConnKey], frame: &Bytes) -> Tally;
@@ -114,7 +119,7 @@ pub enum Order {
         /// That shard.
         shard: u16,
         /// What to do there.
-        order: Box<Order>,
+        order: Box<Self>,
     },
     /// Give a frame to one connection.
     Give {
@@ -122,6 +127,15 @@ pub enum Order {
         connection: ConnKey,
         /// The frame.
         frame: Bytes,
+    },
+    /// Give a frame to one connection when it has room for it.
+    Stream {
+        /// Which.
+        connection: ConnKey,
+        /// The frame.
+        frame: Bytes,
+        /// Where to say whether it took it.
+        taken: oneshot::Sender<bool>,
     },
     /// End one connection.
     Close {
@@ -287,6 +301,11 @@ impl Registries {
         self.outlet.send(connection, frame)
     }
 
+    /// Gives a frame to one connection of this shard once it has room for it.
+    pub(crate) fn poll_give(&self, to: ConnKey, frame: &Bytes, waker: &Waker) -> Poll<Fate> {
+        self.outlet.poll_send(to, frame, waker)
+    }
+
     /// Ends one connection of this shard.
     pub(crate) fn close(&self, connection: ConnKey, code: u16, reason: &str) {
         self.outlet.close(connection, code, reason);
@@ -377,6 +396,18 @@ impl Registries {
             Order::Give { connection, frame } => {
                 self.outlet.send(connection, &frame);
             }
+            Order::Stream {
+                connection,
+                frame,
+                taken,
+            } => {
+                let outlet = self.outlet.clone();
+                tokio::task::spawn_local(async move {
+                    let fate = streamed(&*outlet, connection, &frame).await;
+                    // Whoever streams may have given up meanwhile.
+                    taken.send(fate == Fate::Accepted).ok();
+                });
+            }
             Order::Close {
                 connection,
                 code,
@@ -429,7 +460,7 @@ impl Registries {
             return self.handle_post(post);
         }
         match post.order {
-            Order::Give { .. } => {
+            Order::Give { .. } | Order::Stream { .. } => {
                 if let Err(error) = self.outlet.post(shard, post) {
                     warn!(target: "tidegate::ws", "a send from outside of the shards: {error}");
                 }
@@ -519,6 +550,11 @@ impl<'a> Delivery<'a> {
             except: self.except,
         }
     }
+}
+
+/// Waits for room and gives the frame.
+async fn streamed(outlet: &dyn Outlet, connection: ConnKey, frame: &Bytes) -> Fate {
+    std::future::poll_fn(|context| outlet.poll_send(connection, frame, context.waker())).await
 }
 
 /// The sum of what the other shards answer; one that is gone has given the frame to nobody.

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::task::Waker;
 
 use slab::Slab;
 use tokio::task::AbortHandle;
@@ -32,6 +33,8 @@ struct Queue {
     waiting: VecDeque<Waiting>,
     bytes: usize,
     tasks: Slab<AbortHandle>,
+    /// Streams that wait until the client has read.
+    streams: Vec<Waker>,
     has_ended: bool,
 }
 
@@ -128,6 +131,20 @@ impl EventSession {
         self.queue.borrow_mut().tasks.try_remove(place);
     }
 
+    /// A stream waits for room in the outbox.
+    pub(crate) fn handle_stream_waiting(&self, waker: &Waker) {
+        let mut queue = self.queue.borrow_mut();
+        if !queue.streams.iter().any(|kept| kept.will_wake(waker)) {
+            queue.streams.push(waker.clone());
+        }
+    }
+
+    /// There is room again, or no connection any more.
+    pub(crate) fn wake_streams(&self) {
+        let streams = std::mem::take(&mut self.queue.borrow_mut().streams);
+        streams.into_iter().for_each(Waker::wake);
+    }
+
     /// The connection has ended: its handlers end where they stand, and nothing waits any more.
     pub(crate) fn handle_end(&self) {
         let mut queue = self.queue.borrow_mut();
@@ -137,6 +154,8 @@ impl EventSession {
         for (_, task) in &queue.tasks {
             task.abort();
         }
+        drop(queue);
+        self.wake_streams();
     }
 }
 

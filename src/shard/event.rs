@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -482,6 +483,28 @@ impl State {
     }
 }
 
+impl State {
+    /// Queues a frame of a stream while the outbox is mostly empty, so that replies and pushes
+    /// find room beside it. A frame alone always may.
+    fn poll_push(&mut self, key: SlotKey, frame: &Bytes, waker: &Waker) -> Poll<Fate> {
+        let Some(connection) = self.connections.get(key) else {
+            return Poll::Ready(Fate::Gone);
+        };
+        let limits = self.live.outbox_limits(connection.mount, usize::MAX);
+        let outbox = &connection.outbox;
+        let (frames, bytes) = (outbox.frames() + 1, outbox.bytes() + frame.len());
+        let has_room =
+            frames <= limits.frames_max / STREAM_SHARE && bytes <= limits.bytes_max / STREAM_SHARE;
+        if outbox.is_empty() || has_room || !connection.takes_frames() {
+            return Poll::Ready(self.queue_push(key, frame, &mut None));
+        }
+        if let Session::Event(session) = &connection.session {
+            session.handle_stream_waiting(waker);
+        }
+        Poll::Pending
+    }
+}
+
 /// What registries reach the sockets of their shard through.
 struct ShardOutlet {
     shard: Weak<Shard>,
@@ -502,6 +525,14 @@ impl Outlet for ShardOutlet {
             Some(state.queue_push(slot_key(connection), frame, &mut None))
         });
         fate.unwrap_or(Fate::Gone)
+    }
+
+    fn poll_send(&self, connection: ConnKey, frame: &Bytes, waker: &Waker) -> Poll<Fate> {
+        let polled = self.with_state(|state| {
+            state.give_out();
+            Some(state.poll_push(slot_key(connection), frame, waker))
+        });
+        polled.unwrap_or(Poll::Ready(Fate::Gone))
     }
 
     fn send_all(&self, connections: &[ConnKey], frame: &Bytes) -> Tally {
@@ -560,3 +591,6 @@ impl Outside for OutsideLink {
 /// A frame up to this size is copied behind what the outbox holds: that costs less than a piece
 /// of its own.
 const COPY_BYTES_MAX: usize = 256;
+
+/// A stream fills this part of an outbox: at half of it the peer would be read from no more.
+const STREAM_SHARE: usize = 4;

@@ -123,8 +123,10 @@ impl State {
         if !room {
             return;
         }
-        if let Session::Raw(session) = &connection.session {
-            session.inbox.wake_senders();
+        match &connection.session {
+            Session::Raw(session) => session.inbox.wake_senders(),
+            Session::Event(session) => session.wake_streams(),
+            _ => {}
         }
         if std::mem::take(&mut connection.pauses.outbox) {
             self.wishes.push((key, Wish::Receive));

@@ -45,4 +45,8 @@ mod gateways;
 
 mod generate;
 
+mod registries;
+
 mod services;
+
+mod streams;

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 
@@ -33,6 +34,7 @@ pub(super) struct Wire {
     pub(super) closes: RefCell<Vec<(u32, u16, String)>>,
     pub(super) posts: RefCell<Vec<(u16, Post)>>,
     pub(super) full: Cell<bool>,
+    pub(super) waiting: RefCell<Vec<Waker>>,
     pub(super) panics: Cell<usize>,
     pub(super) shut: RefCell<Vec<ConnKey>>,
 }
@@ -48,6 +50,16 @@ impl Outlet for Wire {
             .or_default()
             .push(frame.clone());
         Fate::Accepted
+    }
+
+    fn poll_send(&self, connection: ConnKey, frame: &Bytes, waker: &Waker) -> Poll<Fate> {
+        match self.full.get() {
+            true => {
+                self.waiting.borrow_mut().push(waker.clone());
+                Poll::Pending
+            }
+            false => Poll::Ready(self.send(connection, frame)),
+        }
     }
 
     fn send_all(&self, connections: &[ConnKey], frame: &Bytes) -> Tally {

@@ -393,3 +393,26 @@ fn a_thread_that_is_no_shard_can_send() {
     );
     assert_eq!(*rig.wire.closes.borrow(), [(1, 4000, "enough".to_owned())]);
 }
+
+/// P-14: a stream waits for room and is given its turn; who is away from the shard is told too.
+#[test]
+fn a_stream_waits_for_room() {
+    let rig = Rig::on((0, 1), program());
+    let ada = rig.connect("/chat", "a", &[]);
+    took(&rig, &ada);
+    rig.wire.full.set(true);
+    let streamed = block_on(async {
+        let stream = ada.client.stream("x", &1);
+        let make_room = async {
+            assert!(took(&rig, &ada).is_empty());
+            rig.wire.full.set(false);
+            let waiting = std::mem::take(&mut *rig.wire.waiting.borrow_mut());
+            waiting.iter().for_each(std::task::Waker::wake_by_ref);
+        };
+        tokio::join!(stream, make_room).0
+    });
+    assert!(streamed.unwrap());
+    assert_eq!(took(&rig, &ada), [r#"{"event":"x","data":1}"#]);
+    rig.disconnect(&ada);
+    assert!(!block_on(ada.client.stream("x", &1)).unwrap());
+}
