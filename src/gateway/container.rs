@@ -89,6 +89,11 @@ impl fmt::Debug for Dependency {
 }
 
 /// A service that is built from other services. `#[injectable]` writes this.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no service",
+    label = "put `#[injectable]` on the struct `{Self}`",
+    note = "a value that is made elsewhere is provided with `.provide(value)`"
+)]
 pub trait Injectable: Send + Sync + Sized + 'static {
     /// What [`build`](Self::build) will ask for.
     fn dependencies() -> Vec<Dependency>;
@@ -98,6 +103,10 @@ pub trait Injectable: Send + Sync + Sized + 'static {
 }
 
 /// What can be injected into a field: an [`Arc`] of a service, or a handle that is made of one.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be injected",
+    label = "a service is shared: inject `Arc<{Self}>`"
+)]
 pub trait Inject: Sized {
     /// The services that it is made of.
     fn dependencies() -> Vec<Dependency>;

@@ -7,6 +7,7 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -207,7 +208,9 @@ impl<T: DeserializeOwned + Validate> TakeValidated<T> for &Take<T> {
 /// All other payloads.
 pub trait TakePayload<T> {
     /// Reads the payload.
-    fn take(&self, call: &CallContext, data: &[u8]) -> Result<T, Exception>;
+    fn take(&self, call: &CallContext, data: &[u8]) -> Result<T, Exception>
+    where
+        T: for<'de> Deserialize<'de>;
 
     /// None.
     fn dependencies(&self) -> Vec<Dependency> {
@@ -215,8 +218,11 @@ pub trait TakePayload<T> {
     }
 }
 
-impl<T: DeserializeOwned> TakePayload<T> for Take<T> {
-    fn take(&self, call: &CallContext, data: &[u8]) -> Result<T, Exception> {
+impl<T> TakePayload<T> for Take<T> {
+    fn take(&self, call: &CallContext, data: &[u8]) -> Result<T, Exception>
+    where
+        T: for<'de> Deserialize<'de>,
+    {
         read(call.event, data)
     }
 }

@@ -10,6 +10,10 @@ use crate::gateway::guard::Layer;
 use crate::gateway::reply::{Body, Exception, WsReply};
 
 /// Decides what becomes of an error.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no exception filter",
+    label = "implement `ExceptionFilter` for `{Self}`"
+)]
 pub trait ExceptionFilter: Injectable {
     /// [`Caught::Pass`] leaves it to the next filter, and in the end to the error frame.
     fn catch(&self, exception: &Exception, host: &WsArgumentsHost<'_>) -> Caught;

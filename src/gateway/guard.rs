@@ -12,6 +12,10 @@ use crate::gateway::container::Injectable;
 use crate::gateway::context::{ExecutionContext, UpgradeContext};
 
 /// Decides once, before there is a connection: `false` is answered with 403.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` guards no upgrades",
+    label = "implement `UpgradeGuard` for `{Self}`"
+)]
 pub trait UpgradeGuard: Injectable {
     /// May it become a connection?
     fn can_upgrade(&self, context: &UpgradeContext<'_>) -> impl Future<Output = bool>;
@@ -20,6 +24,7 @@ pub trait UpgradeGuard: Injectable {
 /// Decides for each event, before its payload is looked at: `false` is an error frame.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` guards no events",
+    label = "implement `MessageGuard` for `{Self}`",
     note = "`#[use_guards(..)]` on a method takes what implements `MessageGuard`; a guard for \
             upgrades stands in `#[gateway(guards(..))]`"
 )]

@@ -12,6 +12,10 @@ use crate::gateway::guard::Layer;
 use crate::gateway::reply::WsReply;
 
 /// Code around a handler: what stands before `next.run()` runs before it, the rest after it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no interceptor",
+    label = "implement `Interceptor` for `{Self}`"
+)]
 pub trait Interceptor: Injectable {
     /// Runs the handler by `next.run().await`, or answers in its place.
     fn intercept(

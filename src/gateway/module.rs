@@ -113,7 +113,7 @@ impl App {
     }
 
     /// Lists a relay handler that `#[relay]` has made.
-    pub fn relay<R: RelayRoute>(&mut self) -> &mut Self {
+    pub fn relay<R: RelayRoute>(&mut self, _route: R) -> &mut Self {
         R::register(self);
         self
     }

@@ -346,13 +346,18 @@ pub trait Plain: Sized {
 impl<T> Plain for Answer<T> {}
 
 /// All other values are data under the event of the request.
-pub trait Data {
+pub trait Data<T> {
     /// One frame.
-    fn into_reply(self, event: &str) -> WsReply;
+    fn into_reply(self, event: &str) -> WsReply
+    where
+        T: Serialize;
 }
 
-impl<T: Serialize> Data for Answer<T> {
-    fn into_reply(self, event: &str) -> WsReply {
+impl<T> Data<T> for Answer<T> {
+    fn into_reply(self, event: &str) -> WsReply
+    where
+        T: Serialize,
+    {
         written(Body::envelope(event, &self.0))
     }
 }

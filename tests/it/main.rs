@@ -50,3 +50,5 @@ mod registries;
 mod services;
 
 mod streams;
+
+mod wrong_use;

@@ -1,7 +1,8 @@
 //! The arguments of handlers: taken by their types, in any order, and passed on as written.
 
-use proc_macro2::TokenStream;
-use quote::{ToTokens, format_ident, quote};
+use proc_macro2::{Span, TokenStream};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::spanned::Spanned;
 use syn::{Error, FnArg, Ident, LitStr, Signature, Type};
 
 use crate::list::taken_once;
@@ -25,7 +26,9 @@ impl Argument {
             Some(key) => quote! {
                 let #name: #owned = ::tidegate::gateway::extract::take_key(&call, data, #key)?;
             },
-            None => quote! { let #name = ::tidegate::take!(#owned, &call, data)?; },
+            None => quote_spanned! { here(owned) =>
+                let #name = ::tidegate::take!(#owned, &call, data)?;
+            },
         }
     }
 
@@ -49,7 +52,7 @@ impl Argument {
         let owned = &self.owned;
         match self.key {
             Some(_) => quote! { ::std::vec::Vec::new() },
-            None => quote! { ::tidegate::argument_dependencies!(#owned) },
+            None => quote_spanned! { here(owned) => ::tidegate::argument_dependencies!(#owned) },
         }
     }
 
@@ -76,11 +79,21 @@ impl Argument {
     }
 }
 
-/// A compile-time check of how many payloads there are.
-pub(crate) fn payload_check(arguments: &[Argument], most: usize, message: &str) -> TokenStream {
+/// What goes wrong with what a macro writes is shown at what it was written for.
+pub(crate) fn here(what: &impl Spanned) -> Span {
+    Span::call_site().located_at(what.span())
+}
+
+/// A compile-time check of how many payloads there are, at the name of the method.
+pub(crate) fn payload_check(
+    method: &Ident,
+    arguments: &[Argument],
+    most: usize,
+    message: &str,
+) -> TokenStream {
     let whole = arguments.iter().filter(|argument| argument.key.is_none());
     let types = whole.map(|argument| &argument.owned);
-    let check = quote! {
+    let check = quote_spanned! { here(method) =>
         #[allow(unused_imports, reason = "the types decide whether it is needed")]
         use ::tidegate::gateway::extract::CountPayloads as _;
         assert!(
@@ -91,7 +104,7 @@ pub(crate) fn payload_check(arguments: &[Argument], most: usize, message: &str) 
     // An item is checked even where nothing is generated yet, but may not name `Self`.
     match arguments.iter().any(Argument::names_self) {
         true => quote! { const { #check } },
-        false => quote! { const _: () = { #check }; },
+        false => quote_spanned! { here(method) => const _: () = { #check }; },
     }
 }
 

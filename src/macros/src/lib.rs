@@ -32,24 +32,22 @@ use syn::{Error, parse_macro_input};
 #[proc_macro_attribute]
 pub fn gateway(options: TokenStream, item: TokenStream) -> TokenStream {
     let options = parse_macro_input!(options as gateway::Options);
-    let item = parse_macro_input!(item as syn::ItemStruct);
-    finish(gateway::expand(options, item))
+    finish(structure(item, "gateway(..)").and_then(|item| gateway::expand(options, item)))
 }
 
 /// Binds the methods of an `impl` block to events and hooks.
 #[proc_macro_attribute]
 pub fn messages(options: TokenStream, item: TokenStream) -> TokenStream {
     let options = parse_macro_input!(options as list::Nothing);
-    let item = parse_macro_input!(item as syn::ItemImpl);
-    finish(messages::expand(&options, item))
+    let message = "`#[messages]` stands on an `impl` block of the gateway";
+    finish(stands_on(item, message).and_then(|item| messages::expand(&options, item)))
 }
 
 /// Makes a struct a service: fields with `#[inject]` are injected, all others are `Default`.
 #[proc_macro_attribute]
 pub fn injectable(options: TokenStream, item: TokenStream) -> TokenStream {
     let options = parse_macro_input!(options as list::Nothing);
-    let item = parse_macro_input!(item as syn::ItemStruct);
-    finish(injectable::expand(&options, item))
+    finish(structure(item, "injectable").and_then(|item| injectable::expand(&options, item)))
 }
 
 /// Makes a struct a module:
@@ -57,17 +55,16 @@ pub fn injectable(options: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn module(options: TokenStream, item: TokenStream) -> TokenStream {
     let options = parse_macro_input!(options as module::Options);
-    let item = parse_macro_input!(item as syn::ItemStruct);
-    finish(module::expand(&options, &item))
+    finish(structure(item, "module(..)").and_then(|item| module::expand(&options, &item)))
 }
 
 /// Makes a function the handler of the topics that match a pattern: `#[relay("room:*")]`. It is
 /// listed in a module by its name.
 #[proc_macro_attribute]
 pub fn relay(pattern: TokenStream, item: TokenStream) -> TokenStream {
-    let pattern = parse_macro_input!(pattern as syn::LitStr);
-    let item = parse_macro_input!(item as syn::ItemFn);
-    finish(relay::expand(&pattern, item))
+    let pattern = parse_macro_input!(pattern as relay::Pattern);
+    let message = "`#[relay(..)]` stands on an `async fn`";
+    finish(stands_on(item, message).and_then(|item| relay::expand(&pattern.0, item)))
 }
 
 macro_rules! only_inside_messages {
@@ -123,6 +120,20 @@ fn stray(message: &str) -> TokenStream {
     Error::new(Span::call_site(), message)
         .to_compile_error()
         .into()
+}
+
+fn structure(item: TokenStream, attribute: &str) -> syn::Result<syn::ItemStruct> {
+    stands_on(item, &format!("`#[{attribute}]` stands on a struct"))
+}
+
+/// What an attribute stands on must be of one kind. An item of that kind with a fault inside is
+/// told that fault.
+fn stands_on<T: syn::parse::Parse>(item: TokenStream, message: &str) -> syn::Result<T> {
+    let parsed = syn::parse::<T>(item.clone());
+    parsed.map_err(|error| match syn::parse::<syn::Item>(item) {
+        Ok(other) => Error::new_spanned(other, message),
+        Err(_) => error,
+    })
 }
 
 fn finish(expanded: syn::Result<proc_macro2::TokenStream>) -> TokenStream {

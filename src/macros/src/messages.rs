@@ -1,8 +1,8 @@
 //! `#[messages]`: which method is bound to what.
 
-use proc_macro2::TokenStream;
-use quote::quote;
-use syn::{Attribute, Error, Ident, ImplItem, ImplItemFn, ItemImpl, LitStr};
+use proc_macro2::{Span, TokenStream};
+use quote::{quote, quote_spanned};
+use syn::{Attribute, Error, Ident, ImplItem, ImplItemFn, ItemImpl, LitStr, ReturnType};
 
 use crate::arguments::{self, Argument};
 use crate::list::{LayerTypes, Nothing, taken_once};
@@ -126,17 +126,18 @@ impl Bound {
 fn handler(event: &LitStr, method: &ImplItemFn, arguments: &[Argument]) -> TokenStream {
     let message = "a handler has one payload: all other arguments are taken from the call, as \
                    `&WsClient`, `CurrentUser`, `Arc<..>` or `State<..>` are";
-    let check = arguments::payload_check(arguments, 1, message);
+    let check = arguments::payload_check(&method.sig.ident, arguments, 1, message);
     let takes = arguments.iter().map(Argument::take);
     let dependencies = arguments.iter().map(Argument::dependencies);
     let value = invocation(method, arguments, quote! { call.gateway() });
+    let answer = answer(method, &quote! { call.event() }, &value);
     quote! {
         #check
         #(table.requires(#event, #dependencies);)*
         let handler = |call: ::tidegate::gateway::table::Call<Self>, data: &[u8]| {
             let _ = data;
             #(#takes)*
-            ::std::result::Result::Ok(async move { ::tidegate::answer!(call.event(), #value) })
+            ::std::result::Result::Ok(async move { #answer })
         };
     }
 }
@@ -144,10 +145,11 @@ fn handler(event: &LitStr, method: &ImplItemFn, arguments: &[Argument]) -> Token
 fn connection_hook(hook: &Ident, method: &ImplItemFn, arguments: &[Argument]) -> TokenStream {
     let message = "a hook has no payload: its arguments are taken from the call, as `&WsClient`, \
                    `CurrentUser`, `Arc<..>` or `State<..>` are";
-    let check = arguments::payload_check(arguments, 0, message);
+    let check = arguments::payload_check(&method.sig.ident, arguments, 0, message);
     let takes = arguments.iter().map(Argument::take);
     let dependencies = arguments.iter().map(Argument::dependencies);
     let value = invocation(method, arguments, quote! { call.gateway() });
+    let answer = answer(method, &quote! { call.event() }, &value);
     let name = hook.to_string();
     quote! {
         #check
@@ -156,7 +158,7 @@ fn connection_hook(hook: &Ident, method: &ImplItemFn, arguments: &[Argument]) ->
             let data: &[u8] = b"null";
             let _ = data;
             #(#takes)*
-            ::std::result::Result::Ok(async move { ::tidegate::answer!(call.event(), #value) })
+            ::std::result::Result::Ok(async move { #answer })
         });
     }
 }
@@ -165,6 +167,7 @@ fn after_init(method: &ImplItemFn, arguments: &[Argument]) -> TokenStream {
     let injections = arguments.iter().map(Argument::inject);
     let dependencies = arguments.iter().map(Argument::service_dependencies);
     let value = invocation(method, arguments, quote! { gateway });
+    let answer = answer(method, &quote! { "after_init" }, &value);
     quote! {
         #(table.requires("after_init", #dependencies);)*
         table.after_init(|gateway: ::std::sync::Arc<Self>, container| async move {
@@ -172,9 +175,18 @@ fn after_init(method: &ImplItemFn, arguments: &[Argument]) -> TokenStream {
                 ::tidegate::gateway::container::Resolver::over(&container, "after_init");
             let _ = &resolver;
             #(#injections)*
-            ::tidegate::gateway::table::initialised(::tidegate::answer!("after_init", #value))
+            ::tidegate::gateway::table::initialised(#answer)
         });
     }
+}
+
+/// What it returned, shown at its type if that cannot be answered.
+fn answer(method: &ImplItemFn, event: &TokenStream, value: &TokenStream) -> TokenStream {
+    let here = match &method.sig.output {
+        ReturnType::Type(_, returned) => arguments::here(returned),
+        ReturnType::Default => Span::call_site(),
+    };
+    quote_spanned! { here => ::tidegate::answer!(#event, #value) }
 }
 
 /// Plain functions are handlers too.

@@ -70,7 +70,7 @@ pub(crate) fn expand(options: &Options, item: &ItemStruct) -> syn::Result<TokenS
                 #(app.module::<#imports>();)*
                 #(app.provider::<#providers>();)*
                 #(app.gateway::<#gateways>();)*
-                #(app.relay::<#relays>();)*
+                #(app.relay(#relays);)*
             }
         }
     })

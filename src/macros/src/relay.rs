@@ -2,7 +2,19 @@
 
 use proc_macro2::TokenStream;
 use quote::quote;
+use syn::parse::{Parse, ParseStream};
 use syn::{Error, ItemFn, LitStr};
+
+/// The one option.
+pub(crate) struct Pattern(pub(crate) LitStr);
+
+impl Parse for Pattern {
+    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        let message = "a relay handler has a pattern: `#[relay(\"room:*\")]`";
+        let pattern = input.parse().map(Self);
+        pattern.map_err(|error| Error::new(error.span(), message))
+    }
+}
 
 pub(crate) fn expand(pattern: &LitStr, mut item: ItemFn) -> syn::Result<TokenStream> {
     check_pattern(pattern)?;

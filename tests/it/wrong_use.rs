@@ -1,0 +1,131 @@
+//! Wrong use of the framework does not compile, and the compiler says what to do instead: each
+//! program of `tests/wrong_use` says with `//~` what its line is told. Knows the compiler, and
+//! where the library lies that this test is linked with.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// A line of a program, and what is said there.
+type Told = (u64, String);
+
+#[test]
+fn attributes_that_are_written_wrong_are_told_what_to_write() {
+    check("spelling");
+}
+
+#[test]
+fn types_that_do_not_fit_are_told_what_is_missing() {
+    check("types");
+}
+
+#[test]
+fn payloads_and_guards_are_counted() {
+    check("counts");
+}
+
+/// Each `//~` is told to its line, and nothing else is told.
+#[track_caller]
+fn check(program: &str) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/wrong_use");
+    let source = source.join(program).with_extension("rs");
+    let expected = expectations(&std::fs::read_to_string(&source).unwrap());
+    let told = compiled(&source);
+    let mut met = BTreeSet::new();
+    for (line, text) in &told {
+        let of_line = |expected: &&Told| expected.0 == *line && text.contains(&expected.1);
+        let found = expected.iter().find(of_line);
+        met.insert(found.unwrap_or_else(|| panic!("nobody expects this:\n{text}")));
+    }
+    let missed: Vec<_> = expected.iter().filter(|it| !met.contains(it)).collect();
+    assert!(missed.is_empty(), "the compiler does not say {missed:?}");
+}
+
+fn expectations(source: &str) -> Vec<Told> {
+    let lines = (1..).zip(source.lines());
+    let told = lines.filter_map(|(line, code)| {
+        let (_, text) = code.split_once("//~ ")?;
+        Some((line, text.to_owned()))
+    });
+    told.collect()
+}
+
+/// What the compiler has to say.
+fn compiled(source: &Path) -> BTreeSet<Told> {
+    let (library, dependencies) = library();
+    let folder = tempfile::tempdir().unwrap();
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let output = Command::new(rustc)
+        .args([
+            "--edition",
+            "2024",
+            "--crate-type",
+            "bin",
+            "--emit",
+            "metadata",
+        ])
+        .args(["--error-format", "json", "--allow", "warnings"])
+        .arg("--extern")
+        .arg(format!("tidegate={}", library.display()))
+        .arg("-L")
+        .arg(format!("dependency={}", dependencies.display()))
+        .arg("--out-dir")
+        .arg(folder.path())
+        .arg(source)
+        .output()
+        .expect("whoever runs tests has the compiler");
+    assert!(!output.status.success(), "{} compiles", source.display());
+    let lines = String::from_utf8(output.stderr).unwrap();
+    let told = lines.lines().filter_map(|line| {
+        let message: Value = serde_json::from_str(line).unwrap();
+        let spans = message["spans"]
+            .as_array()
+            .filter(|_| message["level"] == "error")?;
+        let primary = spans.iter().find(|span| span["is_primary"] == true)?;
+        let line = within(primary, source)["line_start"].as_u64().unwrap();
+        Some((line, text_of(&message)))
+    });
+    told.collect()
+}
+
+/// Where in the program it is: what is in a macro of the library is where the macro is used.
+fn within<'a>(span: &'a Value, source: &Path) -> &'a Value {
+    match span["file_name"].as_str() {
+        Some(file) if Path::new(file) == source => span,
+        _ => within(&span["expansion"]["span"], source),
+    }
+}
+
+/// The message with its labels and notes, without the lines of the program.
+fn text_of(message: &Value) -> String {
+    let labels = message["spans"].as_array().into_iter().flatten();
+    let labels = labels.filter_map(|span| span["label"].as_str().map(str::to_owned));
+    let notes = message["children"].as_array().into_iter().flatten();
+    let own = message["message"].as_str().map(str::to_owned);
+    let texts = own.into_iter().chain(labels).chain(notes.map(text_of));
+    texts.collect::<Vec<_>>().join("\n")
+}
+
+/// The newest build of the library, which is the one that this test was built with, and the
+/// folder that it and all of its dependencies lie in.
+fn library() -> (PathBuf, PathBuf) {
+    let this = std::env::current_exe().unwrap();
+    let folder = this.parent().unwrap().to_owned();
+    let files = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|file| file.unwrap().path());
+    let libraries = files.filter(|path| {
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        name.starts_with("libtidegate-") && name.ends_with(".rlib")
+    });
+    let newest = libraries.max_by_key(|path| path.metadata().unwrap().modified().unwrap());
+    (
+        newest.expect("the library is built before its tests"),
+        folder,
+    )
+}
