@@ -97,7 +97,12 @@ class Server:
         environment = {**os.environ, "TIDEGATE_JWT_SECRET": SECRET}
         if dev:
             del environment["TIDEGATE_JWT_SECRET"]
+        self.command, self.environment = command, environment
         self.log = open(self.folder / "stderr.log", "w+b")
+        self._start()
+
+    def _start(self):
+        command, environment = self.command, self.environment
         self.process = subprocess.Popen(
             list(map(str, command)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=self.log, env=environment, cwd=self.folder, text=True)
@@ -153,6 +158,13 @@ class Server:
         began = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(within_s), time.monotonic() - began
+
+    def restart(self):
+        """Ends it as an operator does and starts it on the same data, at another address."""
+        code, _ = self.terminate()
+        equal(code, 0)
+        self.stop()
+        self._start()
 
     def stop(self):
         if self.process.poll() is None:

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Node's `ws` as a client: installs it once below the user's cache folder, starts the server and
-runs relay.mjs against it."""
+runs relay.mjs and durable.mjs against it."""
 
 import hashlib
 import shutil
@@ -39,10 +39,15 @@ def packages():
 def main():
     home = packages()
     # Node looks for packages beside the script.
-    script = shutil.copy(HERE / "relay.mjs", home)
-    with Server() as server:
-        command = ["node", script, server.address, token("ada"), token("bob"), token("eve", "other")]
-        sys.exit(subprocess.run(command, timeout=SECONDS_MAX).returncode)
+    for script in HERE.glob("*.mjs"):
+        shutil.copy(script, home)
+    tokens = [token("ada"), token("bob"), token("eve", "other")]
+    failed = 0
+    with Server(shards=2) as server:
+        for script in ("relay.mjs", "durable.mjs"):
+            command = ["node", home / script, server.address, *tokens]
+            failed |= subprocess.run(list(map(str, command)), timeout=SECONDS_MAX).returncode
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Python's `websockets` as a client: installs it once below the user's cache folder, then runs
-relay.py, which starts the server itself."""
+relay.py and durable.py, which start the server themselves."""
 
 import hashlib
 import subprocess
@@ -31,4 +31,6 @@ def interpreter():
 
 
 if __name__ == "__main__":
-    sys.exit(subprocess.run([interpreter(), str(HERE / "relay.py")]).returncode)
+    python = interpreter()
+    scripts = [str(HERE / name) for name in ("relay.py", "durable.py")]
+    sys.exit(max(subprocess.run([python, script]).returncode for script in scripts))
