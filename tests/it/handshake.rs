@@ -37,7 +37,33 @@ fn expect_problem(answer: &Answer, status: u16) {
     assert_eq!(body["status"], status, "{answer:?}");
 }
 
+/// Whether this machine has IPv6 at all; without it there is nothing to try.
+fn has_ipv6() -> bool {
+    let has = std::net::TcpListener::bind("[::1]:0").is_ok();
+    if !has {
+        println!("skipped: this machine has no IPv6");
+    }
+    has
+}
+
 both_shards! {
+    /// IPv6 alone, and both families through one socket
+    fn ipv6_is_served_like_ipv4(shards) {
+        if !has_ipv6() {
+            return;
+        }
+        for (listen, from) in [("[::1]:0", &["::1"][..]), ("[::]:0", &["::1", "127.0.0.1"])] {
+            let plan = Plan::new(shards).raw("/raw", echo);
+            let site = plan.config(|config| config.server.listen = listen.parse().unwrap()).start();
+            for host in from {
+                let address = (host.parse::<std::net::IpAddr>().unwrap(), site.address.port());
+                let mut client = Client::connect_public(address.into(), "/raw");
+                client.send("over any family");
+                assert_eq!(client.receive(), "over any family", "{listen} from {host}");
+            }
+        }
+    }
+
     /// R-01, T-C3: what is no valid upgrade is a 400, or a 426 that names the version
     fn bad_requests_are_refused(shards) {
         let site = start(shards);
