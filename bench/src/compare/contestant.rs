@@ -19,6 +19,14 @@ pub(super) struct Contestant {
     pub(super) load_arguments: &'static [&'static str],
 }
 
+/// Not in Rust, so built apart: see `bench/uwebsockets/build`. It takes part where it was built.
+const UWEBSOCKETS: Contestant = Contestant {
+    name: "uWebSockets over libuv",
+    binary: "uwebsockets-echo",
+    arguments: &[],
+    load_arguments: &[],
+};
+
 /// Those that can do a kind of work; the first is the one that the others are compared with.
 pub(super) fn all(kind: Kind) -> Vec<Contestant> {
     let ours = Contestant {
@@ -50,6 +58,7 @@ pub(super) fn all(kind: Kind) -> Vec<Contestant> {
                 load_arguments: &["--raw"],
                 ..peer("raw TCP floor", &["serve", "raw-floor"])
             },
+            UWEBSOCKETS,
         ],
         Kind::Fanout => vec![
             peer(
@@ -61,10 +70,10 @@ pub(super) fn all(kind: Kind) -> Vec<Contestant> {
                 &["serve", "tungstenite-relay", "--coalesce"],
             ),
         ],
-        Kind::Idle => vec![peer(
-            "tokio-tungstenite 4 KiB",
-            &["serve", "tungstenite-echo"],
-        )],
+        Kind::Idle => vec![
+            peer("tokio-tungstenite 4 KiB", &["serve", "tungstenite-echo"]),
+            UWEBSOCKETS,
+        ],
         Kind::IdleRelay => {
             vec![peer(
                 "tokio broadcast relay 4 KiB",
