@@ -21,7 +21,7 @@ use crate::log::{
     AppendError, CommitLog, Event, Now as LogNow, Publish, ReadEnd, ReadItem as LogItem,
     ReadLimits, Record, Ticket,
 };
-use crate::metrics::{Counter, Gauge, ShardMetrics};
+use crate::metrics::{Counter, Gauge, Recorder, ShardMetrics, Timing};
 
 use super::file::{Files, Owner};
 use super::ring::Ring;
@@ -41,10 +41,10 @@ pub(crate) struct Store {
     index: usize,
     home: Durable,
     log: CommitLog,
-    /// What the log has taken, in order.
-    tickets: VecDeque<(AppendId, Ticket)>,
+    /// What the log has taken, in order; a publish with the time when it was asked for.
+    tickets: VecDeque<(AppendId, Ticket, Option<u64>)>,
     /// What the log was too busy for, in order.
-    behind: VecDeque<(AppendId, Value)>,
+    behind: VecDeque<(AppendId, Value, Option<u64>)>,
     /// Reads whose bytes are on their way into memory.
     parked: Vec<Read>,
     /// The home may have more to give than one turn takes.
@@ -91,6 +91,7 @@ pub(crate) struct Hands<'a> {
     pub(crate) ring: &'a mut Ring,
     pub(crate) files: &'a mut Files,
     pub(crate) metrics: &'a ShardMetrics,
+    pub(crate) recorder: &'a Recorder,
     /// Brings an answer to its peer.
     pub(crate) answer: &'a mut dyn FnMut(Peer, Option<Bytes>, Answer),
 }
@@ -200,8 +201,9 @@ impl Store {
     fn carry_out(&mut self, effect: Effect, hands: &mut Hands<'_>) {
         match effect {
             Effect::Append { id, value } => {
-                self.count_append(&value, hands.metrics);
-                self.behind.push_back((id, value));
+                let is_publish = self.count_append(&value, hands.metrics);
+                let since_us = is_publish.then_some(hands.clock.monotonic_us);
+                self.behind.push_back((id, value, since_us));
                 self.catch_up();
             }
             Effect::Read {
@@ -233,18 +235,21 @@ impl Store {
         }
     }
 
-    fn count_append(&self, value: &Value, metrics: &ShardMetrics) {
-        if let Value::Publish { messages, .. } = value {
-            metrics.add(Counter::Publishes, messages.len() as u64);
-        }
+    /// Whether it is a publish.
+    fn count_append(&self, value: &Value, metrics: &ShardMetrics) -> bool {
+        let Value::Publish { messages, .. } = value else {
+            return false;
+        };
+        metrics.add(Counter::Publishes, messages.len() as u64);
+        true
     }
 
     /// Gives the log what it was too busy for, as long as it takes it.
     fn catch_up(&mut self) {
-        while let Some((id, value)) = self.behind.front() {
+        while let Some((id, value, since_us)) = self.behind.front() {
             match append(&mut self.log, value) {
                 Ok(ticket) => {
-                    self.tickets.push_back((*id, ticket));
+                    self.tickets.push_back((*id, ticket, *since_us));
                     self.behind.pop_front();
                 }
                 Err(AppendError::Busy) => return,
@@ -259,7 +264,7 @@ impl Store {
             AppendError::Failed => Refused::StorageFailed,
             _ => Refused::StorageFull,
         };
-        while let Some((id, _)) = self.behind.pop_back() {
+        while let Some((id, _, _)) = self.behind.pop_back() {
             self.home.handle_refused(id, refused);
         }
     }
@@ -279,16 +284,17 @@ impl Store {
         }
         while let Some(event) = self.log.poll_event() {
             moved = true;
-            self.handle_event(event, hands.metrics);
+            self.handle_event(event, hands);
         }
         moved
     }
 
-    fn handle_event(&mut self, event: Event, metrics: &ShardMetrics) {
+    fn handle_event(&mut self, event: Event, hands: &Hands<'_>) {
+        let metrics = hands.metrics;
         match event {
             Event::Durable { up_to, .. } => {
                 metrics.add(Counter::Syncs, 1);
-                self.durable(up_to);
+                self.durable(up_to, hands);
             }
             Event::Readable { topics } => self.unpark(&topics),
             Event::Trimmed {
@@ -315,10 +321,15 @@ impl Store {
         }
     }
 
-    fn durable(&mut self, up_to: Ticket) {
+    fn durable(&mut self, up_to: Ticket, hands: &Hands<'_>) {
         let mut through = None;
-        while let Some((id, _)) = self.tickets.pop_front_if(|(_, ticket)| *ticket <= up_to) {
+        let is_durable = |(_, ticket, _): &mut (_, Ticket, _)| *ticket <= up_to;
+        while let Some((id, _, since_us)) = self.tickets.pop_front_if(is_durable) {
             through = Some(id);
+            if let Some(since_us) = since_us {
+                let us = hands.clock.monotonic_us.saturating_sub(since_us);
+                hands.recorder.record(Timing::PublishAck, us);
+            }
         }
         if let Some(through) = through {
             self.home.handle_durable(through);

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::broker::durable::{Answer, Caller, Command as Asked, Peer, Request};
 use crate::gateway::topics::{Ask, By, Topics};
 use crate::id::{HomedId, Partition, Tenant};
-use crate::metrics::{Counter, Gauge};
+use crate::metrics::{Counter, Gauge, Recorder};
 use crate::proto::durable::{self as wire, DurableRequest, ErrorFrame, MessagePrefix};
 use crate::proto::{ErrorCode, frame};
 use crate::session::Session;
@@ -186,7 +186,12 @@ impl State {
     }
 
     /// Has the homes here do what was asked, and the logs what is due.
-    pub(crate) fn run_homes(&mut self, clock: Clock, ring: &mut Ring, files: &mut Files) {
+    pub(crate) fn run_homes(
+        &mut self,
+        clock: Clock,
+        (ring, files): (&mut Ring, &mut Files),
+        recorder: &Recorder,
+    ) {
         if self.homes.stores.is_empty() {
             return self.post_asks();
         }
@@ -202,6 +207,7 @@ impl State {
                 ring: &mut *ring,
                 files: &mut *files,
                 metrics: &metrics,
+                recorder,
                 answer: &mut |peer, reference, answer| self.tell(peer, reference, answer),
             };
             match next {

@@ -13,6 +13,8 @@ impl Turn {
     /// Measures, if it is time.
     pub(super) fn measure(&mut self) {
         let overflows = self.ring.overflows();
+        let (waiting, waiting_max) = self.ring.waiting();
+        let sends = self.ring.sends_in_flight();
         let mut state = self.shard.state.borrow_mut();
         if state.now_ms < state.measure_at_ms {
             return;
@@ -23,6 +25,14 @@ impl Turn {
         state
             .metrics
             .add(Counter::CompletionQueueOverflows, new.into());
+        let rings = [
+            (Gauge::CompletionsWaiting, waiting),
+            (Gauge::CompletionsMax, waiting_max),
+            (Gauge::SendsInFlight, sends),
+        ];
+        for (gauge, number) in rings {
+            state.metrics.set(gauge, number as u64);
+        }
         state.measure();
         self.shard.recorder.flush();
     }

@@ -325,6 +325,17 @@ impl Ring {
         self.ring.completion().overflow()
     }
 
+    /// Completions that wait, and how many the queue holds.
+    pub(crate) fn waiting(&mut self) -> (usize, usize) {
+        let completions = self.ring.completion();
+        (completions.len(), completions.capacity())
+    }
+
+    /// Sends that the kernel has not ended.
+    pub(crate) fn sends_in_flight(&self) -> usize {
+        self.sends.len()
+    }
+
     /// The provided buffers.
     pub(crate) fn buffers(&mut self) -> &mut Buffers {
         &mut self.buffers

@@ -286,7 +286,8 @@ impl Turn {
                 monotonic_us,
                 unix_ms: unix_ms(),
             };
-            state.run_homes(clock, &mut self.ring, &mut self.files);
+            let hands = (&mut self.ring, &mut self.files);
+            state.run_homes(clock, hands, &self.shard.recorder);
         }
     }
 

@@ -88,6 +88,29 @@ both_shards! {
         assert_eq!(all["topics"][0]["subscriptions"].as_array().unwrap().len(), 0);
     }
 
+    /// C-10: how long a publish and a fan-out took is measured when they end
+    fn what_takes_time_is_measured(shards) {
+        let data = tempfile::tempdir().unwrap();
+        let site = plan(shards, data.path()).start();
+        let mut ada = site.join("demo", "ada");
+        ada.subscribe("t");
+        crate::harness::wait(site.relay("demo").push("t", "e", &1)).unwrap();
+        ada.expect_push("t", "e", "1");
+        let topic = site.topic("demo", "orders");
+        site.durable("demo").publish(&topic, "1", 1);
+        let admin = token_of(&Claims::new(tenant("demo"), "root").role("admin"), 60);
+        let counted = |name: &str| {
+            let metrics = ask(&site, "/metrics", &admin).body;
+            let start = format!("tidegate_{name}_seconds_count{{");
+            let lines = metrics.lines().filter(|line| line.starts_with(&start));
+            lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum::<u64>()
+        };
+        for name in ["fan_out_duration", "publish_ack_duration"] {
+            eventually(name, || 0 < counted(name));
+        }
+        assert_eq!(counted("publish_ack_duration"), 1);
+    }
+
     /// who does not read is named, with what it missed
     fn a_slow_reader_is_named(shards) {
         let site = Plan::new(shards).start();
