@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::auth::{Caller, ROLE_ADMIN};
 use crate::id::ConnId;
@@ -30,22 +31,31 @@ pub(crate) struct ConnectionInfo {
 }
 
 /// The answer to a question for connections.
-#[derive(Debug, Serialize)]
-pub(super) struct Connections {
-    count: usize,
-    connections: Vec<ConnectionInfo>,
+#[derive(Debug, Clone, Default, Serialize)]
+pub(crate) struct Connections {
+    /// How many there are, shown or not.
+    pub(crate) count: usize,
+    /// Those that are shown.
+    pub(crate) connections: Vec<ConnectionInfo>,
 }
 
-/// `GET /v1/connections`: those of the caller's tenant.
+/// Which of them: all, unless less is asked for.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Which {
+    /// Something shown of a connection contains this, whatever its case.
+    pub(crate) contains: Option<String>,
+    /// No more than so many.
+    pub(crate) limit: Option<usize>,
+}
+
+/// `GET /v1/connections?contains=&limit=`: those of the caller's tenant.
 pub(super) async fn list(
     State(deps): State<Deps>,
     Extension(caller): Extension<Arc<Caller>>,
-) -> Json<Connections> {
-    let connections = deps.node.connections(&caller.tenant).await;
-    Json(Connections {
-        count: connections.len(),
-        connections,
-    })
+    which: Result<Query<Which>, QueryRejection>,
+) -> Result<Json<Connections>, Problem> {
+    let Query(which) = which.map_err(|error| Problem::unprocessable(error.body_text()))?;
+    Ok(Json(deps.node.connections(&caller.tenant, which).await))
 }
 
 /// `DELETE /v1/connections/{id}`, for admins of the tenant.

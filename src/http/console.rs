@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ORIGIN, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS,
@@ -26,6 +26,8 @@ use super::{Deps, Inside};
 pub(crate) struct Console {
     /// Where the relay is mounted.
     pub(crate) relay: Option<String>,
+    /// There are durable topics.
+    pub(crate) durable: bool,
     /// Signs tokens for whoever asks: in development only.
     pub(crate) tokens: Option<Arc<AuthConfig>>,
 }
@@ -35,13 +37,14 @@ pub(super) fn is_open(deps: &Deps, method: &Method, path: &str) -> bool {
     let reads = matches!(*method, Method::GET | Method::HEAD);
     match path {
         "/client.js" => reads,
-        "/"
-        | "/console"
-        | "/console/console.css"
-        | "/console/console.js"
-        | "/console/config.json" => reads && deps.inside != Inside::Elsewhere,
+        "/" | "/console" | "/console/config.json" => reads && deps.inside != Inside::Elsewhere,
         "/v1/dev/token" => *method == Method::POST && deps.console.tokens.is_some(),
-        _ => false,
+        _ => {
+            let name = path.strip_prefix("/console/");
+            reads
+                && deps.inside != Inside::Elsewhere
+                && name.is_some_and(|name| find(name).is_some())
+        }
     }
 }
 
@@ -78,20 +81,23 @@ pub(super) async fn root(
 
 /// `GET /console`.
 pub(super) async fn page(State(deps): State<Deps>) -> Result<Response, Problem> {
-    file(&deps, "text/html; charset=utf-8", PAGE)
+    answer(&deps, HTML, PAGE)
 }
 
-/// `GET /console/console.css`.
-pub(super) async fn style(State(deps): State<Deps>) -> Result<Response, Problem> {
-    file(&deps, "text/css; charset=utf-8", STYLE)
+/// `GET /console/{file}`.
+pub(super) async fn file(
+    State(deps): State<Deps>,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    let (_, kind, text) = find(&name).ok_or_else(Problem::not_found)?;
+    answer(&deps, kind, text)
 }
 
-/// `GET /console/console.js`.
-pub(super) async fn script(State(deps): State<Deps>) -> Result<Response, Problem> {
-    file(&deps, SCRIPT, CODE)
+fn find(name: &str) -> Option<&'static (&'static str, &'static str, &'static str)> {
+    FILES.iter().find(|(file, _, _)| *file == name)
 }
 
-fn file(deps: &Deps, kind: &'static str, text: &'static str) -> Result<Response, Problem> {
+fn answer(deps: &Deps, kind: &'static str, text: &'static str) -> Result<Response, Problem> {
     if deps.inside == Inside::Elsewhere {
         return Err(Problem::not_found());
     }
@@ -114,6 +120,7 @@ pub(super) struct Told {
     /// Whether metrics need a token.
     open: bool,
     relay: Option<String>,
+    durable: bool,
 }
 
 /// `GET /console/config.json`.
@@ -125,6 +132,7 @@ pub(super) async fn config(State(deps): State<Deps>) -> Result<Json<Told>, Probl
             mints: deps.console.tokens.is_some(),
             open: inside == Inside::Everybody,
             relay: deps.console.relay,
+            durable: deps.console.durable,
         })),
     }
 }
@@ -164,9 +172,39 @@ pub(super) async fn mint(
 
 const CLIENT: &str = include_str!("../web/client/client.js");
 const PAGE: &str = include_str!("../web/console/console.html");
-const STYLE: &str = include_str!("../web/console/console.css");
-const CODE: &str = include_str!("../web/console/console.js");
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// The files of the page beside itself: name, type, text.
+const FILES: [(&str, &str, &str); 6] = [
+    (
+        "console.css",
+        CSS,
+        include_str!("../web/console/console.css"),
+    ),
+    (
+        "console.js",
+        SCRIPT,
+        include_str!("../web/console/console.js"),
+    ),
+    (
+        "numbers.js",
+        SCRIPT,
+        include_str!("../web/console/numbers.js"),
+    ),
+    ("page.js", SCRIPT, include_str!("../web/console/page.js")),
+    (
+        "tables.js",
+        SCRIPT,
+        include_str!("../web/console/tables.js"),
+    ),
+    (
+        "topics.js",
+        SCRIPT,
+        include_str!("../web/console/topics.js"),
+    ),
+];
 
 /// Nothing from elsewhere, nothing inline, in nobody's frame.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \

@@ -11,6 +11,7 @@ fn rig(inside: Inside, tokens: bool) -> Rig {
     let tokens = tokens.then(|| Arc::new(AuthConfig::new(SECRET, 60).unwrap()));
     let console = Console {
         relay: Some("/live".into()),
+        durable: true,
         tokens,
     };
     let origins = OriginPolicy {

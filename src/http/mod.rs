@@ -51,7 +51,7 @@ use crate::id::Tenant;
 use crate::metrics::Metrics;
 
 pub(crate) use admin::SlowInfo;
-pub(crate) use connections::ConnectionInfo;
+pub(crate) use connections::{ConnectionInfo, Connections, Which};
 pub(crate) use console::Console;
 
 /// What the routes need of the server that they belong to.
@@ -118,7 +118,7 @@ pub(crate) trait Node: Send + Sync {
     /// It takes connections and its storage works.
     fn is_ready(&self) -> bool;
     /// The open connections of a tenant, over all shards.
-    fn connections(&self, tenant: &Tenant) -> Answer<'_, Vec<ConnectionInfo>>;
+    fn connections(&self, tenant: &Tenant, which: Which) -> Answer<'_, Connections>;
     /// Closes a connection of a tenant; whether there was one.
     fn close(&self, tenant: &Tenant, id: &str) -> Answer<'_, bool>;
     /// Some relay topics of a tenant, over all shards.
@@ -208,9 +208,8 @@ fn pages() -> Router<Deps> {
     Router::new()
         .route("/client.js", get(console::client))
         .route("/console", get(console::page))
-        .route("/console/console.css", get(console::style))
-        .route("/console/console.js", get(console::script))
         .route("/console/config.json", get(console::config))
+        .route("/console/{file}", get(console::file))
 }
 
 /// Pages of the allowed origins may read answers. No cookie is ever asked for, so no credentials.

@@ -33,7 +33,7 @@ impl Node for FakeNode {
         !self.busy.load(Ordering::Relaxed)
     }
 
-    fn connections(&self, tenant: &Tenant) -> Answer<'_, Vec<ConnectionInfo>> {
+    fn connections(&self, tenant: &Tenant, _: Which) -> Answer<'_, Connections> {
         let info = ConnectionInfo {
             id: "0-1-1".into(),
             path: "/ws".into(),
@@ -41,12 +41,9 @@ impl Node for FakeNode {
             sub: Some("ada".into()),
             peer: None,
         };
-        let found = if tenant.as_str() == "demo" {
-            vec![info]
-        } else {
-            Vec::new()
-        };
-        Box::pin(async { found })
+        let count = usize::from(tenant.as_str() == "demo");
+        let connections = vec![info; count];
+        Box::pin(async move { Connections { count, connections } })
     }
 
     fn relay_topics(&self, tenant: &Tenant, filter: TopicFilter) -> Answer<'_, TopicPage> {

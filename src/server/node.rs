@@ -13,12 +13,13 @@ use crate::auth::Authenticator;
 use crate::broker::relay::{TopicFilter, TopicPage};
 use crate::config::Config;
 use crate::http::{
-    self, Access, Answer, ConnectionInfo, Console, Deps, Inside, Node, PublicRoute, SlowInfo,
+    self, Access, Answer, ConnectionInfo, Connections, Console, Deps, Inside, Node, PublicRoute,
+    SlowInfo, Which,
 };
 use crate::id::Tenant;
 use crate::metrics::{Gauge, Metrics};
 use crate::shard::command::{Command, StateJob};
-use crate::shard::listing::Listed;
+use crate::shard::listing::{ListFilter, Listed};
 use crate::shard::ring::SlotKey;
 use crate::shard::shared::{Dialect, Shared};
 use crate::shard::slow::Slow;
@@ -37,14 +38,23 @@ impl Node for ServerNode {
             && self.metrics.sum(Gauge::PartitionsFailed) == 0
     }
 
-    fn connections(&self, tenant: &Tenant) -> Answer<'_, Vec<ConnectionInfo>> {
+    fn connections(&self, tenant: &Tenant, which: Which) -> Answer<'_, Connections> {
         let tenant = tenant.clone();
+        let limit = which.limit.unwrap_or(usize::MAX);
+        let filter = ListFilter {
+            contains: which.contains.unwrap_or_default().to_lowercase().into(),
+            limit,
+        };
         Box::pin(async move {
-            let all = self.ask_all(move |state| state.listed(&tenant)).await;
-            let of_shard = |(shard, listed): (u16, Vec<Listed>)| {
-                listed.into_iter().map(move |one| self.info(shard, one))
-            };
-            all.into_iter().flat_map(of_shard).collect()
+            let question = move |state: &mut State| state.listed(&tenant, &filter);
+            let mut all = Connections::default();
+            for (shard, page) in self.ask_all(question).await {
+                all.count += page.count;
+                let listed = page.listed.into_iter().map(|one| self.info(shard, one));
+                all.connections.extend(listed);
+            }
+            all.connections.truncate(limit);
+            all
         })
     }
 
@@ -144,7 +154,7 @@ impl ServerNode {
     fn info(&self, shard: u16, one: Listed) -> ConnectionInfo {
         let mount = self.shared.mounts.get(usize::from(one.mount));
         ConnectionInfo {
-            id: format!("{shard}-{}-{}", one.key.slot, one.key.generation),
+            id: one.id(shard),
             path: mount.map(|mount| mount.path.clone()).unwrap_or_default(),
             conn_id: one.conn_id,
             sub: one.subject,
@@ -206,6 +216,7 @@ impl ServerBuilder {
         let process = self.process.as_ref().filter(|_| self.config.dev);
         Console {
             relay: relay.map(|mount| mount.path.clone()),
+            durable: shared.durable.is_some(),
             tokens: process.map(|process| process.tokens()),
         }
     }

@@ -19,15 +19,67 @@ pub(crate) struct Listed {
     pub(crate) peer: Option<std::net::SocketAddr>,
 }
 
+/// Which connections.
+#[derive(Debug, Clone)]
+pub(crate) struct ListFilter {
+    /// Only those of which something shown contains this text, which is in lower case.
+    pub(crate) contains: Box<str>,
+    /// No more than so many.
+    pub(crate) limit: usize,
+}
+
+/// Some connections, and how many there are in all.
+#[derive(Debug, Default)]
+pub(crate) struct ListPage {
+    pub(crate) count: usize,
+    pub(crate) listed: Vec<Listed>,
+}
+
+impl Listed {
+    /// Its name in the whole server: shard, slot and generation.
+    pub(crate) fn id(&self, shard: u16) -> String {
+        format!("{shard}-{}-{}", self.key.slot, self.key.generation)
+    }
+}
+
 impl State {
-    /// The open connections of a tenant.
-    pub(crate) fn listed(&mut self, tenant: &Tenant) -> Vec<Listed> {
-        let keys = self.connections.keys();
-        let listed = keys.into_iter().filter_map(|key| {
-            let connection = self.connections.get(key)?;
-            Self::belongs(connection, tenant).then(|| Self::listed_one(key, connection))
-        });
-        listed.collect()
+    /// The open connections of a tenant: how many `contains` finds, and the first of them.
+    pub(crate) fn listed(&mut self, tenant: &Tenant, filter: &ListFilter) -> ListPage {
+        let mut page = ListPage::default();
+        for key in self.connections.keys() {
+            let Some(connection) = self.connections.get(key) else {
+                continue;
+            };
+            if !Self::belongs(connection, tenant) {
+                continue;
+            }
+            let wanted = page.listed.len() < filter.limit;
+            // Where a peer is only the kernel knows, so it is not asked for what nobody sees.
+            if filter.contains.is_empty() && !wanted {
+                page.count += 1;
+                continue;
+            }
+            let one = Self::listed_one(key, connection);
+            if !filter.contains.is_empty() && !self.has(&one, &filter.contains) {
+                continue;
+            }
+            page.count += 1;
+            if wanted {
+                page.listed.push(one);
+            }
+        }
+        page
+    }
+
+    /// Whether a text, in lower case, stands in what is shown of a connection.
+    fn has(&self, one: &Listed, text: &str) -> bool {
+        let mount = self.shared.mounts.get(usize::from(one.mount));
+        let path = mount.map(|mount| mount.path.to_lowercase());
+        let subject = one.subject.as_ref().map(|subject| subject.to_lowercase());
+        let peer = one.peer.map(|peer| peer.to_string());
+        let conn_id = one.conn_id.map(|conn_id| conn_id.to_string());
+        let shown = [path, subject, peer, conn_id, Some(one.id(self.index))];
+        shown.iter().flatten().any(|shown| shown.contains(text))
     }
 
     pub(super) fn listed_one(key: SlotKey, connection: &Connection) -> Listed {

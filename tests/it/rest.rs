@@ -60,6 +60,16 @@ both_shards! {
         assert_eq!(of("ada")["path"], "/ws");
         assert_ne!(of("ada")["conn_id"], of("bob")["conn_id"]);
         assert!(of("ada")["peer"].as_str().unwrap().starts_with("127.0.0.1:"));
+        let found = |query: &str| {
+            let target = format!("/v1/connections?{query}");
+            let page = json_of(&ask(&site, "GET", &target, &token("demo", "x"), ""));
+            (page["count"].clone(), page["connections"].as_array().unwrap().len())
+        };
+        assert_eq!(found("limit=1"), (2.into(), 1));
+        assert_eq!(found("contains=ADA"), (1.into(), 1));
+        assert_eq!(found("contains=%2Fws&limit=0"), (2.into(), 0));
+        assert_eq!(found(&format!("contains={}", of("bob")["id"].as_str().unwrap())).0, 1);
+        assert_eq!(found("contains=eve"), (0.into(), 0));
         let target = format!("/v1/connections/{}", of("ada")["id"].as_str().unwrap());
         assert_eq!(ask(&site, "DELETE", &target, &token("demo", "x"), "").status, 403);
         assert_eq!(ask(&site, "DELETE", &target, &admin("other"), "").status, 404);

@@ -1,18 +1,22 @@
-// The console page in Chromium: what it shows of connections and of a topic, by keyboard, without a
-// request to anywhere else. Usage: node console.mjs BASE TOKEN DEV|ADMIN SCREENSHOT-PREFIX
+// The console page in Chromium: what it shows of connections, topics and configuration, by keyboard,
+// without a request to anywhere else. Usage: node console.mjs BASE TOKEN DEV|ADMIN SECRET SCREENSHOT-PREFIX
 
 import assert from 'node:assert/strict';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { chromium } from 'playwright-core';
+import { crowd, sleeper } from './crowd.mjs';
 
-const [base, token, mode, pictures] = process.argv.slice(2);
+const [base, token, mode, secret, pictures] = process.argv.slice(2);
+const NARROW = { width: 400, height: 860 };
+const WIDE = { width: 1400, height: 900 };
 const profile = await mkdtemp(join(tmpdir(), 'tidegate-chromium-'));
 const context = await chromium.launchPersistentContext(profile, {
   executablePath: '/usr/bin/chromium',
   headless: true,
-  viewport: { width: 1280, height: 1100 },
+  viewport: WIDE,
+  permissions: ['clipboard-read', 'clipboard-write'],
   args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
     '--disable-background-networking', '--disable-component-update', '--disable-sync'],
 });
@@ -24,68 +28,224 @@ page.on('request', (request) => { if (!request.url().startsWith(base) && !reques
 page.on('pageerror', (error) => errors.push(error.message));
 page.on('console', (message) => { if (message.type() === 'error') errors.push(message.text()); });
 
-const push = (topic, event, payload) => fetch(`${base}/v1/relay/push`, {
-  method: 'POST', headers: { Authorization: `Bearer ${token}` }, body: JSON.stringify({ topic, event, payload }),
-});
+const authorization = { Authorization: `Bearer ${token}` };
+const post = (path, body) => fetch(`${base}${path}`, { method: 'POST', headers: authorization, body: JSON.stringify(body) });
+const push = (topic, event, payload) => post('/v1/relay/push', { topic, event, payload });
 const seen = (selector, text) => page.locator(selector, { hasText: text }).first().waitFor();
+const gone = (selector, text) => page.locator(selector, { hasText: text }).first().waitFor({ state: 'detached' });
+const texts = (selector) => page.locator(selector).allTextContents();
+const keys = async (...all) => { for (const key of all) await page.keyboard.press(key); };
+/** What a script in the page says, asked until it is so. */
+async function until(what, isSo) {
+  const began = Date.now();
+  while (!(await page.evaluate(isSo))) {
+    assert.ok(Date.now() - began < 20_000, `it never came to be: ${what}`);
+    await page.waitForTimeout(50);
+  }
+}
+
+const focused = () => page.evaluate(() => document.activeElement.id || document.activeElement.textContent.slice(0, 40));
+
+/** Every tab in light and dark, wide and narrow; no page is wider than its window. */
+async function photograph(name) {
+  for (const scheme of ['light', 'dark']) {
+    await page.emulateMedia({ colorScheme: scheme });
+    for (const [width, size] of [['wide', WIDE], ['narrow', NARROW]]) {
+      await page.setViewportSize(size);
+      for (const tab of await page.locator('[role=tab]:visible').all()) {
+        await tab.click();
+        await page.waitForTimeout(300);
+        const which = (await tab.getAttribute('id')).replace('tab-', '');
+        await page.screenshot({ path: `${pictures}-${name}-${which}-${scheme}-${width}.png` });
+        const wide = await page.evaluate(() => document.documentElement.scrollWidth);
+        assert.ok(wide <= size.width, `${which} is ${wide} wide in ${size.width}`);
+      }
+    }
+  }
+  await page.emulateMedia({ colorScheme: 'light' });
+  await page.setViewportSize(WIDE);
+}
 
 const checks = {
   async 'it goes live'() {
     await page.goto(`${base}/`);
     if (mode === 'ADMIN') {
       await seen('#status', 'a token is needed');
+      assert.equal(await page.locator('#more').isVisible(), false);
+      assert.equal(await page.locator('#mint').isVisible(), false);
       // The form has the focus.
+      assert.equal(await focused(), 'token');
       await page.keyboard.type(token);
-      await page.keyboard.press('Enter');
+      await keys('Enter');
     }
     await seen('#status', 'live');
-    await seen('#topic-state', 'following news');
+    await seen('#relay-name', 'news');
     await seen('.shard', 'Shard 0');
+    await seen('#relay-rows tr', 'news');
+  },
+  async 'numbers come in'() {
+    await until('one connection', () => document.querySelector('[data-card=Connections] .value').textContent === '1');
+    assert.equal((await texts('.card .name')).length, 8);
+    await until('a line', () => document.querySelector('[data-card=Connections] polyline').getAttribute('points').split(' ').length > 1);
+    assert.deepEqual((await texts('.shard dt')).slice(0, 4), ['Connections', 'Load', 'Mailbox', 'Ring']);
+  },
+  async 'all of it empty, light and dark, wide and narrow'() {
+    await photograph('empty');
+    await page.locator('#tab-slow').click();
+    await seen('#slow-empty', 'Everybody keeps up');
+    await page.locator('#tab-durable').click();
+    await seen('#durable-empty', 'No durable topic yet');
+  },
+  async 'tabs are moved through by arrows, and only one is in the order'() {
+    await page.locator('#tab-relay').click();
+    await keys('ArrowRight', 'ArrowRight');
+    assert.equal(await focused(), 'tab-connections');
+    assert.ok(await page.locator('#connections').isVisible());
+    await keys('End');
+    assert.ok(await page.locator('#config').isVisible());
+    await keys('ArrowRight');
+    assert.equal(await focused(), 'tab-relay');
+    assert.equal(await page.locator('[role=tab][tabindex="0"]').count(), 1);
+    await keys('Tab');
+    assert.equal(await focused(), 'topic');
+  },
+  async 'everything is reached by keyboard, and what has the focus is seen'() {
+    await page.locator('#tab-relay').focus();
+    const reached = new Set();
+    for (let step = 0; step < 20; step += 1) {
+      await keys('Tab');
+      if (await page.evaluate(() => document.activeElement === document.body)) break;
+      reached.add(await focused());
+      const style = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle);
+      assert.equal(style, 'solid', `${await focused()} shows no focus`);
+    }
+    for (const id of ['topic', 'Follow', 'news', 'relay-pause', 'relay-tail', 'event', 'payload', 'Publish', 'present']) {
+      assert.ok(reached.has(id), `${id} is not reached by Tab: ${[...reached]}`);
+    }
   },
   async 'a push from elsewhere shows at once, as text'() {
     assert.equal((await push('news', 'from-curl', { text: '<b id="oops">hi</b>' })).status, 200);
-    await seen('#tail li', 'from-curl');
-    await seen('#tail li', '<b id=');
+    await seen('#relay-tail li', 'from-curl');
+    await seen('#relay-tail li', '<b id=');
     assert.equal(await page.locator('#oops').count(), 0);
   },
   async 'the box publishes to the topic'() {
     await page.locator('#event').fill('typed');
     await page.locator('#payload').fill('{"n":42}');
-    await page.keyboard.press('Enter');
-    await seen('#tail li', '{"n":42}');
+    await keys('Enter');
+    await seen('#relay-tail li', '{"n":42}');
   },
-  async 'who is present and connected is shown, and found'() {
+  async 'the tail stops and goes on, and is cleared'() {
+    await page.locator('#relay-pause').focus();
+    await keys('Enter');
+    await push('news', 'while-paused', 1);
+    await page.waitForTimeout(500);
+    assert.equal(await page.locator('#relay-tail li', { hasText: 'while-paused' }).count(), 0);
+    await keys('Enter');
+    await seen('#relay-tail li', 'while-paused');
+    await page.locator('#relay-clear').click();
+    assert.equal(await page.locator('#relay-tail li').count(), 0);
+  },
+  async 'another topic is followed by its name'() {
+    await page.locator('#topic').fill('no-such-room');
+    await seen('#relay-empty', 'No topic of this name');
+    await keys('Enter');
+    await seen('#relay-name', 'no-such-room');
+    await seen('#relay-rows tr', 'no-such-room');
+    await push('no-such-room', 'there', 1);
+    await seen('#relay-tail li', 'there');
+    await page.locator('#topic').fill('');
+    await page.locator('#topic').fill('news');
+    await keys('Enter');
+    await seen('#relay-name', 'news');
     await seen('#present-count', '1');
-    await seen('#rows tr', '/ws');
-    await page.locator('#search').fill('no such connection');
-    await page.locator('#rows tr').first().waitFor({ state: 'detached' });
-    await page.locator('#search').fill('/ws');
-    await seen('#rows tr', '/ws');
   },
-  async 'a connection is closed, and the page comes back with its topic'() {
-    await page.locator('#search').fill('');
-    const id = await page.locator('#rows tr td').first().textContent();
+  async 'a durable topic is made, filled and read, and lag is seen'() {
+    await page.locator('#tab-durable').click();
+    await page.locator('#durable-topic').fill('orders');
+    await keys('Enter');
+    await seen('#durable-rows tr', 'orders');
+    await page.locator('#durable-payload').fill('{"first":1}');
+    await keys('Enter');
+    await seen('#durable-publish-state', 'stored as 1');
+    await seen('#durable-tail li', '{"first":1}');
+    const { topics } = await (await fetch(`${base}/v1/topics`, { headers: authorization })).json();
+    const { id } = topics.find(({ name }) => name === 'orders');
+    await post(`/v1/topics/${id}/messages`, { payload: { from: 'curl' } });
+    await seen('#durable-tail li', '#2');
+    await seen('#durable-rows tr', '1 – 2');
+    await seen('#subscriptions-empty', 'Nobody has subscribed');
+  },
+  async 'a connection is found, closed, and the page comes back with its topic'() {
+    await page.locator('#tab-connections').click();
+    await seen('#connections-count', '1 open');
+    await page.locator('#search').fill('no such connection');
+    await seen('#connections-empty', 'No such connection');
+    await page.locator('#search').fill('/WS');
+    await seen('#rows tr', '/ws');
+    const id = await page.locator('#rows tr').first().getAttribute('data-key');
     await page.locator('#rows button').first().focus();
-    await page.keyboard.press('Enter');
-    await page.locator(`#rows tr[data-id="${id}"]`).waitFor({ state: 'detached' });
+    await keys('Enter');
+    await page.locator(`#rows tr[data-key="${id}"]`).waitFor({ state: 'detached' });
     // Refused by policy, it waits for up to a few seconds.
     await seen('#rows tr', '/ws');
+    await page.locator('#search').fill('');
+    await page.locator('#tab-relay').click();
     const began = Date.now();
-    while (!(await page.locator('#tail li', { hasText: 'after' }).count())) {
+    while (!(await page.locator('#relay-tail li', { hasText: 'after' }).count())) {
       assert.ok(Date.now() - began < 15_000, 'no push after the reconnect');
       await push('news', 'after', 1);
       await page.waitForTimeout(100);
     }
   },
-  async 'light and dark, wide and narrow'() {
-    for (const scheme of ['light', 'dark']) {
-      await page.emulateMedia({ colorScheme: scheme });
-      await page.screenshot({ path: `${pictures}-${scheme}.png`, fullPage: true });
+  async 'the configuration says who set what'() {
+    await page.locator('#tab-config').click();
+    await seen('#config-rows tr.chosen', 'server.listen');
+    await seen('#config-rows tr.chosen', '--listen');
+    await page.locator('#config-chosen').check();
+    await gone('#config-rows tr', 'limits.frame_bytes_max');
+    await page.locator('#config-chosen').uncheck();
+    await page.locator('#config-filter').fill('frame_bytes_max');
+    await seen('#config-rows tr', '65536');
+    await page.locator('#config-filter').fill('');
+    const all = (await texts('#config-rows td')).join(' ');
+    assert.ok(!secret || !all.includes(secret));
+  },
+  async 'in development a token is copied and never shown'() {
+    if (mode !== 'DEV') {
+      assert.equal((await fetch(`${base}/v1/dev/token`, { method: 'POST', headers: authorization })).status, 404);
+      return;
     }
-    await page.setViewportSize({ width: 390, height: 800 });
-    await page.screenshot({ path: `${pictures}-narrow.png`, fullPage: true });
-    const [inner, outer] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
-    assert.ok(inner <= outer, `the page is ${inner} wide in ${outer}`);
+    await page.bringToFront();
+    await page.locator('#mint-curl').click();
+    await seen('#mint-curl', 'Copied');
+    const line = await page.evaluate(() => navigator.clipboard.readText());
+    assert.match(line, /^curl -H "authorization: Bearer eyJ\S+" http:\/\/127\.0\.0\.1:\d+\/v1\/relay\/push/);
+    assert.ok(!(await page.content()).includes('eyJ'));
+  },
+  async 'a crowd, light and dark, wide and narrow'() {
+    if (mode === 'DEV') return;
+    const other = await context.newPage();
+    await crowd(other, base, secret, 'demo');
+    await page.bringToFront();
+    await page.locator('#tab-relay').click();
+    await page.locator('#topic').fill('');
+    await page.locator('#relay-rows button', { hasText: 'room:harbour' }).click();
+    await page.waitForTimeout(12_000);
+    await page.locator('#tab-durable').click();
+    await page.locator('#durable-rows button', { hasText: 'orders' }).click();
+    await seen('#subscription-rows tr', 'reports');
+    await seen('#subscription-rows tr', 'gone');
+    const slow = sleeper(base, secret, 'demo', 'bulk');
+    await page.locator('#tab-slow').click();
+    for (let n = 0; n < 3_000 && !(await page.locator('#slow-rows tr', { hasText: 'sleeper' }).count()); n += 1) {
+      await push('bulk', 'bulk', 'x'.repeat(60_000));
+    }
+    await seen('#slow-rows tr', 'sleeper');
+    for (const card of ['Fan-out', 'Publish to ack']) await until(card, `/p99[0-9.]+ [µm]?s/.test(document.querySelector('[data-card="${card}"] .value').textContent)`);
+    await photograph('crowd');
+    slow.destroy();
+    await other.close();
   },
   async 'nothing came from elsewhere, nothing failed, nothing is kept'() {
     assert.deepEqual(foreign, []);

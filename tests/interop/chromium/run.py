@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The console page in Debian's Chromium, in development and with the token of an admin. Pictures of
-it are kept in the folder that TIDEGATE_PICTURES names, else below the user's cache folder."""
+it, empty and full, light and dark, wide and narrow, are kept in the folder that TIDEGATE_PICTURES
+names, else in target/pictures."""
 
 import hashlib
 import os
@@ -11,9 +12,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-from harness import Server, cache_dir, skip, token  # noqa: E402
+from harness import ROOT, SECRET, Server, cache_dir, skip, token  # noqa: E402
 
-SECONDS_MAX = 150
+SECONDS_MAX = 280
 
 
 def packages():
@@ -42,13 +43,16 @@ def main():
     home = packages()
     # Node looks for packages beside the script.
     script = shutil.copy(HERE / "console.mjs", home)
-    pictures = Path(os.environ.get("TIDEGATE_PICTURES") or home / "pictures")
+    shutil.copy(HERE / "crowd.mjs", home)
+    target = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
+    pictures = Path(os.environ.get("TIDEGATE_PICTURES") or target / "pictures")
     pictures.mkdir(parents=True, exist_ok=True)
     failed = 0
     for mode in ("DEV", "ADMIN"):
-        with Server(dev=mode == "DEV") as server:
+        with Server(shards=2, dev=mode == "DEV") as server:
             bearer = server.printed_token() if mode == "DEV" else token("ops", roles=["admin"])
-            command = ["node", script, f"http://{server.address}", bearer, mode,
+            secret = "" if mode == "DEV" else SECRET
+            command = ["node", script, f"http://{server.address}", bearer, mode, secret,
                        pictures / mode.lower()]
             failed += subprocess.run(list(map(str, command)), timeout=SECONDS_MAX).returncode != 0
     print(f"pictures: {pictures}")
