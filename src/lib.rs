@@ -10,34 +10,98 @@
 //! * **raw**: a socket for a handler of your own, see [`WebSocket`].
 //!
 //! ```
+//! use std::sync::Arc;
+//!
+//! use parking_lot::Mutex;
+//! use serde::{Deserialize, Serialize};
 //! use tidegate::prelude::*;
 //!
-//! #[gateway(path = "/chat")]
+//! #[derive(Clone, Deserialize, Serialize)]
+//! struct ChatMessage {
+//!     author: String,
+//!     text: String,
+//! }
+//!
+//! #[derive(Debug, thiserror::Error)]
+//! #[error("author `{0}` is not allowed to post")]
+//! struct NotAllowed(String);
+//!
+//! /// A service: built once, shared by all shards.
+//! #[injectable]
 //! #[derive(Default)]
-//! struct ChatGateway;
+//! struct ChatRoom {
+//!     history: Mutex<Vec<ChatMessage>>,
+//! }
+//!
+//! #[gateway(path = "/chat")]
+//! struct ChatGateway {
+//!     #[inject]
+//!     room: Arc<ChatRoom>,
+//! }
 //!
 //! #[messages]
 //! impl ChatGateway {
+//!     /// Answers under its own event, with what was said or with an error.
 //!     #[subscribe_message("message")]
-//!     async fn message(&self, text: String, client: &WsClient) -> Result<(), SendError> {
-//!         client.broadcast("message", &text)?;
-//!         Ok(())
+//!     async fn message(&self, message: ChatMessage) -> Result<ChatMessage, NotAllowed> {
+//!         if message.author == "banned" {
+//!             return Err(NotAllowed(message.author));
+//!         }
+//!         self.room.history.lock().push(message.clone());
+//!         Ok(message)
+//!     }
+//!
+//!     #[subscribe_message("history")]
+//!     async fn history(&self) -> Vec<ChatMessage> {
+//!         self.room.history.lock().clone()
+//!     }
+//!
+//!     /// Answers nothing, and tells all who are connected.
+//!     #[subscribe_message("typing")]
+//!     async fn typing(&self, message: ChatMessage, client: &WsClient) {
+//!         let _ = client.broadcast("typing", &message);
 //!     }
 //! }
 //!
-//! #[module(gateways = [ChatGateway])]
+//! #[module(providers = [ChatRoom], gateways = [ChatGateway])]
 //! struct ChatModule;
 //!
 //! // In `main` it is `Server::from_args()?.module::<ChatModule>().run()?`.
 //! let server = tidegate::testing::TestServer::start(|server| server.module::<ChatModule>());
 //! let mut ada = server.connect("/chat", "ada");
-//! ada.ask(r#"{"event":"message","data":"hi"}"#, r#"{"event":"message","data":"hi"}"#);
+//! ada.ask(
+//!     r#"{"event":"message","data":{"author":"ada","text":"hi"}}"#,
+//!     r#"{"event":"message","data":{"author":"ada","text":"hi"}}"#,
+//! );
+//! ada.ask(
+//!     r#"{"event":"message","data":{"author":"banned","text":"hi"}}"#,
+//!     r#"{"event":"message","data":{"error":"author `banned` is not allowed to post"}}"#,
+//! );
+//! ada.ask(
+//!     r#"{"event":"history"}"#,
+//!     r#"{"event":"history","data":[{"author":"ada","text":"hi"}]}"#,
+//! );
 //! ```
 //!
-//! The guide: [gateways](guide::gateways), [messages](guide::messages),
-//! [registries and rooms](guide::registries), [guards, interceptors and filters](guide::layers),
-//! [streaming](guide::streaming), [services](guide::services), [by hand](guide::by_hand), and
-//! [tests](testing).
+//! Until it is published, depend on it by git:
+//!
+//! ```toml
+//! [dependencies]
+//! tidegate = { git = "https://github.com/tidegate/tidegate" }
+//! ```
+//!
+//! The guide:
+//!
+//! 1. [gateways](guide::gateways) and [messages](guide::messages),
+//! 2. [registries, rooms and push](guide::registries),
+//! 3. [guards, interceptors and filters](guide::layers), [services](guide::services),
+//! 4. [relay topics](guide::relay) and [durable topics](guide::durable), with their
+//!    [backup](guide::backup),
+//! 5. [streaming](guide::streaming): tokens, a live dashboard, agent to agent, the progress of a job,
+//! 6. [testing](guide::testing);
+//!
+//! and for those who know something like it, [coming from](guide::coming_from) nest-rs, NestJS,
+//! PyNest, Rapina or Socket.IO; [by hand](guide::by_hand) shows what the macros write.
 
 // What the macros write names the crate from outside; inside of it that name is this one.
 extern crate self as tidegate;
@@ -90,6 +154,11 @@ pub mod prelude;
 pub mod testing;
 
 pub mod guide;
+
+/// The programs of the README are compiled as well.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadMe;
 
 /// Anything that a handler or a `main` can fail with; the text that a client sees is its
 /// `Display`.

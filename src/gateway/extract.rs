@@ -18,6 +18,7 @@ use crate::gateway::client::WsClient;
 use crate::gateway::container::{Container, Dependency, Inject, Injectable, Resolver, State};
 use crate::gateway::relay::Relay;
 use crate::gateway::reply::Exception;
+use crate::gateway::server::WsServer;
 use crate::id::Tenant;
 use crate::proto::json;
 
@@ -86,6 +87,16 @@ impl FromCall for Tenant {
 impl FromCall for Relay {
     fn from_call(call: &CallContext) -> Result<Self, Exception> {
         Arc::<Self>::from_call(call).map(|relay| Self::clone(&relay))
+    }
+}
+
+impl<N: 'static> FromCall for WsServer<N> {
+    fn dependencies() -> Vec<Dependency> {
+        <Arc<Self> as Inject>::dependencies()
+    }
+
+    fn from_call(call: &CallContext) -> Result<Self, Exception> {
+        Arc::<Self>::from_call(call).map(|server| Self::clone(&server))
     }
 }
 

@@ -18,6 +18,9 @@ pub mod streaming {}
 #[doc = include_str!("services.md")]
 pub mod services {}
 
+#[doc = include_str!("relay.md")]
+pub mod relay {}
+
 #[doc = include_str!("durable.md")]
 pub mod durable {}
 
@@ -26,3 +29,9 @@ pub mod backup {}
 
 #[doc = include_str!("by_hand.md")]
 pub mod by_hand {}
+
+#[doc = include_str!("testing.md")]
+pub mod testing {}
+
+#[doc = include_str!("coming_from.md")]
+pub mod coming_from {}

@@ -51,6 +51,9 @@ pub(super) fn open(shared: &Arc<Shared>, address: SocketAddr) {
         }
         pool.open(outside.clone());
     }
+    if cfg!(panic = "abort") {
+        tracing::warn!(target: "tidegate::http", "{PANICS_ABORT}");
+    }
     if shared.program.gateways().is_empty() {
         return;
     }
@@ -69,3 +72,7 @@ fn is_shared(pool: &Arc<Pool>, shared: &Shared) -> bool {
     let mut mounts = shared.mounts.iter().filter(is_of_pool);
     mounts.all(|mount| mount.shared)
 }
+
+const PANICS_ABORT: &str = "built with `panic = \"abort\"`: a panic in a handler ends the whole \
+                            server; take the line out of the profile, and it ends as the error \
+                            `internal` of its event";

@@ -2,9 +2,12 @@
 //! compared byte for byte.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
+use crate::harness::rustc::{builds_of, rustc};
 use crate::harness::{Client, Plan, token};
 
 #[path = "generated/chat/mod.rs"]
@@ -77,4 +80,74 @@ fn a_generated_gateway_answers() {
         r#"{"event":"message","data":"hi"}"#,
         r#"{"event":"message","data":"hi"}"#,
     );
+}
+
+/// A program, ended with its test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Ended already, or not wanted any more.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Compiles a generated project with what is built already.
+fn compile(project: &Path) {
+    let program = project.join("program");
+    let mut complaints = String::new();
+    // Of several builds of serde_json, the one fits that the library is built with.
+    for json in builds_of("serde_json") {
+        let mut rustc = rustc(&project.join("src/main.rs"));
+        rustc
+            .arg("--extern")
+            .arg(format!("serde_json={}", json.display()));
+        let output = rustc.arg("-o").arg(&program).output().unwrap();
+        if output.status.success() {
+            return;
+        }
+        complaints.push_str(&String::from_utf8_lossy(&output.stderr));
+    }
+    panic!("it does not compile: {complaints}");
+}
+
+/// P-16: a project and a second gateway, as written: they compile, run, and answer a ping.
+#[test]
+fn what_is_generated_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(
+        generate(folder.path(), &["project", "shop"])
+            .status
+            .success()
+    );
+    let project = folder.path().join("shop");
+    assert!(
+        generate(&project, &["gateway", "order-book"])
+            .status
+            .success()
+    );
+    compile(&project);
+    let mut program = Command::new(project.join("program"));
+    program.args(["--dev", "--listen", "127.0.0.1:0", "--shards", "1"]);
+    program
+        .current_dir(&project)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    let mut running = Running(program.stderr(Stdio::null()).spawn().unwrap());
+    let mut lines = BufReader::new(running.0.stdout.take().unwrap()).lines();
+    let first = lines.next().unwrap().unwrap();
+    let address = first.strip_prefix("tidegate listening on http://");
+    let address: SocketAddr = address.expect("the first line").parse().unwrap();
+    let second = lines.next().unwrap().unwrap();
+    let token = second.rsplit(' ').next().unwrap();
+    for path in ["/chat", "/order-book"] {
+        let mut client = Client::connect(address, path, token);
+        let welcome = client.receive();
+        assert!(
+            welcome.starts_with(r#"{"event":"welcome","data":{"conn_id":"#),
+            "{welcome}"
+        );
+        client.ask(r#"{"event":"ping"}"#, r#"{"event":"pong","data":{}}"#);
+    }
 }

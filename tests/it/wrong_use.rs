@@ -1,12 +1,13 @@
 //! Wrong use of the framework does not compile, and the compiler says what to do instead: each
-//! program of `tests/wrong_use` says with `//~` what its line is told. Knows the compiler, and
-//! where the library lies that this test is linked with.
+//! program of `tests/wrong_use` says with `//~` what its line is told. Knows the compiler's
+//! messages.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use serde_json::Value;
+
+use crate::harness::rustc::rustc;
 
 /// A line of a program, and what is said there.
 type Told = (u64, String);
@@ -54,28 +55,18 @@ fn expectations(source: &str) -> Vec<Told> {
 
 /// What the compiler has to say.
 fn compiled(source: &Path) -> BTreeSet<Told> {
-    let (library, dependencies) = library();
     let folder = tempfile::tempdir().unwrap();
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let output = Command::new(rustc)
-        .args([
-            "--edition",
-            "2024",
-            "--crate-type",
-            "bin",
-            "--emit",
-            "metadata",
-        ])
-        .args(["--error-format", "json", "--allow", "warnings"])
-        .arg("--extern")
-        .arg(format!("tidegate={}", library.display()))
-        .arg("-L")
-        .arg(format!("dependency={}", dependencies.display()))
-        .arg("--out-dir")
-        .arg(folder.path())
-        .arg(source)
-        .output()
-        .expect("whoever runs tests has the compiler");
+    let mut rustc = rustc(source);
+    rustc.args([
+        "--emit",
+        "metadata",
+        "--error-format",
+        "json",
+        "--allow",
+        "warnings",
+    ]);
+    let output = rustc.arg("--out-dir").arg(folder.path()).output();
+    let output = output.expect("whoever runs tests has the compiler");
     assert!(!output.status.success(), "{} compiles", source.display());
     let lines = String::from_utf8(output.stderr).unwrap();
     let told = lines.lines().filter_map(|line| {
@@ -106,26 +97,4 @@ fn text_of(message: &Value) -> String {
     let own = message["message"].as_str().map(str::to_owned);
     let texts = own.into_iter().chain(labels).chain(notes.map(text_of));
     texts.collect::<Vec<_>>().join("\n")
-}
-
-/// The newest build of the library, which is the one that this test was built with, and the
-/// folder that it and all of its dependencies lie in.
-fn library() -> (PathBuf, PathBuf) {
-    let this = std::env::current_exe().unwrap();
-    let folder = this.parent().unwrap().to_owned();
-    let files = std::fs::read_dir(&folder)
-        .unwrap()
-        .map(|file| file.unwrap().path());
-    let libraries = files.filter(|path| {
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
-        name.starts_with("libtidegate-") && name.ends_with(".rlib")
-    });
-    let newest = libraries.max_by_key(|path| path.metadata().unwrap().modified().unwrap());
-    (
-        newest.expect("the library is built before its tests"),
-        folder,
-    )
 }

@@ -8,6 +8,7 @@
 pub(crate) mod client;
 pub(crate) mod http;
 pub(crate) mod process;
+pub(crate) mod rustc;
 pub(crate) mod wire;
 
 use std::future::Future;
