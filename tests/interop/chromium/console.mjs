@@ -10,7 +10,7 @@ import { crowd, sleeper } from './crowd.mjs';
 
 const [base, token, mode, secret, pictures] = process.argv.slice(2);
 const NARROW = { width: 400, height: 860 };
-const WIDE = { width: 1400, height: 900 };
+const WIDE = { width: 1400, height: 1080 };
 const profile = await mkdtemp(join(tmpdir(), 'tidegate-chromium-'));
 const context = await chromium.launchPersistentContext(profile, {
   executablePath: '/usr/bin/chromium',
@@ -54,6 +54,7 @@ async function photograph(name) {
       await page.setViewportSize(size);
       for (const tab of await page.locator('[role=tab]:visible').all()) {
         await tab.click();
+        await page.evaluate(() => scrollTo(0, 0));
         await page.waitForTimeout(300);
         const which = (await tab.getAttribute('id')).replace('tab-', '');
         await page.screenshot({ path: `${pictures}-${name}-${which}-${scheme}-${width}.png` });
@@ -234,6 +235,7 @@ const checks = {
     await page.waitForTimeout(12_000);
     await page.locator('#tab-durable').click();
     await page.locator('#durable-rows button', { hasText: 'orders' }).click();
+    await page.locator('#durable-payload').fill('{"order":7}');
     await seen('#subscription-rows tr', 'reports');
     await seen('#subscription-rows tr', 'gone');
     const slow = sleeper(base, secret, 'demo', 'bulk');
