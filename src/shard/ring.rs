@@ -89,19 +89,41 @@ pub(crate) struct Completion {
 /// Why there is no ring: with the likely cause and the line that mends it.
 #[derive(Debug, thiserror::Error)]
 pub enum RingError {
-    /// The kernel forbids io_uring to this process.
+    /// The administrator has switched io_uring off.
     #[error(
-        "io_uring is refused ({0}): a seccomp profile or kernel.io_uring_disabled forbids it; \
-         allow it with `sysctl -w kernel.io_uring_disabled=0`, or in a container with a seccomp \
-         profile that permits io_uring_setup, io_uring_enter and io_uring_register"
+        "io_uring is refused ({source}): kernel.io_uring_disabled = {value} switches it off; \
+         allow it with `sysctl -w kernel.io_uring_disabled=0`"
     )]
-    Refused(#[source] io::Error),
+    Disabled {
+        /// 1 is for processes without privileges, 2 for all.
+        value: u8,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A filter of system calls forbids io_uring to this process.
+    #[error(
+        "io_uring is refused ({0}): a seccomp profile forbids it, as those of Docker and \
+         containerd do by default; start the container with a profile that permits \
+         io_uring_setup, io_uring_enter and io_uring_register \
+         (`docker run --security-opt seccomp=PROFILE.json`, or seccomp=unconfined to try)"
+    )]
+    Filtered(#[source] io::Error),
+    /// There is no such call.
+    #[error(
+        "there is no io_uring here ({0}): the kernel was built without CONFIG_IO_URING, or a \
+         sandbox such as gVisor or a seccomp profile answers in its place; run it on Linux 6.1 \
+         or newer, in a container with `--runtime runc` and a profile that permits io_uring_setup"
+    )]
+    Missing(#[source] io::Error),
     /// The kernel is too old for what the shard needs.
     #[error("the kernel lacks an io_uring feature that is needed ({0}): Linux 6.1 or newer is")]
     Unsupported(#[source] io::Error),
     /// Not enough memory may be locked.
     #[error("io_uring got no memory ({0}): raise the limit with `ulimit -l unlimited`")]
     Memory(#[source] io::Error),
+    /// The process may open no more files.
+    #[error("io_uring got no descriptor ({0}): raise the limit with `ulimit -n 1048576`")]
+    Files(#[source] io::Error),
     /// Something else.
     #[error("io_uring could not be set up: {0}")]
     Other(#[source] io::Error),
@@ -109,20 +131,31 @@ pub enum RingError {
 
 impl From<io::Error> for RingError {
     fn from(error: io::Error) -> Self {
-        match error
-            .raw_os_error()
-            .map(rustix::io::Errno::from_raw_os_error)
-        {
-            Some(
-                rustix::io::Errno::PERM | rustix::io::Errno::ACCESS | rustix::io::Errno::NOSYS,
-            ) => Self::Refused(error),
-            Some(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => {
-                Self::Unsupported(error)
-            }
-            Some(rustix::io::Errno::NOMEM) => Self::Memory(error),
-            _ => Self::Other(error),
+        Self::of(error, switched_off())
+    }
+}
+
+impl RingError {
+    /// The cause of an error, where the kernel's switch for io_uring stands at `switch`.
+    fn of(source: io::Error, switch: Option<u8>) -> Self {
+        use rustix::io::Errno;
+        let errno = source.raw_os_error().map(Errno::from_raw_os_error);
+        match (errno, switch) {
+            (Some(Errno::PERM), Some(value @ 1..)) => Self::Disabled { value, source },
+            (Some(Errno::PERM | Errno::ACCESS), _) => Self::Filtered(source),
+            (Some(Errno::NOSYS), _) => Self::Missing(source),
+            (Some(Errno::INVAL | Errno::OPNOTSUPP), _) => Self::Unsupported(source),
+            (Some(Errno::NOMEM), _) => Self::Memory(source),
+            (Some(Errno::MFILE | Errno::NFILE), _) => Self::Files(source),
+            _ => Self::Other(source),
         }
     }
+}
+
+/// What `kernel.io_uring_disabled` says; older kernels have no such switch.
+fn switched_off() -> Option<u8> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?;
+    text.trim().parse().ok()
 }
 
 /// Sizes of a ring; all powers of two.
@@ -261,12 +294,7 @@ impl Ring {
                 return;
             }
             // The queue is full: handing it to the kernel empties it.
-            if let Err(error) = self.ring.submit()
-                && error.kind() != io::ErrorKind::Interrupted
-                && error.raw_os_error() != Some(rustix::io::Errno::BUSY.raw_os_error())
-            {
-                panic!("io_uring takes no submissions: {error}");
-            }
+            self.enter();
         }
     }
 
@@ -279,15 +307,20 @@ impl Ring {
         if !wanted {
             return;
         }
-        match self.ring.submit() {
-            Ok(_) => {}
-            // Busy: the completion queue overflowed; reaping makes room and the next turn submits.
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::BUSY.raw_os_error()) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::AGAIN.raw_os_error()) => {
-            }
-            Err(error) => panic!("io_uring takes no submissions: {error}"),
-        }
+        self.enter();
+    }
+
+    /// Hands the queue to the kernel, which may take a part of it only.
+    fn enter(&self) {
+        use rustix::io::Errno;
+        let Err(error) = self.ring.submit() else {
+            return;
+        };
+        let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+        // Busy: the completion queue overflowed, reaping makes room. Again: the kernel has no
+        // memory for requests right now. Whatever was not taken stays in the queue.
+        let passes = matches!(errno, Some(Errno::BUSY | Errno::AGAIN | Errno::INTR));
+        assert!(passes, "io_uring takes no submissions: {error}");
     }
 
     /// Appends up to `count_max` completions to `out`.
@@ -389,6 +422,35 @@ mod tests {
         ];
         for token in tokens {
             assert_eq!(Token::unpack(token.pack()), token);
+        }
+    }
+
+    /// Each cause has its own line that mends it
+    #[test]
+    fn a_refusal_names_its_cause() {
+        use rustix::io::Errno;
+        let text = |errno: Errno, switch| {
+            let error = io::Error::from_raw_os_error(errno.raw_os_error());
+            RingError::of(error, switch).to_string()
+        };
+        for (errno, switch, hint) in [
+            (Errno::PERM, Some(2), "kernel.io_uring_disabled = 2"),
+            (
+                Errno::PERM,
+                Some(1),
+                "`sysctl -w kernel.io_uring_disabled=0`",
+            ),
+            (Errno::PERM, Some(0), "a seccomp profile forbids it"),
+            (Errno::PERM, None, "a seccomp profile forbids it"),
+            (Errno::ACCESS, Some(2), "a seccomp profile forbids it"),
+            (Errno::NOSYS, Some(0), "CONFIG_IO_URING"),
+            (Errno::INVAL, Some(0), "Linux 6.1"),
+            (Errno::NOMEM, Some(0), "ulimit -l"),
+            (Errno::MFILE, Some(0), "ulimit -n"),
+            (Errno::IO, Some(0), "could not be set up"),
+        ] {
+            let text = text(errno, switch);
+            assert!(text.contains(hint), "{errno:?} {switch:?}: {text}");
         }
     }
 

@@ -307,3 +307,52 @@ fn a_port_has_one_server() {
     let text = stderr(&output);
     assert!(text.contains("another program has this port"), "{text}");
 }
+
+/// Runs the program where `io_uring_setup` fails with this error, as under a seccomp profile.
+fn run_without_ring(errno: rustix::io::Errno, arguments: &[&str]) -> Output {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+    let denied = SeccompAction::Errno(errno.raw_os_error().unsigned_abs());
+    let rules = [(IO_URING_SETUP, vec![])].into_iter().collect();
+    let target = TargetArch::try_from(std::env::consts::ARCH).unwrap();
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, denied, target).unwrap();
+    let filter = BpfProgram::try_from(filter).unwrap();
+    // A filter is a thread's and its children's, so this thread ends with them.
+    std::thread::scope(|scope| {
+        let filtered = scope.spawn(|| {
+            seccompiler::apply_filter(&filter).unwrap();
+            run(arguments, &[])
+        });
+        filtered.join().unwrap()
+    })
+}
+
+/// The same number on every architecture.
+const IO_URING_SETUP: i64 = 425;
+
+/// RELIABILITY section 3, T-O4: where io_uring is refused the program says why, with exit code 78
+#[test]
+fn a_refused_ring_ends_with_78() {
+    use rustix::io::Errno;
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    for (errno, hint) in [
+        (Errno::PERM, "a seccomp profile forbids it"),
+        (Errno::NOSYS, "built without CONFIG_IO_URING"),
+    ] {
+        let data = data.to_str().unwrap();
+        let serve = ["serve", "--dev", "--listen", "127.0.0.1:0", "--data", data];
+        let output = run_without_ring(errno, &serve);
+        assert_eq!(output.status.code(), Some(78), "{}", stderr(&output));
+        let text = stderr(&output);
+        assert!(
+            text.contains(hint) && text.contains("io_uring_setup"),
+            "{text}"
+        );
+        assert!(!text.contains("panicked"), "{text}");
+        assert_eq!(stdout(&output), "");
+        assert!(!Path::new(data).exists(), "nothing was begun");
+        let output = run_without_ring(errno, &["doctor"]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stdout(&output).contains(hint), "{}", stdout(&output));
+    }
+}
