@@ -10,6 +10,7 @@ use axum::http::header::{
     X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json, Router};
 use serde::Serialize;
@@ -58,11 +59,51 @@ pub(super) async fn client() -> Response {
     (headers, CLIENT).into_response()
 }
 
+/// The routes of the user's, and a copy of them that only tells whether there is one for a
+/// path, whatever the method, without running what is there.
+#[derive(Debug, Clone)]
+pub(super) struct Behind {
+    user: Router,
+    marked: Option<Router>,
+}
+
+/// Marks an answer as that of a route.
+#[derive(Debug, Clone, Copy)]
+struct Route;
+
+impl Behind {
+    /// The routes of `user`.
+    pub(super) fn new(user: Router) -> Self {
+        let mark = |_: Request, _: Next| async { Extension(Route).into_response() };
+        let marked = || user.clone().route_layer(from_fn(mark));
+        Self {
+            marked: user.has_routes().then(marked),
+            user,
+        }
+    }
+
+    async fn takes(&self, request: Request) -> bool {
+        let Some(router) = self.marked.clone() else {
+            return false;
+        };
+        let Ok(answer) = router.oneshot(request).await;
+        answer.extensions().get::<Route>().is_some()
+    }
+}
+
+/// A request to the same place, without what came with it.
+fn bare(request: &Request) -> Request {
+    let mut bare: Request = Request::default();
+    bare.method_mut().clone_from(request.method());
+    bare.uri_mut().clone_from(request.uri());
+    bare
+}
+
 /// `/`: what the user has there, else the console. Whoever shows no token does not get to what
 /// the user has there, unless it was declared public.
 pub(super) async fn root(
     State(deps): State<Deps>,
-    Extension(user): Extension<Router>,
+    Extension(behind): Extension<Behind>,
     Extension(caller): Extension<Arc<Caller>>,
     request: Request,
 ) -> Response {
@@ -70,9 +111,12 @@ pub(super) async fn root(
     let known = !Arc::ptr_eq(&caller, &Caller::anonymous());
     let public = deps.public.iter().any(|route| route.path == "/");
     if shows && !known && !public {
-        return page(State(deps)).await.into_response();
+        return match behind.takes(bare(&request)).await {
+            true => Problem::unauthorized().into_response(),
+            false => page(State(deps)).await.into_response(),
+        };
     }
-    let Ok(answer) = user.oneshot(request).await;
+    let Ok(answer) = behind.user.oneshot(request).await;
     match shows && answer.status() == StatusCode::NOT_FOUND {
         true => page(State(deps)).await.into_response(),
         false => answer,

@@ -103,7 +103,24 @@ fn a_page_of_the_users_own_goes_first() {
     let user = Router::new().route("/", any(|| async { "my own" }));
     let rig = rig.with_user(user);
     assert_eq!(rig.get("/", &token("demo", &[])).text, "my own");
-    assert!(rig.open("/").text.starts_with("<!doctype html>"));
+    rig.open("/").problem(401);
+    assert_eq!(rig.request("HEAD", "/", &[], "").status, 401);
+    rig.request("POST", "/", &[], "").problem(401);
+}
+
+/// Somebody who builds something elsewhere still has the console at `/`.
+#[test]
+fn routes_elsewhere_leave_the_console_at_the_root() {
+    let user = Router::new().route("/orders", any(|| async { "my own" }));
+    let rig = rig(Inside::Admins, false).with_user(user);
+    let got = rig.open("/");
+    assert!(
+        got.text.starts_with("<!doctype html>"),
+        "{} {}",
+        got.status,
+        got.text
+    );
+    rig.open("/orders").problem(401);
     rig.request("POST", "/", &[], "").problem(401);
 }
 

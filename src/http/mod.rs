@@ -129,6 +129,7 @@ pub(crate) trait Node: Send + Sync {
 
 /// All routes: those of the server, and the user's where the server has none.
 pub(crate) fn router(deps: Deps, user: Router) -> Router {
+    let behind = console::Behind::new(user.clone());
     let own = Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
@@ -145,7 +146,7 @@ pub(crate) fn router(deps: Deps, user: Router) -> Router {
         .merge(inside())
         .route("/v1/dev/token", post(console::mint))
         .merge(pages())
-        .route("/", any(console::root).layer(Extension(user.clone())))
+        .route("/", any(console::root).layer(Extension(behind)))
         .layer(map_response(problem::of_text))
         .with_state(deps.clone());
     own.fallback_service(user)
