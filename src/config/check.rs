@@ -176,6 +176,13 @@ fn limit_relations(section: &str, limits: &Limits, source_of: SourceOf<'_>) -> R
             message,
             "the name of an event stands in the message",
         ),
+        pair(
+            "memory_refuse_percent",
+            limits.memory_refuse_percent,
+            "memory_close_percent",
+            limits.memory_close_percent,
+            "who is new is refused before who is here is ended",
+        ),
     ];
     pairs
         .iter()

@@ -50,6 +50,12 @@ section! {
         connections_max: usize = 0, in 0..=16_777_216;
         /// Connections whose handshake is not done. More: not accepted.
         half_open_max: usize = 4_096, in 1..=1_048_576;
+        /// User memory of the process, mapped files not counted. 0 takes 60 % of the cgroup's or the machine's.
+        memory_bytes_max: u64 = 0, in 0..=1_125_899_906_842_624;
+        /// Percent of `memory_bytes_max`. From here on: no new upgrades (503), not ready.
+        memory_refuse_percent: u64 = 80, in 1..=100;
+        /// Percent of `memory_bytes_max`. From here on: the connections with most waiting are ended.
+        memory_close_percent: u64 = 95, in 1..=100;
         /// Rooms of one connection. More: the join is refused.
         rooms_per_connection_max: usize = 256, in 1..=65_536;
         /// Bytes of the name of a topic or a room. More: refused.

@@ -202,6 +202,11 @@ impl Inbox {
         self.messages.borrow().is_empty()
     }
 
+    /// What the messages in it take up.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.get()
+    }
+
     /// Nothing more will come. Whether the handler may still be at work on what came: if not, it
     /// waits for a message right now.
     pub(crate) fn end(&self) -> bool {

@@ -69,6 +69,7 @@ measures! {
         Syncs "syncs" "Batches made durable",
         LogBytes "log_written_bytes" "Bytes written to the log",
         StorageFull "storage_full" "Publishes refused because the disk was full",
+        MemoryCloses "memory_closes" "Connections ended because user memory was short",
         Gaps "gaps" "Gaps told to durable subscribers",
     }
 }
@@ -86,6 +87,8 @@ measures! {
         Topics "topics" "Durable topics, at their home",
         Subscriptions "subscriptions" "Durable subscriptions, at their home",
         PartitionsFailed "partitions_failed" "Log partitions that stopped because their storage failed",
+        UserMemory "user_memory_bytes" "Memory of the process that is resident and no file, at shard 0",
+        UserMemoryMax "user_memory_max_bytes" "What user memory may be, at shard 0",
         SyncRelaxed "sync_relaxed" "1 when durable.fsync = os acknowledges before a sync",
     }
 }
@@ -109,6 +112,7 @@ measures! {
         Origin "origin" "The origin was not allowed",
         Guard "guard" "A guard refused",
         Limit "limit" "A limit on connections was reached",
+        Memory "memory" "User memory was short",
         Timeout "timeout" "The handshake took too long",
         Draining "draining" "The server was stopping",
     }

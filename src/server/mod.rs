@@ -41,6 +41,7 @@ use crate::metrics::Metrics;
 use crate::shard::command::Command;
 use crate::shard::link;
 use crate::shard::mailbox::Port;
+use crate::shard::memory::Memory;
 use crate::shard::shared::{Census, Dialect, Gate, Live, Mount, RelayWorld, Shared};
 
 pub use crate::shard::{RingError, probe};
@@ -323,6 +324,7 @@ impl ServerBuilder {
             program,
             draining: AtomicBool::new(false),
             gate: Gate::new(),
+            memory: Memory::of_this_machine(),
             ports,
         });
         let relay = bind_handles(&shared);

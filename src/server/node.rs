@@ -35,6 +35,7 @@ struct ServerNode {
 impl Node for ServerNode {
     fn is_ready(&self) -> bool {
         !self.shared.draining.load(Ordering::Relaxed)
+            && !self.shared.memory.is_short()
             && self.metrics.sum(Gauge::PartitionsFailed) == 0
     }
 

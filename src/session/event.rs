@@ -100,6 +100,11 @@ impl EventSession {
         Some(next)
     }
 
+    /// What waits, in bytes.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.queue.borrow().bytes
+    }
+
     /// Whether at most half of what may wait is waiting.
     pub(crate) fn has_room(&self, limits: InboxLimits) -> bool {
         let queue = self.queue.borrow();

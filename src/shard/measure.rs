@@ -34,6 +34,7 @@ impl Turn {
             state.metrics.set(gauge, number as u64);
         }
         state.measure();
+        state.watch_memory();
         self.shard.recorder.flush();
     }
 }

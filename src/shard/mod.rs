@@ -67,6 +67,8 @@ mod flush;
 
 mod measure;
 
+pub(crate) mod memory;
+
 mod turn;
 
 use std::cell::{Cell, RefCell};

@@ -236,6 +236,10 @@ impl State {
         mount: u16,
         peer: impl FnOnce() -> Option<IpAddr>,
     ) -> Decision {
+        if self.shared.memory.is_short() {
+            let text = "the server is short of memory (limits.memory_bytes_max)";
+            return Err((RefusedFor::Memory, http::error_response(503, text)));
+        }
         let known = (&*self.shared, &*self.live);
         let mut decision = upgrade::admit(head, mount, known, &mut self.tokens, unix_s());
         let limits = self.live.limits_of(mount);

@@ -22,6 +22,7 @@ use crate::id::{ConnId, Partition, Tenant};
 use super::command::Command;
 use super::durable::DurableWorld;
 use super::mailbox::Port;
+use super::memory::Memory;
 use super::outbox::OutboxLimits;
 use super::tickets::{AddressRates, Counts, Ticket};
 
@@ -218,6 +219,7 @@ pub(crate) struct Shared {
     pub(crate) program: Program,
     pub(crate) draining: AtomicBool,
     pub(crate) gate: Gate,
+    pub(crate) memory: Memory,
 }
 
 impl Shared {

@@ -69,6 +69,8 @@ pub(crate) struct State {
     pub(crate) now_ms: u64,
     /// When gauges are set next.
     pub(crate) measure_at_ms: u64,
+    /// Which look at the memory was acted on last.
+    pub(crate) memory_sample: u64,
     pub(crate) draining: bool,
     /// When draining ends whether or not everybody has left.
     pub(crate) drain_until_ms: Option<u64>,
@@ -119,6 +121,7 @@ impl State {
             fanned_out: 0,
             now_ms: 0,
             measure_at_ms: 0,
+            memory_sample: 0,
             drain_until_ms: None,
             opened: Vec::new(),
             returned: Vec::new(),

@@ -25,6 +25,8 @@ mod tenants;
 
 mod closes;
 
+mod memory;
+
 mod rest;
 
 mod admin;

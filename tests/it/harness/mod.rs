@@ -61,6 +61,8 @@ pub(crate) use both_shards;
 pub(crate) struct Site {
     server: Option<Server>,
     pub(crate) address: SocketAddr,
+    /// What it was started with.
+    config: Config,
 }
 
 /// What a server is made of before it starts.
@@ -132,9 +134,11 @@ impl Plan {
 
     /// Starts it.
     pub(crate) fn start(self) -> Site {
+        let config = self.config.clone();
         let server = self.try_start().expect("the server starts");
         Site {
             address: server.address(),
+            config,
             server: Some(server),
         }
     }
@@ -157,6 +161,16 @@ impl Site {
     /// The server, for what only its owner may do.
     pub(crate) fn server(&self) -> &Server {
         self.server.as_ref().expect("the server runs")
+    }
+
+    /// Puts other limits in force, for the server and all its mounts.
+    pub(crate) fn reload_limits(&self, change: impl Fn(&mut Limits)) {
+        let mut config = self.config.clone();
+        change(&mut config.limits);
+        for mount in &mut config.mounts {
+            change(&mut mount.limits);
+        }
+        self.server().reload(&config, None);
     }
 
     /// The relay of one tenant, from a thread that is no shard.
