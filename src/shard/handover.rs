@@ -8,22 +8,26 @@ use std::net::{SocketAddr, TcpStream as StdStream};
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use http::{Request, Response};
 use hyper::body::Incoming;
+use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tower::ServiceExt;
 
+use crate::config::Limits;
 use crate::metrics::Refusal as RefusedFor;
 use crate::proto::http::{Head, HeadLimits, error_response, parse_head};
 
@@ -67,6 +71,7 @@ impl Http {
                 tracing::debug!(target: "tidegate::http", %error, "connection ended");
             }
             drop(guard);
+            shard.with_state(|state| state.give_up_place());
             http.open.set(http.open.get() - 1);
         });
     }
@@ -86,7 +91,7 @@ impl Http {
             stream: TcpStream::from_std(stream)?,
         };
         let answer = |request| answer(Rc::clone(shard), self.router.clone(), peer, request);
-        let connection = hyper::server::conn::http1::Builder::new()
+        let connection = builder(&shard.with_state(|state| Arc::clone(&state.live)).limits)
             .serve_connection(TokioIo::new(stream), service_fn(answer))
             .with_upgrades();
         let mut drain = self.drain.subscribe();
@@ -111,6 +116,20 @@ impl Http {
     }
 }
 
+/// The heads that follow on a connection are bounded as the first one is.
+fn builder(limits: &Limits) -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(limits.handshake_ms_max))
+        .max_headers(limits.headers_max)
+        .max_buf_size(limits.head_bytes_max.max(BUFFER_BYTES_MIN));
+    builder
+}
+
+/// Hyper's buffer is not made smaller.
+const BUFFER_BYTES_MIN: usize = 8_192;
+
 #[derive(Debug, thiserror::Error)]
 enum ServeError {
     #[error(transparent)]
@@ -126,6 +145,12 @@ async fn answer(
     peer: SocketAddr,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
+    let uri_bytes_max = shard.with_state(|state| state.live.limits.uri_bytes_max);
+    let target = request.uri().path_and_query();
+    if target.is_some_and(|target| uri_bytes_max < target.as_str().len()) {
+        let text = format!("the request target exceeds uri_bytes_max = {uri_bytes_max}");
+        return Ok(response_of(&error_response(414, &text)));
+    }
     if let Some(mount) = upgrade::mount_of(&shard.shared, request.uri().path()) {
         return Ok(upgrade_late(&shard, mount, peer, request).await);
     }
@@ -209,10 +234,11 @@ fn head_of(request: &Request<Incoming>) -> Option<Head> {
         text.push_str(&format!("{name}: {}\r\n", value.to_str().ok()?));
     }
     text.push_str("\r\n");
+    // It was read within the limits; this is a translation only.
     let limits = HeadLimits {
-        head_bytes_max: usize::MAX,
-        headers_max: usize::MAX,
-        uri_bytes_max: usize::MAX,
+        head_bytes_max: text.len(),
+        headers_max: request.headers().len(),
+        uri_bytes_max: text.len(),
     };
     parse_head(text.as_bytes(), &limits).ok().flatten()
 }

@@ -75,9 +75,7 @@ impl Turn {
         let mut state = self.shard.state.borrow_mut();
         if state.draining {
             // It was on its way from another shard when the server began to stop.
-            let load = &state.shared.loads[usize::from(state.index)];
-            load.fetch_sub(1, Ordering::Relaxed);
-            return;
+            return state.give_up_place();
         }
         let raw = fd.as_raw_fd();
         let key = state.insert(fd);

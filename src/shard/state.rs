@@ -321,16 +321,21 @@ impl State {
         let idle = connection.receiving == Receiving::Off && !connection.sending;
         if matches!(connection.phase, Phase::Dead) && idle {
             self.connections.remove(key);
-            self.shared.loads[usize::from(self.index)].fetch_sub(1, Ordering::Relaxed);
+            self.give_up_place();
         }
     }
 
-    /// Takes a connection whose socket goes elsewhere out of its slot.
+    /// Takes a connection whose socket goes elsewhere out of its slot. It counts until
+    /// [`State::leave`].
     pub(crate) fn release(&mut self, key: SlotKey) -> Option<Connection> {
         let connection = self.connections.remove(key)?;
         self.half_open -= 1;
-        self.shared.loads[usize::from(self.index)].fetch_sub(1, Ordering::Relaxed);
         Some(connection)
+    }
+
+    /// One connection less on this shard.
+    pub(crate) fn give_up_place(&self) {
+        self.shared.loads[usize::from(self.index)].fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Tells everybody who should know that a connection is no longer there.
