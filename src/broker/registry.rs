@@ -26,7 +26,7 @@ pub enum Refused {
         bytes: usize,
     },
     /// The connection is in as many rooms as it may be.
-    #[error("connection is in {max} rooms, the most that limits.rooms_max allows")]
+    #[error("connection is in {max} rooms, the most that limits.rooms_per_connection_max allows")]
     TooManyRooms {
         /// The limit.
         max: usize,

@@ -17,7 +17,9 @@ use crossbeam_queue::ArrayQueue;
 
 /// The mailbox is full and took nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("overloaded: the mailbox of a shard is full (limits.mailbox_commands_max)")]
+#[error(
+    "overloaded: the mailbox of a shard is full (limits.mailbox_descriptors_max, limits.outside_queue_max)"
+)]
 pub(crate) struct Full;
 
 /// Wakes a shard that sleeps, and only one that sleeps.

@@ -59,7 +59,9 @@ pub enum TopicError {
     #[error("the payload cannot be serialized: {0}")]
     Serialize(#[from] serde_json::Error),
     /// A queue to another shard is full.
-    #[error("overloaded: the mailbox of a shard is full (limits.mailbox_commands_max)")]
+    #[error(
+        "overloaded: the mailbox of a shard is full (limits.mailbox_descriptors_max, limits.outside_queue_max)"
+    )]
     Overloaded,
     /// Nobody said for which tenant.
     #[error("no tenant: this task works for no caller; name one with `.tenant(\"demo\")`")]
