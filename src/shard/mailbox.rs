@@ -3,17 +3,14 @@
 //! a command.
 //!
 //! Full: [`Full`] to the sender, who answers `overloaded`. Nothing is lost in silence and nobody
-//! waits. The wake-up is a flag that the shard raises before it sleeps: a sender pushes, then
-//! looks at the flag; the shard raises the flag, then looks at the queues. With a fence between
-//! the two on both sides one of them sees the other.
+//! waits. Whoever pushes wakes the shard if it sleeps (`sleeper.rs`).
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
-use std::task::Waker;
 
-use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
+
+use super::sleeper::Sleeper;
 
 /// The mailbox is full and took nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -21,35 +18,6 @@ use crossbeam_queue::ArrayQueue;
     "overloaded: the mailbox of a shard is full (limits.mailbox_descriptors_max, limits.outside_queue_max)"
 )]
 pub(crate) struct Full;
-
-/// Wakes a shard that sleeps, and only one that sleeps.
-#[derive(Debug, Default)]
-pub(crate) struct Sleeper {
-    sleeping: AtomicBool,
-    waker: AtomicWaker,
-}
-
-impl Sleeper {
-    /// The shard says that it will sleep; it must look at its queues once more after this.
-    pub(crate) fn prepare(&self, waker: &Waker) {
-        self.waker.register(waker);
-        self.sleeping.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-    }
-
-    /// The shard is awake.
-    pub(crate) fn awake(&self) {
-        self.sleeping.store(false, Ordering::Relaxed);
-    }
-
-    /// Wakes the shard if it sleeps. Called after something was put into one of its queues.
-    pub(crate) fn wake(&self) {
-        fence(Ordering::SeqCst);
-        if self.sleeping.load(Ordering::Relaxed) && self.sleeping.swap(false, Ordering::Relaxed) {
-            self.waker.wake();
-        }
-    }
-}
 
 /// What others hold of a shard: its outside queue and its wake-up.
 pub(crate) struct Port<T> {
@@ -69,7 +37,7 @@ impl<T> Port<T> {
     pub(crate) fn new(outside_max: usize) -> Self {
         Self {
             outside: ArrayQueue::new(outside_max),
-            sleeper: Sleeper::default(),
+            sleeper: Sleeper::new(),
         }
     }
 

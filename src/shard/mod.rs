@@ -11,6 +11,17 @@ mod buffers;
 pub(crate) mod ring;
 
 pub(crate) mod mailbox;
+mod sleeper;
+
+#[cfg(test)]
+mod sleeper_model;
+
+/// What the wake-up is made of.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicBool, Ordering, fence};
+
+    pub(super) use atomic_waker::AtomicWaker;
+}
 
 pub(crate) mod command;
 pub(crate) mod posts;
