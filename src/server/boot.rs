@@ -3,6 +3,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 
@@ -12,6 +13,7 @@ use crate::config::Config;
 use crate::gateway::container::StartError as ContainerError;
 use crate::id::Partition;
 use crate::metrics::Metrics;
+use crate::shard::command::Command;
 use crate::shard::mailbox::connect;
 use crate::shard::shared::{Live, Shared};
 use crate::shard::{Recovered, RingError, Setup};
@@ -38,13 +40,12 @@ impl Boot<'_> {
         let mailboxes = connect(&self.shared.ports, config.limits.mailbox_descriptors_max);
         let cores = core_affinity::get_core_ids().unwrap_or_default();
         let mut threads = Vec::new();
-        let (ready, is_ready) = std::sync::mpsc::channel();
-        let mut ready = Some(ready);
         let mut stores = stores.into_iter();
         for (index, mailboxes) in (0..).zip(mailboxes) {
             let Some(metrics) = self.metrics.shard(index) else {
                 continue;
             };
+            let (ready, is_ready) = std::sync::mpsc::channel();
             let setup = Setup {
                 index,
                 shared: Arc::clone(self.shared),
@@ -54,7 +55,7 @@ impl Boot<'_> {
                 sizes: config.shard.clone(),
                 metrics: Arc::clone(metrics),
                 router: router.clone(),
-                ready: ready.take(),
+                ready,
                 stores: stores.next().unwrap_or_default(),
             };
             // More shards than cores are for tests; pinning them would pile them up.
@@ -71,28 +72,43 @@ impl Boot<'_> {
             let thread = std::thread::Builder::new().name(format!("shard-{index}"));
             threads.push(thread.spawn(run).map_err(StartError::Thread)?);
             // The others begin when the hooks before the start have run on the first.
-            if index == 0 {
-                threads = started(threads, &is_ready)?;
+            if let Err(error) = started(&is_ready) {
+                return Err(self.stop(threads).err().unwrap_or(error));
             }
         }
+        // Nobody takes the descriptors away that a shard needs to begin, and none waits for one
+        // that did not.
+        self.tell(&threads, || Command::Accept);
         Ok(threads)
+    }
+
+    /// Ends what has begun; an error of a shard is the reason for it.
+    fn stop(&self, threads: Threads) -> Result<(), StartError> {
+        self.shared.draining.store(true, Ordering::Relaxed);
+        // Those that are not there count as quiet.
+        self.shared
+            .quiet
+            .store(usize::from(self.shared.shards()), Ordering::Release);
+        self.tell(&threads, || Command::Drain);
+        threads
+            .into_iter()
+            .try_for_each(|thread| match thread.join() {
+                Ok(ended) => Ok(ended?),
+                Err(_) => std::process::abort(),
+            })
+    }
+
+    fn tell(&self, threads: &Threads, command: impl Fn() -> Command) {
+        for (thread, port) in threads.iter().zip(self.shared.ports.iter()) {
+            // A full queue empties within turns, unless nobody is there any more.
+            while !thread.is_finished() && port.post(command()).is_err() {
+                std::thread::yield_now();
+            }
+        }
     }
 }
 
-/// Waits until the first shard is ready. If it is not, it has ended and says why.
-fn started(
-    threads: Threads,
-    is_ready: &Receiver<Result<(), ContainerError>>,
-) -> Result<Threads, StartError> {
-    if let Ok(ready) = is_ready.recv() {
-        ready?;
-        return Ok(threads);
-    }
-    for thread in threads {
-        match thread.join() {
-            Ok(ended) => ended?,
-            Err(_) => std::process::abort(),
-        }
-    }
-    Err(StartError::NotReady)
+/// Waits until a shard is set up, or has ended without being so.
+fn started(is_ready: &Receiver<Result<(), ContainerError>>) -> Result<(), StartError> {
+    Ok(is_ready.recv().map_err(|_| StartError::NotReady)??)
 }

@@ -73,7 +73,7 @@ pub enum StartError {
     /// A mount of the configuration wants a gateway that the program does not have.
     #[error("the mount `{0}` is of the dialect \"event\", but the program has no gateway there")]
     NoGateway(String),
-    /// The first shard ended before it was ready.
-    #[error("the first shard ended before it was ready")]
+    /// A shard ended before it was ready.
+    #[error("a shard ended before it was ready")]
     NotReady,
 }

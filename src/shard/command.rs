@@ -44,6 +44,8 @@ pub(crate) enum Command {
     Run(StateJob),
     /// Keys and limits were loaded anew.
     Reload(Arc<Live>),
+    /// All shards are set up: connections may come.
+    Accept,
     /// The server stops.
     Drain,
 }
@@ -60,6 +62,7 @@ impl fmt::Debug for Command {
             Self::Told(_) => "Told",
             Self::Run(_) => "Run",
             Self::Reload(_) => "Reload",
+            Self::Accept => "Accept",
             Self::Drain => "Drain",
         })
     }

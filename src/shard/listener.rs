@@ -22,6 +22,9 @@ const ACCEPT_PAUSE_MS: u64 = 100;
 
 impl Turn {
     pub(super) fn accept(&mut self) {
+        if self.shard.state.borrow().draining {
+            return;
+        }
         for (index, listener) in (0..).zip(self.listeners.iter()) {
             self.ring.accept(listener.as_raw_fd(), index);
         }
@@ -29,6 +32,7 @@ impl Turn {
 
     pub(super) fn handle_accept(&mut self, listener: u32, completion: Completion) {
         if 0 <= completion.result {
+            self.accept_paused = false;
             self.accepted(descriptor(completion.result));
         }
         if completion.more {
@@ -42,7 +46,11 @@ impl Turn {
             // Out of descriptors or memory: trying at once would spin on the waiting connection.
             state.metrics.add(Counter::AcceptPauses, 1);
             self.accept_at_ms = Some(state.now_ms + ACCEPT_PAUSE_MS);
-            tracing::warn!(target: "tidegate::shard", errno = -completion.result, "accepting pauses");
+            // Told once, until one is accepted again.
+            if !std::mem::replace(&mut self.accept_paused, true) {
+                let errno = -completion.result;
+                tracing::warn!(target: "tidegate::shard", errno, "accepting pauses");
+            }
             return;
         }
         let fd = self.listeners[listener as usize].as_raw_fd();
@@ -102,10 +110,12 @@ impl State {
     ) -> Result<Option<Ticket<IpAddr>>, (u16, &'static str)> {
         self.metrics.add(Counter::ConnectionsAccepted, 1);
         let limits = &self.live.limits;
-        let full = self.shared.connections_max <= self.shared.connections()
-            || limits.half_open_max <= self.half_open;
-        let let_in = if full {
+        let half_open = self.shared.half_open.load(Ordering::Relaxed);
+        let let_in = if self.live.connections_max <= self.shared.connections() {
             let text = "the server has all the connections it may have (limits.connections_max)";
+            Err((503, text))
+        } else if limits.half_open_max <= half_open {
+            let text = "too many handshakes are not done (limits.half_open_max)";
             Err((503, text))
         } else if limits.counts_addresses() {
             let address = super::connection::peer_of(fd).map(|peer| counted(peer.ip()));

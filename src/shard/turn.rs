@@ -48,8 +48,8 @@ pub(crate) struct Setup {
     pub(crate) sizes: ShardSection,
     pub(crate) metrics: Arc<ShardMetrics>,
     pub(crate) router: axum::Router,
-    /// Where the first shard says that the hooks before the start have run.
-    pub(crate) ready: Option<Ready>,
+    /// Where it says that it is set up; the first one, that the hooks before the start have run.
+    pub(crate) ready: Ready,
     /// The partitions that live here.
     pub(crate) stores: Vec<(Partition, Recovered)>,
 }
@@ -87,6 +87,8 @@ pub(super) struct Turn {
     pub(super) starved: VecDeque<SlotKey>,
     /// When accepting goes on, after the process ran out of descriptors.
     pub(super) accept_at_ms: Option<u64>,
+    /// Nothing has been accepted since it was said that accepting pauses.
+    pub(super) accept_paused: bool,
     /// Completions that had found no room when it was last looked.
     pub(super) overflows: u32,
     /// The server stops and this shard has said that it has no connection any more.
@@ -109,21 +111,24 @@ const CLOSE_MS_MAX: u64 = 2_000;
 ///
 /// # Errors
 /// When the ring cannot be set up.
-pub(crate) fn run(mut setup: Setup) -> Result<(), RingError> {
+pub(crate) fn run(setup: Setup) -> Result<(), RingError> {
     let mut uring = tokio_uring::uring_builder();
     uring.setup_cqsize(1_024);
     let mut builder = tokio_uring::builder();
     builder.entries(64).uring_builder(&uring);
     builder.start(async move {
-        let ready = setup.ready.take();
+        let (index, ready) = (setup.index, setup.ready.clone());
         let mut turn = Turn::new(setup)?;
         CURRENT.set(Some(Rc::clone(&turn.shard)));
-        if let Some(ready) = ready
-            && !turn.shard.make_ready(&ready).await
-        {
+        let is_ready = match index {
+            0 => turn.shard.make_ready(&ready).await,
+            // The thread that starts the server waits for this, or has given up.
+            _ => ready.send(Ok(())).is_ok(),
+        };
+        drop(ready);
+        if !is_ready {
             return Ok(());
         }
-        turn.accept();
         // Not unconstrained: raw handlers run inside of it, and tokio's budget bounds them.
         turn.run().await;
         CURRENT.set(None);
@@ -186,6 +191,7 @@ impl Turn {
             due: Vec::new(),
             starved: VecDeque::new(),
             accept_at_ms: None,
+            accept_paused: false,
             overflows: 0,
             quiet: false,
         };
@@ -328,6 +334,7 @@ impl Turn {
             Command::Told(told) => self.shard.state.borrow_mut().handle_told(told),
             Command::Run(job) => job(&mut self.shard.state.borrow_mut()),
             Command::Reload(live) => self.reload(live),
+            Command::Accept => self.accept(),
             Command::Drain => self.drain(),
         }
         self.shard.run_calls();
