@@ -138,12 +138,12 @@ impl State {
         let Some(connection) = self.connections.get(key) else {
             return;
         };
-        let wanted =
-            !connection.pauses.any() && !matches!(connection.phase, Phase::Head(_) | Phase::Dead);
+        let wanted = !connection.pauses.any() && !matches!(connection.phase, Phase::Dead);
+        let in_head = matches!(connection.phase, Phase::Head(_));
         match (wish, connection.receiving) {
             (Wish::Receive, Receiving::Off) if wanted => {
                 connection.receiving = Receiving::Armed;
-                if connection.is_behind() {
+                if in_head || connection.is_behind() {
                     ring.receive_once(connection.raw_fd(), key);
                 } else {
                     ring.receive(connection.raw_fd(), key);
