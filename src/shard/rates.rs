@@ -18,9 +18,10 @@ impl Bucket {
             return true;
         }
         let burst = if burst == 0 { per_s } else { burst };
-        let flowed = (now_ms - self.at_ms).saturating_mul(per_s);
+        // Shards that share a bucket do not have quite the same clock.
+        let flowed = now_ms.saturating_sub(self.at_ms).saturating_mul(per_s);
         self.used_milli = self.used_milli.saturating_sub(flowed);
-        self.at_ms = now_ms;
+        self.at_ms = self.at_ms.max(now_ms);
         let used = self.used_milli.saturating_add(count.saturating_mul(1_000));
         let fits = used <= burst.saturating_mul(1_000);
         if fits {
@@ -103,6 +104,16 @@ mod tests {
         assert_eq!(
             [taken(1_000), taken(1_000), taken(2_000), taken(9_000)],
             [20, 0, 10, 20]
+        );
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_gives_nothing() {
+        let mut bucket = Bucket::default();
+        let mut taken = |now_ms| (0..100).filter(|_| bucket.take(1, 10, 20, now_ms)).count();
+        assert_eq!(
+            [taken(1_000), taken(900), taken(1_000), taken(1_100)],
+            [20, 0, 0, 1]
         );
     }
 
