@@ -314,7 +314,7 @@ impl ServerBuilder {
         let shared = Arc::new(Shared {
             loads: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
             partitions: PARTITIONS_MAX,
-            connections_max: connections_max(limits),
+            half_open: AtomicUsize::new(0),
             mounts,
             mount_of,
             relay,
@@ -482,6 +482,7 @@ fn built_in(path: &str, handler: Option<&str>) -> Result<Box<dyn AnyRawHandler>,
 
 fn live_of(config: &Config, authenticator: Arc<Authenticator>, mounts: &[Mount]) -> Live {
     Live {
+        connections_max: connections_max(&config.limits),
         limits: config.limits.clone(),
         mount_limits: mounts
             .iter()

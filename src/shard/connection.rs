@@ -194,8 +194,12 @@ impl Connection {
 
     /// Since when it has sent no message, if it has no subscription either.
     pub(crate) fn idle_since_ms(&self) -> Option<u64> {
-        let subscribed =
-            matches!(&self.session, Session::Relay(session) if session.is_subscribed());
+        let subscribed = match &self.session {
+            Session::Relay(session) => session.is_subscribed(),
+            // Where it has asked for anything it may be bound, and its acks may be rare.
+            Session::Durable(session) => session.homes().next().is_some(),
+            Session::Event(_) | Session::Raw(_) | Session::None => false,
+        };
         self.guard
             .as_ref()
             .map(|guard| guard.active_ms)

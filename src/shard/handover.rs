@@ -16,7 +16,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
@@ -32,6 +32,7 @@ use crate::metrics::Refusal as RefusedFor;
 use crate::proto::http::{Head, HeadLimits, error_response, parse_head};
 
 use super::connection::Connection;
+use super::receive::TOO_MANY_FAILURES;
 use super::upgrade::{self, Admitted};
 use super::{Shard, link};
 
@@ -161,7 +162,13 @@ async fn answer(
         extensions.insert(world.topics.clone());
     }
     extensions.insert(shard.shared.program.clone());
-    router.oneshot(request.map(Body::new)).await
+    let answer = router.oneshot(request.map(Body::new)).await?;
+    let within = answer.status() != StatusCode::UNAUTHORIZED
+        || shard.with_state(|state| state.note_auth_failure(peer.ip()));
+    Ok(match within {
+        true => answer,
+        false => response_of(&error_response(429, TOO_MANY_FAILURES)),
+    })
 }
 
 async fn upgrade_late(

@@ -66,7 +66,7 @@ impl super::Shard {
         }
         super::state::mark_dirty(&mut state.dirty, connection, key);
         state.wishes.push((key, Wish::Receive));
-        state.half_open -= 1;
+        state.end_handshake();
         state.metrics.add(Counter::ConnectionsUpgraded, 1);
         self.start_session(state, key, &admitted);
         state.look_at_next(key, now_ms);

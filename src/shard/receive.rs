@@ -24,6 +24,10 @@ use super::tickets::counted;
 use super::turn::{Turn, unix_s};
 use super::upgrade::{self, Decision};
 
+/// The answer to an address whose tokens are refused too often.
+pub(super) const TOO_MANY_FAILURES: &str =
+    "too many refused tokens from this address (limits.auth_failures_per_address_per_min_max)";
+
 /// Where the bytes of a receive go.
 enum Reader {
     Head,
@@ -255,19 +259,21 @@ impl State {
                 }
             }
             Err((RefusedFor::Token, _)) if 0 < limits.auth_failures_per_address_per_min_max => {
-                let within = peer().is_none_or(|peer| {
-                    self.shared
-                        .gate
-                        .note_auth_failure(counted(peer), limits, self.now_ms)
-                });
+                let within = peer().is_none_or(|peer| self.note_auth_failure(peer));
                 if !within {
-                    let text = "too many refused tokens from this address";
-                    return Err((RefusedFor::Limit, http::error_response(429, text)));
+                    let response = http::error_response(429, TOO_MANY_FAILURES);
+                    return Err((RefusedFor::Limit, response));
                 }
             }
             _ => {}
         }
         decision
+    }
+
+    /// A token from `peer` was refused; whether that is still within its limit.
+    pub(super) fn note_auth_failure(&self, peer: IpAddr) -> bool {
+        let gate = &self.shared.gate;
+        gate.note_auth_failure(counted(peer), &self.live.limits, self.now_ms)
     }
 
     fn begin_decode(&mut self, key: SlotKey) -> Option<(crate::proto::ws::Decoder, FrameLimits)> {
@@ -375,7 +381,7 @@ impl State {
             Verdict::Refuse if !is_raw => {
                 let text = "rate limited: slow down (limits.messages_per_s_max, \
                             limits.bytes_per_s_max, limits.control_frames_per_s_max)";
-                self.refuse_relay(key, "", text, ErrorCode::RateLimited);
+                self.refuse_text(key, text, ErrorCode::RateLimited);
                 self.refuse_event(key, text);
             }
             Verdict::Refuse | Verdict::Close => {

@@ -60,6 +60,8 @@ pub(crate) struct Mount {
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) limits: Limits,
+    /// All connections that the process may have.
+    pub(crate) connections_max: usize,
     /// The limits of each mount.
     pub(crate) mount_limits: Box<[Limits]>,
     pub(crate) authenticator: Arc<Authenticator>,
@@ -206,8 +208,9 @@ pub(crate) struct Shared {
     pub(crate) ports: Arc<[Port<Command>]>,
     /// Connections of each shard, for giving a new one to the least loaded.
     pub(crate) loads: Box<[AtomicUsize]>,
+    /// Connections of all shards whose request head is still being read.
+    pub(crate) half_open: AtomicUsize,
     pub(crate) partitions: u16,
-    pub(crate) connections_max: usize,
     pub(crate) mounts: Box<[Mount]>,
     pub(crate) mount_of: AHashMap<String, u16>,
     pub(crate) relay: Option<RelayWorld>,

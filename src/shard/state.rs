@@ -136,6 +136,7 @@ impl State {
     pub(crate) fn insert(&mut self, fd: OwnedFd) -> SlotKey {
         let key = self.connections.insert(fd, self.now_ms);
         self.half_open += 1;
+        self.shared.half_open.fetch_add(1, Ordering::Relaxed);
         let handshake_ms_max = self.live.limits.handshake_ms_max;
         self.look_at(key, self.now_ms + handshake_ms_max);
         key
@@ -274,7 +275,7 @@ impl State {
             .outbox
             .push_with(&mut self.spare, |out| out.extend_from_slice(response));
         mark_dirty(&mut self.dirty, connection, key);
-        self.half_open -= 1;
+        self.end_handshake();
         self.metrics.refused(why);
         self.look_at(key, now_ms + CLOSE_MS_MAX);
     }
@@ -300,15 +301,15 @@ impl State {
         let Some(connection) = self.connections.get(key) else {
             return;
         };
-        if matches!(connection.phase, Phase::Head(_)) {
-            self.half_open -= 1;
-        }
         // The peer may be gone already; the completions that end the operations come anyway.
         let _ = rustix::net::shutdown(&connection.fd, rustix::net::Shutdown::Both);
-        connection.phase = Phase::Dead;
+        let phase = std::mem::replace(&mut connection.phase, Phase::Dead);
         if connection.receiving == Receiving::Armed {
             // A peer that does not stop sending is still received from after that shutdown.
             self.wishes.push((key, Wish::CancelReceive));
+        }
+        if matches!(phase, Phase::Head(_)) {
+            self.end_handshake();
         }
         self.remove_if_idle(key);
     }
@@ -329,8 +330,14 @@ impl State {
     /// [`State::leave`].
     pub(crate) fn release(&mut self, key: SlotKey) -> Option<Connection> {
         let connection = self.connections.remove(key)?;
-        self.half_open -= 1;
+        self.end_handshake();
         Some(connection)
+    }
+
+    /// A request head has been read, or will not be any more.
+    pub(crate) fn end_handshake(&mut self) {
+        self.half_open -= 1;
+        self.shared.half_open.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// One connection less on this shard.
