@@ -34,6 +34,7 @@ mod sync {
     }
 }
 
+#[expect(clippy::duplicate_mod, reason = "over a model of what it is made of")]
 #[path = "sleeper.rs"]
 mod sleeper;
 

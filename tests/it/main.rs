@@ -27,6 +27,10 @@ mod closes;
 
 mod memory;
 
+mod limits;
+
+mod pressure;
+
 mod rest;
 
 mod admin;

@@ -38,20 +38,40 @@ fn stderr(output: &Output) -> String {
 }
 
 /// A running `tidegate serve`, killed if the test does not end it.
-struct Served {
-    child: Child,
-    address: SocketAddr,
+pub(crate) struct Served {
+    pub(crate) child: Child,
+    pub(crate) address: SocketAddr,
     lines: BufReader<ChildStdout>,
     _folder: tempfile::TempDir,
 }
 
 impl Served {
-    fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::start_by(program(&[]), arguments, environment)
+    }
+
+    /// Starts it where it may open so many files.
+    pub(crate) fn start_bounded(
+        files: u64,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let mut shell = Command::new("sh");
+        let script = format!("ulimit -Sn {files}; exec \"$0\" \"$@\"");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_tidegate")]);
+        shell.env_clear().stdin(Stdio::null());
+        Self::start_by(shell, arguments, environment)
+    }
+
+    fn start_by(mut command: Command, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut all = vec!["serve", "--listen", "127.0.0.1:0", "--shards", "1"];
+        let mut all = vec!["serve", "--listen", "127.0.0.1:0"];
         all.extend(arguments);
-        let mut command = program(&all);
+        if !arguments.contains(&"--shards") {
+            all.extend(["--shards", "1"]);
+        }
         command
+            .args(all)
             .envs(environment.iter().copied())
             .current_dir(folder.path());
         let mut child = command
@@ -85,6 +105,38 @@ impl Served {
         line
     }
 
+    /// The token that development prints behind the first line.
+    pub(crate) fn dev_token(&mut self) -> String {
+        let line = self.line();
+        line.rsplit(' ').next().unwrap().trim().to_owned()
+    }
+
+    /// How many descriptors it has open.
+    pub(crate) fn open_files(&self) -> u64 {
+        let folder = format!("/proc/{}/fd", self.child.id());
+        fs::read_dir(folder).unwrap().count() as u64
+    }
+
+    /// How long it has been running on a core, in milliseconds.
+    pub(crate) fn cpu_ms(&self) -> u64 {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let ns = tasks.map(|task| {
+            let path = task.unwrap().path().join("schedstat");
+            // A thread may end between the two looks.
+            let text = fs::read_to_string(path).unwrap_or_default();
+            text.split(' ')
+                .next()
+                .and_then(|ns| ns.parse().ok())
+                .unwrap_or(0)
+        });
+        ns.sum::<u64>() / 1_000_000
+    }
+
+    /// What is answered to a GET.
+    pub(crate) fn body(&self, target: &str, token: &str) -> String {
+        http::ask(self.address, &http::request("GET", target, Some(token), "")).body
+    }
+
     fn status(&self, target: &str, token: &str) -> u16 {
         http::ask(self.address, &http::request("GET", target, Some(token), "")).status
     }
@@ -110,8 +162,7 @@ fn token(secret: &str) -> String {
 #[test]
 fn development_is_one_command() {
     let mut served = Served::start(&["--dev"], &[]);
-    let line = served.line();
-    let token = line.rsplit(' ').next().unwrap().trim().to_owned();
+    let token = served.dev_token();
     assert_eq!(served.status("/v1/connections", &token), 200);
     assert_eq!(served.status("/v1/connections", "bad"), 401);
     let mut client = Client::connect(served.address, "/ws", &token);

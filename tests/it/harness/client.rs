@@ -2,7 +2,7 @@
 //! and closes; nothing of what they mean.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
 use tungstenite::client::IntoClientRequest;
 use tungstenite::handshake::client::Response;
@@ -229,6 +229,15 @@ pub(crate) fn connected_with_small_buffer(address: SocketAddr) -> TcpStream {
     let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     // Set before connecting: later the window has been announced.
     sockopt::set_socket_recv_buffer_size(&socket, SMALL_BUFFER_BYTES).unwrap();
+    connect(&socket, &address).expect("the server listens");
+    with_deadlines(socket.into())
+}
+
+/// A stream from this address of the machine.
+pub(crate) fn connected_from(own: Ipv4Addr, address: SocketAddr) -> TcpStream {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&socket, &SocketAddr::from((own, 0))).unwrap();
     connect(&socket, &address).expect("the server listens");
     with_deadlines(socket.into())
 }
