@@ -54,7 +54,7 @@ fn stalled(process: &Process, topic: &str, numbers: Range<u64>) -> Vec<Client> {
         let stream = client::connected_with_small_buffer(process.address);
         let mut slow = Client::over(stream, "/v1/ws", &[("authorization", &bearer)]);
         // Each somewhere else, so that they have no frame in common.
-        let from = 1 + number * 30;
+        let from = 1 + number * 15;
         let open = format!(r#","from_seq":{from},"max_in_flight":4096"#);
         slow.open(topic, &format!("slow-{number}"), &open);
         slow
@@ -237,6 +237,6 @@ fn a_full_disk_refuses_publishes_and_nothing_else() {
 
 /// A message that fits into the limit of 64 KiB with its envelope.
 const PAYLOAD_BYTES: usize = 60_000;
-const BACKLOG_BYTES: usize = 96 << 20;
+const BACKLOG_BYTES: usize = 56 << 20;
 /// Several, so that what the allocator keeps by chance is small beside them.
 const STALLED: u64 = 16;
