@@ -2,6 +2,7 @@
 
 mod compare;
 mod peers;
+mod sync;
 
 use anyhow::Result;
 use clap::Parser;
@@ -18,11 +19,14 @@ enum Command {
     Serve(peers::Peer),
     /// Run server and load generator side by side, contestants in turn, and print Markdown.
     Compare(compare::Options),
+    /// Time one durable batch: linked write and fdatasync against RWF_DSYNC.
+    Sync(sync::Options),
 }
 
 fn main() -> Result<()> {
     match Command::parse() {
         Command::Serve(peer) => peer.serve(),
         Command::Compare(options) => compare::run(&options),
+        Command::Sync(options) => sync::run(&options),
     }
 }

@@ -4,6 +4,7 @@
 mod clock;
 mod connect;
 mod connection;
+mod durable;
 mod echo;
 mod fanout;
 mod frame;
@@ -17,12 +18,15 @@ mod setup;
 mod socket;
 mod usage;
 
+use std::fmt::Display;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
+use serde::Serialize;
 
 use crate::options::{Mode, Options};
+use crate::report::Report;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -40,23 +44,46 @@ fn main() -> ExitCode {
 fn perform(options: &Options) -> Result<ExitCode> {
     let common = options.mode.common();
     run::pin(common.cpu)?;
-    let report = match &options.mode {
-        Mode::Echo(echo) => echo::run(echo),
-        Mode::Fanout(fanout) => fanout::run(fanout),
-        Mode::Idle(idle) => idle::run(idle),
-        Mode::Connect(connect) => connect::run(connect),
+    let json = common.json;
+    let shown = match &options.mode {
+        Mode::Echo(echo) => Shown::report(&echo::run(echo)?, json),
+        Mode::Fanout(fanout) => Shown::report(&fanout::run(fanout)?, json),
+        Mode::Idle(idle) => Shown::report(&idle::run(idle)?, json),
+        Mode::Connect(connect) => Shown::report(&connect::run(connect)?, json),
+        Mode::Durable(mode) => durable::run(mode),
     }?;
-    let text = if common.json {
-        serde_json::to_string(&report)?
-    } else {
-        report.to_string()
-    };
-    show(&text);
-    Ok(if report.must_be_thrown_away() {
-        THROWN_AWAY.into()
-    } else {
-        ExitCode::SUCCESS
-    })
+    show(&shown.text);
+    Ok(shown.code)
+}
+
+/// What a run leaves on the screen, and its exit code.
+struct Shown {
+    text: String,
+    code: ExitCode,
+}
+
+impl Shown {
+    fn report(report: &Report, json: bool) -> Result<Self> {
+        let code = if report.must_be_thrown_away() {
+            THROWN_AWAY.into()
+        } else {
+            ExitCode::SUCCESS
+        };
+        Ok(Self {
+            code,
+            ..Self::facts(report, json)?
+        })
+    }
+
+    fn facts(facts: &(impl Serialize + Display), json: bool) -> Result<Self> {
+        let text = if json {
+            serde_json::to_string(facts)?
+        } else {
+            facts.to_string()
+        };
+        let code = ExitCode::SUCCESS;
+        Ok(Self { text, code })
+    }
 }
 
 #[expect(clippy::print_stderr, reason = "the end of a command line program")]

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::durable;
 use crate::socket::Target;
 
 /// Load for a WebSocket server, and what it cost that server.
@@ -28,7 +29,11 @@ Examples:
   loadgen echo    --server 127.0.0.1:9000 --connections 500 --rate 50000 --seconds 15
   loadgen fanout  --server 127.0.0.1:9000 --connections 1000 --burst 8 --token $TOKEN --pid $!
   loadgen idle    --server 127.0.0.1:9000 --connections 15000 --pid $!
-  loadgen connect --server 127.0.0.1:9000 --rate 500 --token $TOKEN";
+  loadgen connect --server 127.0.0.1:9000 --rate 500 --token $TOKEN
+  loadgen durable publish --in-flight 256 --data-dir DIR --token $TOKEN --pid $!
+  loadgen durable topics  --count 20000 --data-dir DIR --token $TOKEN --pid $!
+  loadgen durable replay  --mib 256 --live-rate 500 --token $TOKEN --pid $!
+  loadgen durable stalled --mib 200 --token $TOKEN --pid $!";
 
 /// The kinds of load.
 #[derive(Debug, Subcommand)]
@@ -41,6 +46,9 @@ pub(crate) enum Mode {
     Idle(Idle),
     /// Connections that come, upgrade, subscribe and go, at a fixed rate.
     Connect(Connect),
+    /// Topics on disk: publishes that are acked after their sync, replay, backlogs.
+    #[command(subcommand)]
+    Durable(durable::Mode),
 }
 
 impl Mode {
@@ -51,6 +59,7 @@ impl Mode {
             Self::Fanout(fanout) => &fanout.common,
             Self::Idle(idle) => &idle.common,
             Self::Connect(connect) => &connect.common,
+            Self::Durable(mode) => mode.common(),
         }
     }
 }
@@ -187,7 +196,7 @@ impl Common {
     }
 }
 
-fn positive(text: &str) -> Result<f64, String> {
+pub(crate) fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if 0.0 < value && value <= VALUE_MAX => Ok(value),
         _ => Err(format!(

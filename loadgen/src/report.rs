@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::clock::Nanos;
-use crate::latency::Summary;
+use crate::latency::{Latencies, Summary};
 use crate::options::Common;
 use crate::run::Measured;
 use crate::usage::Memory;
@@ -44,8 +44,21 @@ pub(crate) struct Report {
     wrong: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     memory_per_connection: Option<Memory>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disk: Option<DiskShare>,
     notes: Vec<String>,
     throw_away: Vec<String>,
+}
+
+/// How the load compares with the syncs of the disk alone.
+#[derive(Debug, Serialize)]
+struct DiskShare {
+    fdatasync: Summary,
+    /// Acks in the time of one sync for each publish in flight: 1 is all that one commit at a
+    /// time can give.
+    rate_share: f64,
+    /// p99 of the ack over p99 of the sync.
+    ack_share: f64,
 }
 
 /// CPU time of a process in the measured window.
@@ -94,6 +107,7 @@ impl Report {
             steal_share: measured.steal,
             wrong: measured.tally.wrong,
             memory_per_connection: None,
+            disk: None,
             notes: Vec::new(),
             throw_away: Vec::new(),
         };
@@ -105,6 +119,18 @@ impl Report {
     /// Adds what each idle connection costs in memory.
     pub(crate) fn with_memory(mut self, memory: Option<Memory>) -> Self {
         self.memory_per_connection = memory;
+        self
+    }
+
+    /// Adds what a sync cost just before and after.
+    pub(crate) fn with_disk(mut self, latencies: &Latencies) -> Self {
+        let fdatasync = latencies.summary();
+        let ack_p99_us = self.latencies.first().map_or(0.0, |ack| ack.p99_us);
+        self.disk = Some(DiskShare {
+            rate_share: self.per_second * fdatasync.p50_us / 1e6 / self.load.at_once as f64,
+            ack_share: ack_p99_us / fdatasync.p99_us,
+            fdatasync,
+        });
         self
     }
 
@@ -188,6 +214,7 @@ impl Report {
             resident,
             private,
             slab,
+            ..
         }) = self.memory_per_connection
         else {
             return Ok(());
@@ -252,6 +279,15 @@ impl fmt::Display for Report {
             writeln!(
                 f,
                 "{name:8} {cost:.0} ns CPU per {unit}, {busy} of a core, waited {waited}"
+            )?;
+        }
+        if let Some(disk) = &self.disk {
+            let Summary { p50_us, p99_us, .. } = disk.fdatasync;
+            writeln!(
+                f,
+                "disk     fdatasync p50 {p50_us} us, p99 {p99_us}; rate x p50 / in flight {:.2}, \
+                 ack p99 / its p99 {:.2}",
+                disk.rate_share, disk.ack_share
             )?;
         }
         write!(f, "steal    {}", percent(self.steal_share))?;

@@ -73,6 +73,8 @@ pub(crate) struct Memory {
     pub(crate) resident: u64,
     /// Those that it shares with nobody.
     pub(crate) private: u64,
+    /// Those that no file stands behind: what a server keeps, without the files that it maps.
+    pub(crate) anonymous: u64,
     /// The kernel's slabs, of the whole machine.
     pub(crate) slab: u64,
 }
@@ -86,6 +88,7 @@ impl Memory {
         Ok(Self {
             resident: kibibytes(&read(format!("/proc/{process}/status"))?, "VmRSS:") * 1024,
             private: private * 1024,
+            anonymous: kibibytes(&rollup, "Anonymous:") * 1024,
             slab: kibibytes(&read("/proc/meminfo".into())?, "Slab:") * 1024,
         })
     }
@@ -96,6 +99,7 @@ impl Memory {
         Self {
             resident: share(self.resident, before.resident),
             private: share(self.private, before.private),
+            anonymous: share(self.anonymous, before.anonymous),
             slab: share(self.slab, before.slab),
         }
     }
