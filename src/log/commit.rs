@@ -314,24 +314,26 @@ impl CommitLog {
         let fits = self
             .active
             .is_some_and(|active| bytes <= active.bytes - active.end);
-        (fits || self.prepare.is_takable()).then(|| since + self.delay_us())
+        (fits || self.prepare.is_takable()).then(|| self.due_us(since))
     }
 
-    /// How long the first batch of the queue may wait.
-    fn delay_us(&self) -> u64 {
+    /// Until when the first batch of the queue waits, seen first at `since_us`.
+    fn due_us(&self, since_us: u64) -> u64 {
         let is_only_cursors = self.queue.front().is_some_and(OpenBatch::is_only_cursors);
         let full = |batch: &OpenBatch| self.config.sync_bytes_max <= batch.bytes();
-        if self.is_closing || self.queue.front().is_some_and(full) {
-            0
-        } else if is_only_cursors && self.queue.len() == 1 {
-            self.config.cursor_delay_us_max
+        if self.is_closing || 1 < self.queue.len() || self.queue.front().is_some_and(full) {
+            since_us
+        } else if is_only_cursors {
+            since_us + self.config.cursor_delay_us_max
         } else {
-            self.config.sync_delay_us_max
+            let company_us = self.company.wait_us(self.appended - self.durable);
+            company_us.max(since_us + self.config.sync_delay_us_max)
         }
     }
 
     pub(super) fn poll_commit(&mut self, now_us: u64) -> Option<Op> {
         if self.flight.is_none() {
+            self.company.look(now_us);
             self.start_batch(now_us)?;
         }
         let flight = self.flight.as_mut().filter(|flight| !flight.is_out)?;
@@ -348,7 +350,7 @@ impl CommitLog {
     fn start_batch(&mut self, now_us: u64) -> Option<()> {
         let bytes = self.queue.front()?.bytes();
         let since = *self.waiting_since_us.get_or_insert(now_us);
-        if now_us < since + self.delay_us() {
+        if now_us < self.due_us(since) {
             return None;
         }
         let head = match self.active {
@@ -357,6 +359,7 @@ impl CommitLog {
         };
         let active = self.active?;
         let batch = self.queue.pop_front()?;
+        self.company.begin(now_us, batch.ticket - self.durable);
         self.waiting_since_us = (!self.queue.is_empty()).then_some(now_us);
         let place = self.place(active.id);
         let closed = batch.close(place, active.end, self.chain, head.as_deref());
@@ -460,6 +463,7 @@ impl CommitLog {
             self.durable < flight.ticket,
             "batches become durable in order"
         );
+        self.company.end(self.appended - self.durable);
         self.durable = flight.ticket;
         let mut topics = Vec::with_capacity(flight.runs.len());
         for run in &flight.runs {

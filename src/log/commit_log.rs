@@ -15,6 +15,7 @@ use super::batch::{Chain, OpenBatch, Place};
 use super::checkpoint::CheckpointTask;
 use super::clean::Cleaner;
 use super::commit::Flight;
+use super::company::Company;
 use super::file_writer::FileWriter;
 use super::index::{OpenIndex, SegmentIndex};
 use super::layout::to_usize;
@@ -44,7 +45,8 @@ pub enum Fsync {
 pub struct LogConfig {
     /// When a batch counts as stored.
     pub fsync: Fsync,
-    /// How long a batch may wait for company when nothing is in flight.
+    /// How long a batch may wait for company when nothing is in flight, beyond the part of a
+    /// commit's time for which it waits where that pays (see `company`).
     pub sync_delay_us_max: u64,
     /// A batch of this size waits no longer, and gets no larger.
     pub sync_bytes_max: usize,
@@ -177,6 +179,7 @@ pub struct CommitLog {
     /// When the first record of the queue was seen.
     pub(super) waiting_since_us: Option<u64>,
     pub(super) flight: Option<Flight>,
+    pub(super) company: Company,
     pub(super) appended: u64,
     pub(super) durable: u64,
     pub(super) prepare: Prepare,
@@ -263,6 +266,7 @@ impl CommitLog {
             queue: VecDeque::new(),
             waiting_since_us: None,
             flight: None,
+            company: Company::default(),
             appended: 0,
             durable: 0,
             prepare: start.prepare,

@@ -2,7 +2,8 @@
 //! dialects, and the live log nothing of clocks and files either: it says what to write and sync.
 //!
 //! Everything that must survive is a record in the log; every map in memory is made from it. The
-//! steps of a record: `record` (its bytes), `commit` (room, queue, batch in flight), `batch` (its
+//! steps of a record: `record` (its bytes), `commit` (room, queue, batch in flight; `company` says
+//! when the next goes), `batch` (its
 //! bytes), `prepare` (the next segment), `indexing` and `checkpoint` (beside the log), `read` (back
 //! to a reader), `retention` and `clean` (forgetting), `recovery` (after a start).
 //!
@@ -89,6 +90,8 @@ mod marks;
 mod state;
 
 mod commit_log;
+
+mod company;
 
 mod commit;
 

@@ -8,6 +8,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use io_uring::squeue::{Entry, Flags};
 use io_uring::{IoUring, cqueue, opcode, types};
@@ -31,11 +32,19 @@ pub(crate) const GENERATION_BITS: u32 = 24;
 /// What an operation is, and whose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Token {
-    Accept { listener: u32 },
+    Accept {
+        listener: u32,
+    },
     Receive(SlotKey),
-    Send { index: u32 },
+    Send {
+        index: u32,
+    },
     Cancel,
-    File { index: u32 },
+    File {
+        index: u32,
+    },
+    /// It is time to look around.
+    Wake,
 }
 
 const KIND_SHIFT: u32 = 56;
@@ -48,6 +57,7 @@ impl Token {
             Self::Send { index } => (3, 0, index),
             Self::Cancel => (4, 0, 0),
             Self::File { index } => (5, 0, index),
+            Self::Wake => (6, 0, 0),
         };
         debug_assert!(generation < 1 << GENERATION_BITS);
         (kind << KIND_SHIFT) | (u64::from(generation) << 32) | u64::from(index)
@@ -69,6 +79,7 @@ impl Token {
             3 => Self::Send { index },
             4 => Self::Cancel,
             5 => Self::File { index },
+            6 => Self::Wake,
             kind => unreachable!("kind {kind} was never submitted"),
         }
     }
@@ -178,6 +189,8 @@ pub(crate) struct Ring {
     ring: IoUring,
     sends: Slab<InFlight>,
     buffers: Buffers,
+    /// The kernel reads it when it takes the submission.
+    wake: Box<types::Timespec>,
 }
 
 impl std::fmt::Debug for Ring {
@@ -206,6 +219,7 @@ impl Ring {
             ring,
             sends: Slab::new(),
             buffers,
+            wake: Box::default(),
         })
     }
 
@@ -259,6 +273,14 @@ impl Ring {
             .flags(flags)
             .build();
         self.push(entry, Token::Send { index });
+    }
+
+    /// Ends a sleep after so long, submitting it at once.
+    pub(crate) fn wake_in(&mut self, us: u64) {
+        *self.wake = Duration::from_micros(us).into();
+        let entry = opcode::Timeout::new(&raw const *self.wake).build();
+        self.push(entry, Token::Wake);
+        self.submit();
     }
 
     /// Takes back the bytes of a completed send, and whose they are.
@@ -419,6 +441,7 @@ mod tests {
             Token::Send { index: 7 },
             Token::Cancel,
             Token::File { index: u32::MAX },
+            Token::Wake,
         ];
         for token in tokens {
             assert_eq!(Token::unpack(token.pack()), token);

@@ -89,6 +89,8 @@ pub(super) struct Turn {
     pub(super) accept_at_ms: Option<u64>,
     /// Nothing has been accepted since it was said that accepting pauses.
     pub(super) accept_paused: bool,
+    /// When the ring ends a sleep by itself, of what was asked for last.
+    wake_us: u64,
     /// Completions that had found no room when it was last looked.
     pub(super) overflows: u32,
     /// The server stops and this shard has said that it has no connection any more.
@@ -192,6 +194,7 @@ impl Turn {
             starved: VecDeque::new(),
             accept_at_ms: None,
             accept_paused: false,
+            wake_us: 0,
             overflows: 0,
             quiet: false,
         };
@@ -271,6 +274,10 @@ impl Turn {
         CLOCK_START_MS + elapsed
     }
 
+    fn now_us(&self) -> u64 {
+        CLOCK_START_MS * 1_000 + us_since(self.started)
+    }
+
     fn read_clock(&self) {
         let now_ms = self.now_ms();
         let mut state = self.shard.state.borrow_mut();
@@ -280,8 +287,7 @@ impl Turn {
 
     /// Homes and logs see everything that came in this turn, and what they say goes out in it.
     fn run_homes(&mut self) {
-        let elapsed_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let monotonic_us = CLOCK_START_MS * 1_000 + elapsed_us;
+        let monotonic_us = self.now_us();
         let mut state = self.shard.state.borrow_mut();
         let due = state
             .homes
@@ -379,7 +385,7 @@ impl Turn {
                     self.shard.state.borrow_mut().homes.handle_done(ended);
                 }
             }
-            Token::Cancel => {}
+            Token::Cancel | Token::Wake => {}
         }
     }
 
@@ -406,6 +412,7 @@ impl Turn {
 
     /// Waits for the ring, a wake-up, or the next deadline.
     async fn sleep(&mut self, mut sleep: Pin<&mut Sleep>) {
+        self.wake_soon();
         let deadline_ms = self.next_deadline_ms();
         let until = self.started + Duration::from_millis(deadline_ms - CLOCK_START_MS);
         if sleep.deadline().into_std() != until {
@@ -427,6 +434,20 @@ impl Turn {
             .mailboxes()
             .sleeper()
             .awake();
+    }
+
+    /// The runtime's timers know milliseconds, and a batch waits for company for less.
+    fn wake_soon(&mut self) {
+        let due_us = self.shard.state.borrow().homes.deadline_us();
+        let now_us = self.now_us();
+        let is_new = |due_us: &u64| self.wake_us <= now_us || *due_us < self.wake_us;
+        if let Some(due_us) = due_us
+            .filter(|due_us| *due_us < now_us + SOON_US)
+            .filter(is_new)
+        {
+            self.wake_us = due_us;
+            self.ring.wake_in(due_us.saturating_sub(now_us).max(1));
+        }
     }
 
     fn poll_wake(&mut self, sleep: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
@@ -482,6 +503,8 @@ impl Turn {
 
 /// A shard with nothing to do looks around this often.
 const IDLE_MS_MAX: u64 = 1_000;
+/// A deadline of a log that is nearer than this is left to the ring.
+const SOON_US: u64 = 1_000;
 
 impl State {
     fn meet_deadline(&mut self, key: SlotKey, tick: u64, now_ms: u64) {
