@@ -60,7 +60,7 @@ pub enum Op {
         /// The space to take.
         bytes: u64,
     },
-    /// Write at `offset`; then, if `sync` and all was written, fdatasync, linked to the write.
+    /// Write at `offset`; if `sync`, its end means that what it wrote is on the disk.
     /// Answered by the count; a short count is continued by the log.
     Write {
         /// The file; it is opened first if no descriptor of it is held.

@@ -62,16 +62,11 @@ enum Step {
     Open,
     /// Its one completion.
     Act,
-    /// A write and the sync linked behind it: what has come of either.
-    Pair(Option<i32>, Option<i32>),
-    /// A sync alone, behind a write of so many bytes.
-    SyncAgain(i32),
 }
 
 /// What a completion leads to.
 enum Next {
     Submit,
-    Wait,
     End(io::Result<Done>),
 }
 
@@ -127,15 +122,14 @@ impl Files {
 
     /// Takes a completion; tells if an operation has ended with it.
     pub(crate) fn complete(&mut self, index: u32, result: i32, ring: &mut Ring) -> Option<Ended> {
-        let (key, part) = ((index >> 1) as usize, index & 1);
+        let key = index as usize;
         let running = self.running.get_mut(key)?;
-        let next = running.step_on(part, result);
+        let next = running.step_on(result);
         if let (Some(file), true) = (running.keeps(), running.step == Step::Act) {
             let fd = Rc::clone(&running.fd);
             self.open.entry((running.owner.log, file)).or_insert(fd);
         }
         match next {
-            Next::Wait => None,
             Next::Submit => {
                 self.submit(key, ring);
                 None
@@ -145,22 +139,14 @@ impl Files {
     }
 
     fn submit(&mut self, key: usize, ring: &mut Ring) {
-        let index = u32::try_from(key << 1).unwrap_or(u32::MAX);
+        let index = u32::try_from(key).unwrap_or(u32::MAX);
         let Some(running) = self.running.get_mut(key) else {
             return;
         };
         let fd = types::Fd(running.fd.as_raw_fd());
-        if let (Op::Write { sync: true, .. }, Step::Act) = (&running.op, running.step) {
-            running.step = Step::Pair(None, None);
-            // Both go in one submission: a link that is cut by one is no link.
-            ring.make_room(2);
-            ring.push_file(running.act(fd).flags(Flags::IO_LINK), index);
-            return ring.push_file(data_sync(fd), index | PART_SYNC);
-        }
         let entry = match running.step {
             Step::Open => running.open(fd),
-            Step::SyncAgain(_) => data_sync(fd),
-            Step::Act | Step::Pair(..) => running.act(fd),
+            Step::Act => running.act(fd),
         };
         ring.push_file(entry, index);
     }
@@ -191,11 +177,20 @@ impl Running {
     fn act(&mut self, fd: types::Fd) -> Entry {
         match &self.op {
             Op::Create { bytes, .. } => opcode::Fallocate::new(fd, *bytes).build(),
-            Op::Write { offset, bytes, .. } => {
+            Op::Write {
+                offset,
+                bytes,
+                sync,
+                ..
+            } => {
                 let count = u32::try_from(bytes.len()).unwrap_or(WRITE_BYTES_MAX);
-                opcode::Write::new(fd, bytes.as_ptr(), count)
-                    .offset(*offset)
-                    .build()
+                let write = opcode::Write::new(fd, bytes.as_ptr(), count).offset(*offset);
+                if *sync {
+                    // It would wait for the disk in any case: not tried here first.
+                    write.rw_flags(RWF_DSYNC).build().flags(Flags::ASYNC)
+                } else {
+                    write.build()
+                }
             }
             Op::Sync { .. } => data_sync(fd),
             Op::SyncDirectory | Op::Close { .. } => opcode::Fsync::new(fd).build(),
@@ -224,13 +219,10 @@ impl Running {
     }
 
     /// What follows from a completion of the current step.
-    fn step_on(&mut self, part: u32, result: i32) -> Next {
-        match (self.step, part) {
-            (Step::Open, _) => self.opened(result),
-            (Step::Pair(_, synced), 0) => self.paired(Some(result), synced),
-            (Step::Pair(wrote, _), _) => self.paired(wrote, Some(result)),
-            (Step::SyncAgain(wrote), _) => Next::End(count(result).and_then(|_| written(wrote))),
-            (Step::Act, _) => self.acted(result),
+    fn step_on(&mut self, result: i32) -> Next {
+        match self.step {
+            Step::Open => self.opened(result),
+            Step::Act => self.acted(result),
         }
     }
 
@@ -280,31 +272,6 @@ impl Running {
             _ => Err(error),
         }
     }
-
-    /// Both of a linked pair count: a short write cancels its sync, which is no failure; a sync
-    /// that was cancelled though all was written is asked for again.
-    fn paired(&mut self, wrote: Option<i32>, synced: Option<i32>) -> Next {
-        self.step = Step::Pair(wrote, synced);
-        let (Some(wrote), Some(synced)) = (wrote, synced) else {
-            return Next::Wait;
-        };
-        let Op::Write { bytes, .. } = &self.op else {
-            return Next::End(written(wrote));
-        };
-        let whole = usize::try_from(wrote).is_ok_and(|count| count == bytes.len());
-        match (whole, -synced == Errno::CANCELED.raw_os_error()) {
-            (false, _) => Next::End(written(wrote)),
-            (true, true) => {
-                self.step = Step::SyncAgain(wrote);
-                Next::Submit
-            }
-            (true, false) => Next::End(count(synced).and_then(|_| written(wrote))),
-        }
-    }
-}
-
-fn written(result: i32) -> io::Result<Done> {
-    count(result).map(Done::Count)
 }
 
 fn count(result: i32) -> io::Result<usize> {
@@ -349,11 +316,12 @@ fn name(file: Option<FileName>) -> CString {
     CString::new(text).unwrap_or_default()
 }
 
-/// The second completion of a linked pair.
-const PART_SYNC: u32 = 1;
 /// A load grows by this much at a time.
 const LOAD_BYTES: usize = 256 * 1024;
 /// What one write takes at most; the log goes on behind a short one.
 const WRITE_BYTES_MAX: u32 = 1 << 30;
+/// Not in rustix: the write ends when what it has written is on the disk, as after an fdatasync,
+/// and fails if that does. A short one has synced what it wrote.
+const RWF_DSYNC: i32 = 2;
 /// Not in rustix: brings pages into memory, and fails where the file has none.
 const MADV_POPULATE_READ: i32 = 22;

@@ -295,16 +295,6 @@ impl Ring {
         self.push(entry, Token::File { index });
     }
 
-    /// Makes room for `count` entries, so that a chain of links is not cut by a submission.
-    pub(crate) fn make_room(&mut self, count: usize) {
-        let queue = self.ring.submission();
-        let free = queue.capacity() - queue.len();
-        drop(queue);
-        if free < count {
-            self.submit();
-        }
-    }
-
     fn push(&mut self, entry: Entry, token: Token) {
         let entry = entry.user_data(token.pack());
         loop {

@@ -114,7 +114,7 @@ pub(crate) struct Replay {
 pub(crate) struct Stalled {
     #[command(flatten)]
     pub(crate) place: Place,
-    /// MiB of payload that the subscriber does not read.
+    /// MiB of payload of each of three parts: before, without and with the stalled subscriber.
     #[arg(long, default_value_t = 200)]
     pub(crate) mib: u32,
     /// Bytes of one payload.

@@ -152,7 +152,10 @@ fn replay(options: &Replay, topic: &str, (round, count): (u32, u64)) -> Result<R
 fn read(options: &Replay, topic: &str, sub_name: &str, count: u64) -> Result<u64> {
     let mut client = Client::connect(&options.place)?;
     client.subscribe(topic, sub_name, options.window)?;
-    let step = u64::from(options.window / 4).max(1);
+    // A window is one of bytes too: an ack for each part of what the server lets out.
+    let step = (u64::from(options.window) / 4)
+        .min(ACKED_BYTES / u64::from(options.bytes))
+        .max(1);
     let (mut seen, mut acked, mut bytes) = (0, 0, 0);
     // The answer to the subscribe comes first.
     while seen < count + 1 {
@@ -175,3 +178,4 @@ fn ack_is_due(seen: u64, acked: u64, step: u64) -> bool {
 }
 
 const ROUNDS: u32 = 3;
+const ACKED_BYTES: u64 = 64 << 10;

@@ -26,24 +26,29 @@ pub(crate) fn run(options: &Stalled) -> Result<Facts> {
     let mut neighbour = Client::connect(place)?;
     neighbour.subscribe(&topic, "neighbour", WINDOW)?;
     neighbour.await_messages(1)?;
+    publish(options, &topic, &mut neighbour, (0, count))?;
     // What publishing so much costs by itself is not the stalled subscriber's.
-    let alone = publish(options, &topic, &mut neighbour, (0, count))?;
-    let before = Memory::of(&pid)?;
+    let warm = Memory::of(&pid)?.anonymous;
+    let alone = publish(options, &topic, &mut neighbour, (count, count))?;
+    let before = Memory::of(&pid)?.anonymous;
     let mut stalled = Client::connect(place)?;
     stalled.subscribe(&topic, "stalled", WINDOW)?;
-    let beside = publish(options, &topic, &mut neighbour, (count, count))?;
-    let after = Memory::of(&pid)?;
+    let beside = publish(options, &topic, &mut neighbour, (2 * count, count))?;
+    let after = Memory::of(&pid)?.anonymous;
     let clock = Clock::start();
-    read(&mut stalled, (&topic, "stalled"), (0, 2 * count + 1))?;
+    read(&mut stalled, (&topic, "stalled"), (0, 3 * count + 1))?;
     let caught_up = clock.now() as f64 / 1e9;
     disk.iter_mut().try_for_each(Disk::probe)?;
     let mut facts = Facts::new("durable stalled");
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    facts.add("backlog", 2.0 * f64::from(options.mib), "MiB");
-    facts.add("memory of the server before", mib(before.anonymous), "MiB");
-    facts.add("memory of the server after", mib(after.anonymous), "MiB");
-    let more = mib(after.anonymous) - mib(before.anonymous);
-    facts.add("memory of the stalled subscriber", more, "MiB");
+    facts.add("backlog", 3.0 * f64::from(options.mib), "MiB");
+    facts.add("memory of the server", mib(before), "MiB");
+    facts.add(
+        "more after a part without it",
+        mib(before) - mib(warm),
+        "MiB",
+    );
+    facts.add("more after a part with it", mib(after) - mib(before), "MiB");
     facts.add("neighbour alone", count as f64 / alone, "messages/s");
     facts.add("neighbour beside it", count as f64 / beside, "messages/s");
     facts.add("the stalled one caught up in", caught_up, "s");
