@@ -32,7 +32,7 @@ Examples:
   loadgen connect --server 127.0.0.1:9000 --rate 500 --token $TOKEN
   loadgen durable publish --in-flight 256 --data-dir DIR --token $TOKEN --pid $!
   loadgen durable topics  --count 20000 --data-dir DIR --token $TOKEN --pid $!
-  loadgen durable replay  --mib 256 --live-rate 500 --token $TOKEN --pid $!
+  loadgen durable replay  --mib 256 --bytes 1024 --token $TOKEN --pid $!
   loadgen durable stalled --mib 200 --token $TOKEN --pid $!";
 
 /// The kinds of load.

@@ -18,15 +18,6 @@ pub(crate) struct Client {
     chunk: Box<[u8]>,
 }
 
-/// What a chunk of received bytes held.
-#[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Received {
-    /// Messages of the dialect, whatever they are.
-    pub(crate) messages: u64,
-    /// Their bytes.
-    pub(crate) bytes: u64,
-}
-
 impl Client {
     /// Connects and upgrades.
     pub(crate) fn connect(place: &Place) -> Result<Self> {
@@ -45,7 +36,7 @@ impl Client {
     }
 
     /// Waits for bytes and counts the messages that they complete.
-    pub(crate) fn receive(&mut self) -> Result<Received> {
+    pub(crate) fn receive(&mut self) -> Result<u64> {
         let bytes = self
             .stream
             .read(&mut self.chunk)
@@ -53,13 +44,10 @@ impl Client {
         if bytes == 0 {
             bail!("the server closed a connection during the run");
         }
-        let (mut received, mut pong, mut closed) = (Received::default(), None, false);
+        let (mut messages, mut pong, mut closed) = (0, None, false);
         self.walker
             .walk(&self.chunk[..bytes], |frame| match frame {
-                Frame::Data { bytes, .. } => {
-                    received.messages += 1;
-                    received.bytes += bytes;
-                }
+                Frame::Data { .. } => messages += 1,
                 Frame::Control {
                     opcode: frame::PING,
                     payload,
@@ -70,14 +58,14 @@ impl Client {
             bail!("the server closed a connection");
         }
         pong.map_or(Ok(()), |pong| self.send(&pong))?;
-        Ok(received)
+        Ok(messages)
     }
 
     /// Waits until so many messages have come; more than that is an error of the server.
     pub(crate) fn await_messages(&mut self, count: u64) -> Result<()> {
         let mut seen = 0;
         while seen < count {
-            seen += self.receive()?.messages;
+            seen += self.receive()?;
         }
         if count < seen {
             bail!("{seen} messages came where {count} were awaited");

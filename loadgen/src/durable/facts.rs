@@ -38,11 +38,6 @@ impl Facts {
         self.figures.push(Figure { name, value, unit });
     }
 
-    /// Adds latencies.
-    pub(crate) fn add_latencies(&mut self, summary: Summary) {
-        self.latencies.push(summary);
-    }
-
     /// Adds what a sync cost meanwhile.
     pub(crate) fn add_disk(&mut self, disk: Option<&Disk>) {
         self.latencies

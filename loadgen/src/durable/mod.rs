@@ -4,7 +4,6 @@
 mod client;
 mod disk;
 mod facts;
-mod live;
 mod options;
 mod publish;
 mod replay;

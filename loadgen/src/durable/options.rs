@@ -14,11 +14,10 @@ pub(crate) enum Mode {
     Publish(Publish),
     /// Many topics, each made and published to once: the time, and files and maps of the server.
     Topics(Topics),
-    /// Subscribers that read a topic from its beginning: bytes a second, and what a publisher on
-    /// another topic sees meanwhile.
+    /// Subscribers that read a topic from its beginning: bytes a second.
     Replay(Replay),
-    /// A subscriber that never reads while a backlog grows for it: the memory it costs and what
-    /// its neighbour still gets.
+    /// Subscribers that do not read while a backlog grows for them: the memory that each costs and
+    /// what their neighbour still gets.
     Stalled(Stalled),
 }
 
@@ -101,9 +100,12 @@ pub(crate) struct Replay {
     /// Bytes of one payload.
     #[arg(long, short = 'b', default_value_t = 1024, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
     pub(crate) bytes: u32,
-    /// Publishes a second on another topic, first alone for --seconds and then beside the replay.
-    #[arg(long, value_parser = positive)]
-    pub(crate) live_rate: Option<f64>,
+    /// How often each of them does.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) rounds: u32,
+    /// The topic was filled before, by a run with the same --topic, --mib and --bytes.
+    #[arg(long)]
+    pub(crate) filled: bool,
     /// Un-acked messages that a subscriber allows.
     #[arg(long, default_value_t = 4096)]
     pub(crate) window: u32,
@@ -114,7 +116,10 @@ pub(crate) struct Replay {
 pub(crate) struct Stalled {
     #[command(flatten)]
     pub(crate) place: Place,
-    /// MiB of payload of each of three parts: before, without and with the stalled subscriber.
+    /// Subscribers that stall: more tell what one costs from what the allocator does beside it.
+    #[arg(long, short = 'n', default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) connections: u16,
+    /// MiB of payload of each of three parts: before, without and with them.
     #[arg(long, default_value_t = 200)]
     pub(crate) mib: u32,
     /// Bytes of one payload.

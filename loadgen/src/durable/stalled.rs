@@ -1,5 +1,5 @@
-//! A subscriber that stops reading while a backlog grows for it: what it costs the server in memory,
-//! and whether its neighbour gets everything meanwhile.
+//! Subscribers that do not read while a backlog grows for them: what each costs the server in
+//! memory, and whether their neighbour gets everything meanwhile.
 
 use std::thread;
 
@@ -27,31 +27,37 @@ pub(crate) fn run(options: &Stalled) -> Result<Facts> {
     neighbour.subscribe(&topic, "neighbour", WINDOW)?;
     neighbour.await_messages(1)?;
     publish(options, &topic, &mut neighbour, (0, count))?;
-    // What publishing so much costs by itself is not the stalled subscriber's.
+    // What publishing so much costs by itself is not theirs.
     let warm = Memory::of(&pid)?.anonymous;
     let alone = publish(options, &topic, &mut neighbour, (count, count))?;
     let before = Memory::of(&pid)?.anonymous;
-    let mut stalled = Client::connect(place)?;
-    stalled.subscribe(&topic, "stalled", WINDOW)?;
+    let mut stalled = Vec::new();
+    for number in 0..options.connections {
+        let mut client = Client::connect(place)?;
+        client.subscribe(&topic, &format!("stalled-{number}"), WINDOW)?;
+        stalled.push(client);
+    }
     let beside = publish(options, &topic, &mut neighbour, (2 * count, count))?;
     let after = Memory::of(&pid)?.anonymous;
     let clock = Clock::start();
-    read(&mut stalled, (&topic, "stalled"), (0, 3 * count + 1))?;
+    let first = stalled.first_mut().context("at least one stalls")?;
+    read(first, (&topic, "stalled-0"), (0, 3 * count + 1))?;
     let caught_up = clock.now() as f64 / 1e9;
     disk.iter_mut().try_for_each(Disk::probe)?;
     let mut facts = Facts::new("durable stalled");
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    facts.add("backlog", 3.0 * f64::from(options.mib), "MiB");
+    facts.add("stalled subscribers", f64::from(options.connections), "");
+    facts.add("backlog of each", 3.0 * f64::from(options.mib), "MiB");
     facts.add("memory of the server", mib(before), "MiB");
-    facts.add(
-        "more after a part without it",
-        mib(before) - mib(warm),
-        "MiB",
-    );
-    facts.add("more after a part with it", mib(after) - mib(before), "MiB");
+    let without = mib(before) - mib(warm);
+    facts.add("more after a part without them", without, "MiB");
+    let more = mib(after) - mib(before);
+    facts.add("more after a part with them", more, "MiB");
+    let each = more / f64::from(options.connections);
+    facts.add("that is for each", each, "MiB");
     facts.add("neighbour alone", count as f64 / alone, "messages/s");
-    facts.add("neighbour beside it", count as f64 / beside, "messages/s");
-    facts.add("the stalled one caught up in", caught_up, "s");
+    facts.add("neighbour beside them", count as f64 / beside, "messages/s");
+    facts.add("one of them caught up in", caught_up, "s");
     facts.add_disk(disk.as_ref());
     Ok(facts)
 }
@@ -79,7 +85,7 @@ fn publish(
 fn read(client: &mut Client, of: (&str, &str), (from, count): (u64, u64)) -> Result<()> {
     let (mut seen, mut acked) = (0, 0);
     while seen < count {
-        seen += client.receive()?.messages;
+        seen += client.receive()?;
         // The first answer may be that to the subscribe, so the last message is not acked.
         if acked + ACKED_EVERY < seen {
             acked = seen - 1;
