@@ -1,8 +1,9 @@
 //! How long a batch waits for company. Whoever publishes again as soon as it is answered comes back
 //! just after a batch has ended; a next batch that goes with the first of them leaves all others
 //! to the one behind it, and each then waits for two syncs in place of one. So the next batch waits
-//! until as many appends have come as were under way before, for a part of a commit's time at most.
-//! Where they do not come, as with publishers that follow a clock of their own, it stops waiting.
+//! until as many appends have come as were under way before, for a part of a commit's time at
+//! most. Where they do not come, as with publishers that follow a clock of their own or
+//! where the core is the limit and not the disk, it stops waiting.
 //! Knows counts and times, no records.
 
 /// What the past says of the next batch.
@@ -29,7 +30,7 @@ impl Company {
             self.skips -= 1;
         } else if self.expected <= taken {
             self.penalty = 0;
-        } else if self.ended_us.is_some() {
+        } else if self.ended_us.is_some() && COMPANY_MIN <= self.expected {
             self.penalty = (2 * self.penalty + 1).min(SKIPS_MAX);
             self.skips = self.penalty;
         }
@@ -43,14 +44,10 @@ impl Company {
 
     /// Until when a batch with so many appends waits; 0 if it does not.
     pub(super) fn wait_us(&self, taken: u64) -> u64 {
-        let waits = self.skips == 0 && taken < self.expected;
-        let ended_us = self.ended_us.filter(|_| waits).unwrap_or(0);
-        ended_us
-            + if 0 < ended_us {
-                self.commit_us / PARTS
-            } else {
-                0
-            }
+        let waits = self.skips == 0 && taken < self.expected && COMPANY_MIN <= self.expected;
+        let longest_us = self.commit_us * PERCENT / 100;
+        let ended_us = self.ended_us.filter(|_| waits);
+        ended_us.map_or(0, |ended_us| ended_us + longest_us)
     }
 
     /// Tells the time after the end of a batch.
@@ -64,7 +61,9 @@ impl Company {
 }
 
 /// The part of a commit's time that waiting may cost.
-const PARTS: u64 = 4;
+const PERCENT: u64 = 25;
+/// Fewer than this are not waited for: whether they come again says little.
+const COMPANY_MIN: u64 = 4;
 const SKIPS_MAX: u32 = 63;
 /// A disk that stalls once does not make everybody wait afterwards.
 const COMMIT_US_MAX: u64 = 2_000;
@@ -85,7 +84,7 @@ mod tests {
         assert_eq!(company.wait_us(1), 0);
         (1..50).for_each(|round| after_a_batch(&mut company, 16, round * 1_000));
         let until_us = company.wait_us(5);
-        assert!((49_450..49_500).contains(&until_us), "{until_us}");
+        assert!((49_450..=49_500).contains(&until_us), "{until_us}");
         assert_eq!(company.wait_us(16), 0, "all are there");
     }
 

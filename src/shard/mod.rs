@@ -81,6 +81,7 @@ mod measure;
 pub(crate) mod memory;
 
 mod turn;
+mod wake;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -90,7 +90,7 @@ pub(super) struct Turn {
     /// Nothing has been accepted since it was said that accepting pauses.
     pub(super) accept_paused: bool,
     /// When the ring ends a sleep by itself, of what was asked for last.
-    wake_us: u64,
+    pub(super) wake_us: u64,
     /// Completions that had found no room when it was last looked.
     pub(super) overflows: u32,
     /// The server stops and this shard has said that it has no connection any more.
@@ -274,7 +274,7 @@ impl Turn {
         CLOCK_START_MS + elapsed
     }
 
-    fn now_us(&self) -> u64 {
+    pub(super) fn now_us(&self) -> u64 {
         CLOCK_START_MS * 1_000 + us_since(self.started)
     }
 
@@ -436,20 +436,6 @@ impl Turn {
             .awake();
     }
 
-    /// The runtime's timers know milliseconds, and a batch waits for company for less.
-    fn wake_soon(&mut self) {
-        let due_us = self.shard.state.borrow().homes.deadline_us();
-        let now_us = self.now_us();
-        let is_new = |due_us: &u64| self.wake_us <= now_us || *due_us < self.wake_us;
-        if let Some(due_us) = due_us
-            .filter(|due_us| *due_us < now_us + SOON_US)
-            .filter(is_new)
-        {
-            self.wake_us = due_us;
-            self.ring.wake_in(due_us.saturating_sub(now_us).max(1));
-        }
-    }
-
     fn poll_wake(&mut self, sleep: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
         {
             let mut state = self.shard.state.borrow_mut();
@@ -503,8 +489,6 @@ impl Turn {
 
 /// A shard with nothing to do looks around this often.
 const IDLE_MS_MAX: u64 = 1_000;
-/// A deadline of a log that is nearer than this is left to the ring.
-const SOON_US: u64 = 1_000;
 
 impl State {
     fn meet_deadline(&mut self, key: SlotKey, tick: u64, now_ms: u64) {
