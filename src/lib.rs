@@ -134,6 +134,9 @@ mod http;
 
 pub mod server;
 
+#[cfg(feature = "client")]
+pub mod client;
+
 pub mod cli;
 
 pub use auth::{AuthConfig, CurrentUser};

@@ -33,6 +33,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "id", "auth", "config", "metrics", "proto", "log", "broker", "gateway", "session",
         ],
     ),
+    ("client", &["id", "broker"]),
     (
         "http",
         &[
@@ -47,8 +48,8 @@ const BANNED: &[(&str, &[&str], &str)] = &[
     ("io_uring::", &["shard"], "only the shard knows the ring"),
     (
         "std::net::Tcp",
-        &["shard", "server", "cli"],
-        "only the shard knows sockets, and a verb that is a client",
+        &["shard", "server", "client"],
+        "only the shard knows sockets, and the client",
     ),
     (
         "std::net::Udp",

@@ -1,15 +1,15 @@
-//! What `pub` and `sub` have in common: where the server is, who asks, one request over REST and
-//! one WebSocket. Blocking, for a person or a script; knows no topics.
+//! What `pub` and `sub` have in common: where the server is, who asks, and what to do about what
+//! goes wrong. Knows flags and variables; how a server is spoken to is the client's matter.
 
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::TcpStream;
+use std::error::Error;
+use std::fmt;
+use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use serde_json::Value;
-use tungstenite::client::IntoClientRequest;
-use tungstenite::{Message, WebSocket};
+
+use crate::client::{self, Client, Durable, Refusal};
 
 /// Where the server is and who asks.
 #[derive(Debug, Args)]
@@ -38,29 +38,37 @@ pub(super) enum ClientError {
          one, and `serve --dev` prints one"
     )]
     NoToken,
-    #[error("the token is no line of visible characters")]
-    BadToken,
     #[error("cannot read the token from {path}", path = path.display())]
     TokenFile {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("`{0}` is no http://HOST:PORT: mend --url or TIDEGATE_URL")]
-    Url(String),
-    #[error("cannot reach {0}: is it the server's --listen? --url or TIDEGATE_URL names another")]
-    Connect(String, #[source] std::io::Error),
-    #[error("the connection broke")]
-    Broken(#[source] std::io::Error),
-    #[error("no durable mount answers at {path}: {reason}; --path is the server's durable.path")]
-    Upgrade { path: String, reason: String },
-    #[error("the server closed the connection: {0}")]
-    Closed(String),
-    #[error("the server refused with {status}: {detail}{}", hint(*status))]
-    Refused { status: u16, detail: String },
-    #[error("the server answered what is not understood: {0}")]
-    Strange(String),
+    #[error(transparent)]
+    Client(Cured),
     #[error("cannot write the standard output")]
     Output(#[source] std::io::Error),
+}
+
+/// What the client says, with what mends it.
+#[derive(Debug)]
+pub(super) struct Cured(client::ClientError);
+
+impl fmt::Display for Cured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.0, cure(&self.0))
+    }
+}
+
+impl Error for Cured {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}
+
+impl From<client::ClientError> for ClientError {
+    fn from(error: client::ClientError) -> Self {
+        Self::Client(Cured(error))
+    }
 }
 
 impl ClientError {
@@ -73,10 +81,21 @@ impl ClientError {
     }
 }
 
-fn hint(status: u16) -> &'static str {
-    match status {
-        401 => " (`tidegate token check -` tells what is wrong with one)",
-        404 => " (is durable.enabled = false there?)",
+/// What mends it, if that is a flag of these verbs.
+fn cure(error: &client::ClientError) -> &'static str {
+    match error {
+        client::ClientError::Url(_) => ": mend --url or TIDEGATE_URL",
+        client::ClientError::Connect(..) => {
+            ": is it the server's --listen? --url or TIDEGATE_URL names another"
+        }
+        client::ClientError::Upgrade { .. } => {
+            "; --path is the server's durable.path, and \
+            `tidegate token check -` tells what is wrong with a token"
+        }
+        client::ClientError::Refused { status: 401, .. } => {
+            " (`tidegate token check -` tells what is wrong with one)"
+        }
+        client::ClientError::Refused { status: 404, .. } => " (is durable.enabled = false there?)",
         _ => "",
     }
 }
@@ -88,26 +107,15 @@ pub(super) fn print_line(line: &str) -> Result<(), ClientError> {
     written.map_err(ClientError::Output)
 }
 
-/// An error frame as a person reads it.
-pub(super) fn refusal(frame: &Value) -> String {
-    let (message, code) = (frame["message"].as_str(), frame["code"].as_str());
-    match (message, code) {
-        (Some(message), Some(code)) => format!("{message} ({code})"),
-        _ => frame.to_string(),
+/// A refusal as a person reads it.
+pub(super) fn told(refusal: &Refusal) -> String {
+    match &refusal.code {
+        Some(code) => format!("{} ({code})", refusal.message),
+        None => refusal.message.clone(),
     }
 }
 
 impl Target {
-    fn host(&self) -> Result<&str, ClientError> {
-        let rest = self
-            .url
-            .strip_prefix("http://")
-            .or_else(|| self.url.strip_prefix("ws://"));
-        let host = rest.map(|rest| rest.trim_end_matches('/'));
-        let host = host.filter(|host| host.contains(':') && !host.contains('/'));
-        host.ok_or_else(|| ClientError::Url(self.url.clone()))
-    }
-
     fn token(&self) -> Result<String, ClientError> {
         if let Some(path) = &self.token_file {
             let read = std::fs::read_to_string(path);
@@ -121,107 +129,18 @@ impl Target {
             .ok_or(ClientError::NoToken)
     }
 
-    fn stream(&self) -> Result<TcpStream, ClientError> {
-        let host = self.host()?;
-        let connected = TcpStream::connect(host).and_then(|stream| {
-            stream.set_nodelay(true)?;
-            Ok(stream)
-        });
-        connected.map_err(|source| ClientError::Connect(host.to_owned(), source))
+    /// What is printed is what came, so nothing more than the dialect itself is agreed on.
+    fn client(&self) -> Result<Client, ClientError> {
+        Ok(Client::new(&self.url, &self.token()?)?.plain())
     }
 
     /// The id of a topic: a name is registered or resolved.
     pub(super) fn topic(&self, topic: &str) -> Result<String, ClientError> {
-        if topic.parse::<crate::id::HomedId>().is_ok() {
-            return Ok(topic.to_owned());
-        }
-        let body = serde_json::json!({ "name": topic }).to_string();
-        let resolved = self.post("/v1/topics", &body)?;
-        let id = resolved["id"].as_str().map(str::to_owned);
-        id.ok_or_else(|| ClientError::Strange(resolved.to_string()))
-    }
-
-    fn post(&self, target: &str, body: &str) -> Result<Value, ClientError> {
-        let (host, token, bytes) = (self.host()?, self.token()?, body.len());
-        let request = format!(
-            "POST {target} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n\
-             Connection: close\r\nContent-Type: application/json\r\n\
-             Content-Length: {bytes}\r\n\r\n{body}"
-        );
-        let mut stream = self.stream()?;
-        let mut answer = String::new();
-        let sent = stream.write_all(request.as_bytes());
-        sent.and_then(|()| stream.read_to_string(&mut answer))
-            .map_err(ClientError::Broken)?;
-        let strange = || ClientError::Strange(answer.clone());
-        let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(strange)?;
-        let status = head
-            .split(' ')
-            .nth(1)
-            .and_then(|status| status.parse().ok());
-        let status: u16 = status.ok_or_else(strange)?;
-        let body: Value = serde_json::from_str(body).unwrap_or_default();
-        if (200..300).contains(&status) {
-            return Ok(body);
-        }
-        let detail = body["detail"]
-            .as_str()
-            .unwrap_or("no reason given")
-            .to_owned();
-        Err(ClientError::Refused { status, detail })
+        Ok(self.client()?.topic(topic)?)
     }
 
     /// A connection to the durable mount.
-    pub(super) fn connect(&self) -> Result<Connection, ClientError> {
-        let (host, token) = (self.host()?, self.token()?);
-        let refused = |error: &dyn std::fmt::Display| ClientError::Upgrade {
-            path: self.path.clone(),
-            reason: error.to_string(),
-        };
-        let request = format!("ws://{host}{}", self.path).into_client_request();
-        let mut request = request.map_err(|error| refused(&error))?;
-        let bearer = format!("Bearer {token}")
-            .parse()
-            .map_err(|_| ClientError::BadToken)?;
-        request.headers_mut().insert("authorization", bearer);
-        let upgraded = tungstenite::client(request, self.stream()?);
-        let (socket, _) = upgraded.map_err(|error| refused(&error))?;
-        Ok(Connection(socket))
-    }
-}
-
-/// A WebSocket on the durable mount.
-pub(super) struct Connection(WebSocket<TcpStream>);
-
-impl Connection {
-    pub(super) fn send(&mut self, frame: &Value) -> Result<(), ClientError> {
-        self.send_text(&frame.to_string())
-    }
-
-    pub(super) fn send_text(&mut self, frame: &str) -> Result<(), ClientError> {
-        let sent = self.0.send(Message::text(frame));
-        sent.map_err(|error| ClientError::Closed(error.to_string()))
-    }
-
-    /// The next text; pings are answered on the way.
-    pub(super) fn receive(&mut self) -> Result<String, ClientError> {
-        loop {
-            match self.0.read() {
-                Ok(Message::Text(text)) => return Ok(text.to_string()),
-                Ok(Message::Close(frame)) => {
-                    let reason = frame.map(|frame| frame.to_string());
-                    return Err(ClientError::Closed(reason.unwrap_or_default()));
-                }
-                Ok(_) => {}
-                Err(error) => return Err(ClientError::Closed(error.to_string())),
-            }
-        }
-    }
-
-    /// Says goodbye and waits until the server has heard it, so that nothing sent is cut off.
-    pub(super) fn close(mut self) {
-        if self.0.close(None).is_ok() {
-            while self.0.read().is_ok() {}
-        }
+    pub(super) fn connect(&self) -> Result<Durable, ClientError> {
+        Ok(self.client()?.durable_at(&self.path)?)
     }
 }

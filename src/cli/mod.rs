@@ -13,10 +13,13 @@ mod doctor;
 
 mod generate;
 
+#[cfg(feature = "client")]
 mod client;
 
+#[cfg(feature = "client")]
 mod publish;
 
+#[cfg(feature = "client")]
 mod subscribe;
 
 mod log;
@@ -59,8 +62,10 @@ enum Verb {
     /// Look at this machine: kernel, io_uring, limits, settings, each with the line that mends it
     Doctor(ServeOptions),
     /// Publish to a durable topic
+    #[cfg(feature = "client")]
     Pub(publish::PubOptions),
     /// Print the messages of a durable topic as they come
+    #[cfg(feature = "client")]
     Sub(subscribe::SubOptions),
     /// Look at a data directory that no server uses
     #[command(subcommand)]
@@ -81,7 +86,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Token(verb) => token::run(&verb),
         Verb::Config(verb) => config::run(&verb),
         Verb::Doctor(options) => doctor::run(&options),
+        #[cfg(feature = "client")]
         Verb::Pub(options) => publish::run(&options),
+        #[cfg(feature = "client")]
         Verb::Sub(options) => subscribe::run(&options),
         Verb::Log(verb) => log::run(&verb),
         Verb::Generate(verb) => generate::run(&verb),

@@ -6,10 +6,12 @@ use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 
 use clap::Args;
+use serde_json::json;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
-use super::client::{ClientError, Connection, Target, print_line, refusal};
+use crate::client::{Durable, DurableFrame, Publish};
+
+use super::client::{ClientError, Target, print_line, told};
 use super::{Failure, complain};
 
 #[derive(Debug, Args)]
@@ -51,11 +53,12 @@ fn publish_one(options: &PubOptions, payload: &str) -> Result<ExitCode, Failure>
     let payload = payload_of(payload, options.text).map_err(Failure::Payload)?;
     let topic = options.target.topic(&options.topic)?;
     let mut connection = options.target.connect()?;
-    let key = options
-        .key
-        .as_deref()
-        .map(|key| ("idempotency_key", key.into()));
-    connection.send_text(&frame(&topic, &payload, key))?;
+    let how = Publish {
+        reference: None,
+        idempotency_key: options.key.as_deref(),
+    };
+    let sent = connection.publish(&topic, &payload, how);
+    sent.map_err(ClientError::from)?;
     let acked = take_answer(&mut connection);
     connection.close();
     done(acked)
@@ -86,8 +89,12 @@ fn publish_lines(options: &PubOptions) -> Result<ExitCode, Failure> {
         }
         match payload_of(&line, options.text) {
             Ok(payload) => {
-                let frame = frame(&topic, &payload, Some(("ref", number.into())));
-                connection.send_text(&frame)?;
+                let how = Publish {
+                    reference: Some(number),
+                    idempotency_key: None,
+                };
+                let sent = connection.publish(&topic, &payload, how);
+                sent.map_err(ClientError::from)?;
                 in_flight += 1;
             }
             Err(error) => {
@@ -146,36 +153,32 @@ fn lines_of_input() -> Receiver<Line> {
 }
 
 /// JSON stays as it was written, and what begins like JSON must be JSON; anything else is a text.
-fn payload_of(line: &str, text: bool) -> Result<String, serde_json::Error> {
-    match serde_json::from_str::<&RawValue>(line) {
-        Ok(raw) if !text => Ok(raw.get().to_owned()),
+fn payload_of(line: &str, text: bool) -> Result<Box<RawValue>, serde_json::Error> {
+    match serde_json::from_str::<Box<RawValue>>(line) {
+        Ok(raw) if !text => Ok(raw),
         Err(error) if !text && line.trim_start().starts_with(['{', '[', '"']) => Err(error),
-        _ => Ok(json!(line).to_string()),
+        _ => RawValue::from_string(json!(line).to_string()),
     }
-}
-
-fn frame(topic: &str, payload: &str, extra: Option<(&str, Value)>) -> String {
-    let mut head = json!({ "type": "publish", "topic": topic });
-    if let Some((name, value)) = extra {
-        head[name] = value;
-    }
-    // The payload is no `Value`: its bytes are the publisher's.
-    let head = head.to_string();
-    format!(r#"{},"payload":{payload}}}"#, head.trim_end_matches('}'))
 }
 
 /// Whether a publish was acknowledged.
-fn take_answer(connection: &mut Connection) -> Result<bool, ClientError> {
-    let said = connection.receive()?;
-    let parsed: Value = serde_json::from_str(&said).unwrap_or_default();
-    if parsed["type"] == "pub_ack" {
-        print_line(&said)?;
-        return Ok(true);
-    }
-    let refusal = refusal(&parsed);
-    match parsed["ref"].as_u64() {
-        Some(number) => complain(format_args!("tidegate: line {number}: {refusal}")),
-        None => complain(format_args!("tidegate: {refusal}")),
+fn take_answer(connection: &mut Durable) -> Result<bool, ClientError> {
+    let received = connection.receive()?;
+    let refusal = match received.frame {
+        DurableFrame::Published(_) => {
+            print_line(&received.text)?;
+            return Ok(true);
+        }
+        DurableFrame::Refused(refusal) => refusal,
+        _ => {
+            complain(format_args!("tidegate: {}", received.text));
+            return Ok(false);
+        }
+    };
+    let reference = refusal.reference.as_ref();
+    match reference.and_then(serde_json::Value::as_u64) {
+        Some(number) => complain(format_args!("tidegate: line {number}: {}", told(&refusal))),
+        None => complain(format_args!("tidegate: {}", told(&refusal))),
     }
     Ok(false)
 }
@@ -189,26 +192,18 @@ mod tests {
 
     #[test]
     fn json_stays_and_text_becomes_json() {
-        let payload = |line| payload_of(line, false).ok();
-        assert_eq!(payload("42.50").as_deref(), Some("42.50"));
-        assert_eq!(payload("hi").as_deref(), Some(r#""hi""#));
-        assert_eq!(payload(r#"{"a": 1}"#).as_deref(), Some(r#"{"a": 1}"#));
-        assert_eq!(payload(r#"{"a": "#), None);
-        assert_eq!(payload_of(r#"{"a": "#, true).unwrap(), r#""{\"a\": ""#);
-        assert_eq!(payload_of("1", true).unwrap(), r#""1""#);
-    }
-
-    #[test]
-    fn a_frame_is_json() {
+        let payload = |line, text| {
+            let payload = payload_of(line, text).ok();
+            payload.map(|payload| payload.get().to_owned())
+        };
+        assert_eq!(payload("42.50", false).as_deref(), Some("42.50"));
+        assert_eq!(payload("hi", false).as_deref(), Some(r#""hi""#));
         assert_eq!(
-            frame("t", "42.50", None),
-            r#"{"type":"publish","topic":"t","payload":42.50}"#
+            payload(r#"{"a": 1}"#, false).as_deref(),
+            Some(r#"{"a": 1}"#)
         );
-        let keyed = frame("t", "[1]", Some(("idempotency_key", "}".into())));
-        let keyed: Value = serde_json::from_str(&keyed).unwrap();
-        assert_eq!(
-            (&keyed["idempotency_key"], &keyed["payload"]),
-            (&json!("}"), &json!([1]))
-        );
+        assert_eq!(payload(r#"{"a": "#, false), None);
+        assert_eq!(payload(r#"{"a": "#, true).as_deref(), Some(r#""{\"a\": ""#));
+        assert_eq!(payload("1", true).as_deref(), Some(r#""1""#));
     }
 }

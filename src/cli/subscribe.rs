@@ -4,9 +4,10 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use serde_json::{Value, json};
 
-use super::client::{ClientError, Connection, Target, print_line, refusal};
+use crate::client::{DurableFrame, Subscribe, Subscribed};
+
+use super::client::{ClientError, Target, print_line, told};
 use super::{Failure, complain};
 
 #[derive(Debug, Args)]
@@ -52,66 +53,58 @@ fn subscribe(options: &SubOptions) -> Result<ExitCode, ClientError> {
     let topic = options.target.topic(&options.topic)?;
     let mut connection = options.target.connect()?;
     let name = &options.sub_name;
-    let mut subscribe = json!({ "type": "subscribe", "topic": topic, "sub_name": name });
+    let mut subscribe = Subscribe::new(&topic, name);
     if let Some(from) = options.from {
-        subscribe["from_seq"] = from.into();
-        subscribe["seek"] = options.seek.into();
+        subscribe = subscribe.from_seq(from);
     }
-    connection.send(&subscribe)?;
-    let ack = |seq: &Value| json!({ "type": "ack", "topic": topic, "sub_name": name, "seq": seq });
+    if options.seek {
+        subscribe = subscribe.seek();
+    }
+    connection.subscribe(&subscribe)?;
     let mut left = options.count.unwrap_or(u64::MAX);
     let mut last = None;
     while 0 < left {
-        let (said, frame) = receive(&mut connection)?;
-        match frame["type"].as_str() {
-            Some("message") => {
-                print_line(&said)?;
+        let received = connection.receive()?;
+        match &received.frame {
+            DurableFrame::Message(message) => {
+                print_line(&received.text)?;
                 left -= 1;
                 if !options.no_ack {
-                    connection.send(&ack(&frame["seq"]))?;
-                    last = Some(frame["seq"].clone());
+                    connection.ack(&topic, name, message.seq)?;
+                    last = Some(message.seq);
                 }
             }
-            Some("gap") => print_line(&said)?,
-            Some("subscribed") => greet(&frame),
-            Some("unsubscribed") => {
-                let reason = frame["reason"].as_str().unwrap_or("no reason given");
+            DurableFrame::Gap(_) => print_line(&received.text)?,
+            DurableFrame::Subscribed(subscribed) => greet(subscribed),
+            DurableFrame::Unsubscribed(ended) => {
+                let reason = ended.reason.as_deref().unwrap_or("no reason given");
                 complain(format_args!("tidegate: the subscription ended: {reason}"));
                 return Ok(ExitCode::FAILURE);
             }
-            _ => {
-                complain(format_args!("tidegate: {}", refusal(&frame)));
+            DurableFrame::Refused(refusal) => {
+                complain(format_args!("tidegate: {}", told(refusal)));
                 return Ok(ExitCode::FAILURE);
             }
+            _ => complain(format_args!("tidegate: {}", received.text)),
         }
     }
     if let Some(seq) = last {
         // The last ack with an answer: the next run goes on behind what was printed.
-        let mut last = ack(&seq);
-        last["ref"] = 1.into();
-        connection.send(&last)?;
-        while receive(&mut connection)?.1["type"] != "acked" {}
+        connection.ack_surely(&topic, name, seq)?;
+        while !matches!(connection.receive()?.frame, DurableFrame::Acked(_)) {}
     }
     connection.close();
     Ok(ExitCode::SUCCESS)
 }
 
-fn receive(connection: &mut Connection) -> Result<(String, Value), ClientError> {
-    let said = connection.receive()?;
-    match serde_json::from_str(&said) {
-        Ok(frame) => Ok((said, frame)),
-        Err(_) => Err(ClientError::Strange(said)),
-    }
-}
-
 /// Where it goes on, for the person who looks on.
-fn greet(frame: &Value) {
-    let (id, next, last) = (
-        &frame["subscription_id"],
-        &frame["next_seq"],
-        &frame["last_seq"],
-    );
-    let id = id.as_str().unwrap_or_default();
+fn greet(subscribed: &Subscribed) {
+    let Subscribed {
+        subscription_id: id,
+        next_seq: next,
+        last_seq: last,
+        ..
+    } = subscribed;
     complain(format_args!(
         "subscription {id}: on from seq {next}, the last is {last}"
     ));

@@ -53,6 +53,8 @@ mod generate;
 
 mod registries;
 
+mod rust_client;
+
 mod services;
 
 mod streams;

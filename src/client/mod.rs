@@ -1,0 +1,198 @@
+//! A client of a Tidegate server: relay topics, durable topics and what REST says of both. It blocks,
+//! for programs, scripts and tests with a thread to spare; what it reads it gives as typed frames
+//! with the text that came. Knows the wire; nothing of a server's inside.
+//!
+//! It does not come back by itself: an error is the end of a connection, and a durable
+//! subscription goes on behind its last ack on the next one.
+//!
+//! ```no_run
+//! use tidegate::client::{Client, DurableFrame, Publish, Subscribe};
+//!
+//! # fn main() -> Result<(), tidegate::client::ClientError> {
+//! let client = Client::new("http://127.0.0.1:4000", "eyJ..")?;
+//! let orders = client.topic("orders")?;
+//!
+//! let mut writer = client.durable()?;
+//! writer.publish(&orders, &serde_json::json!({ "total": 42.5 }), Publish::default())?;
+//!
+//! let mut reader = client.durable()?;
+//! reader.subscribe(&Subscribe::new(&orders, "billing").from_seq(0))?;
+//! loop {
+//!     if let DurableFrame::Message(message) = reader.receive()?.frame {
+//!         println!("{} {}", message.seq, message.payload);
+//!         reader.ack(&orders, "billing", message.seq)?;
+//!         break;
+//!     }
+//! }
+//!
+//! client.push("news", "hello", "world")?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod durable;
+
+mod relay;
+
+mod rest;
+
+mod socket;
+
+use serde::Serialize;
+
+use crate::broker::presence::PresenceEntry;
+
+pub use durable::{
+    Acked, Durable, DurableFrame, Gap, Message, Publish, Published, Subscribe, Subscribed,
+    Unsubscribed,
+};
+pub use relay::{Push, Relay, RelayFrame};
+pub use socket::{Received, Refusal};
+
+/// Why the server cannot be asked, or says no.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The address is of another form.
+    #[error("`{0}` is no http://HOST:PORT")]
+    Url(String),
+    /// The token cannot stand in a header.
+    #[error("the token is no line of visible characters")]
+    BadToken,
+    /// Nobody answers there.
+    #[error("cannot reach {0}")]
+    Connect(String, #[source] std::io::Error),
+    /// The connection broke in a request.
+    #[error("the connection broke")]
+    Broken(#[source] std::io::Error),
+    /// No such mount, or it lets nobody in with this token.
+    #[error("no mount answers at {path}: {reason}")]
+    Upgrade {
+        /// The path of the mount.
+        path: String,
+        /// What the server or the network said.
+        reason: String,
+    },
+    /// The WebSocket has ended.
+    #[error("the server closed the connection: {0}")]
+    Closed(String),
+    /// REST said no.
+    #[error("the server refused with {status}: {detail}")]
+    Refused {
+        /// The status of the answer.
+        status: u16,
+        /// Why, as the server says it.
+        detail: String,
+    },
+    /// The answer is none that this version knows.
+    #[error("the server answered what is not understood: {0}")]
+    Strange(String),
+    /// A payload that cannot be JSON.
+    #[error("the payload cannot be serialized")]
+    Payload(#[source] serde_json::Error),
+}
+
+/// A server and who asks it.
+#[derive(Clone)]
+pub struct Client {
+    host: String,
+    token: String,
+    plain: bool,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client")
+            .field("host", &self.host)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Names the server, as `http://HOST:PORT`, and the token. Asks nothing yet.
+    ///
+    /// # Errors
+    /// When the address is of another form.
+    pub fn new(url: &str, token: &str) -> Result<Self, ClientError> {
+        let rest = url
+            .strip_prefix("http://")
+            .or_else(|| url.strip_prefix("ws://"));
+        let host = rest.map(|rest| rest.trim_end_matches('/'));
+        let host = host.filter(|host| host.contains(':') && !host.contains('/'));
+        let host = host.ok_or_else(|| ClientError::Url(url.to_owned()))?;
+        Ok(Self {
+            host: host.to_owned(),
+            token: token.to_owned(),
+            plain: false,
+        })
+    }
+
+    /// Speaks the dialects without a subprotocol: errors have no code then, and messages nothing
+    /// but what they must have.
+    #[must_use]
+    pub fn plain(mut self) -> Self {
+        self.plain = true;
+        self
+    }
+
+    /// The id of a durable topic: a name is registered or resolved, an id is itself.
+    ///
+    /// # Errors
+    /// When the server cannot be asked or refuses.
+    pub fn topic(&self, topic: &str) -> Result<String, ClientError> {
+        rest::topic(self, topic)
+    }
+
+    /// Pushes to a relay topic, over REST.
+    ///
+    /// # Errors
+    /// When the server cannot be asked or refuses.
+    pub fn push<T: Serialize + ?Sized>(
+        &self,
+        topic: &str,
+        event: &str,
+        payload: &T,
+    ) -> Result<(), ClientError> {
+        rest::push(self, (topic, event), payload)
+    }
+
+    /// Who is present in a relay topic.
+    ///
+    /// # Errors
+    /// When the server cannot be asked or refuses.
+    pub fn presence(&self, topic: &str) -> Result<Vec<PresenceEntry>, ClientError> {
+        rest::presence(self, topic)
+    }
+
+    /// A connection to the durable mount at its default path.
+    ///
+    /// # Errors
+    /// When there is none, or the token is not accepted.
+    pub fn durable(&self) -> Result<Durable, ClientError> {
+        self.durable_at("/v1/ws")
+    }
+
+    /// A connection to a durable mount.
+    ///
+    /// # Errors
+    /// As [`Client::durable`].
+    pub fn durable_at(&self, path: &str) -> Result<Durable, ClientError> {
+        Ok(Durable(socket::open(self, path, "tidegate.durable.v1")?))
+    }
+
+    /// A connection to the relay mount at its default path.
+    ///
+    /// # Errors
+    /// When there is none, or the token is not accepted.
+    pub fn relay(&self) -> Result<Relay, ClientError> {
+        self.relay_at("/ws")
+    }
+
+    /// A connection to a relay mount.
+    ///
+    /// # Errors
+    /// As [`Client::relay`].
+    pub fn relay_at(&self, path: &str) -> Result<Relay, ClientError> {
+        Ok(Relay(socket::open(self, path, "tidegate.relay.v1")?))
+    }
+}
