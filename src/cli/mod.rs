@@ -128,12 +128,14 @@ enum Failure {
     #[error(transparent)]
     Generate(#[from] generate::GenerateError),
     /// The server cannot be asked, or says no.
+    #[cfg(feature = "client")]
     #[error(transparent)]
     Client(#[from] client::ClientError),
     /// A data directory cannot be looked at.
     #[error(transparent)]
     Verify(#[from] crate::log::VerifyError),
     /// What begins like JSON is none.
+    #[cfg(feature = "client")]
     #[error("the payload begins like JSON and is none; --text publishes it as text")]
     Payload(#[source] serde_json::Error),
     /// Nothing can be read from the standard input.
