@@ -45,7 +45,7 @@ pub(crate) fn run(options: &Echo) -> Result<Report> {
         },
         connections: options.connections,
         at_once: u64::from(options.depth),
-        message_bytes: options.bytes,
+        message_bytes: options.payload().1.len(),
         offered_per_second: options.rate,
     };
     Ok(Report::new(&options.common, load, &measured))
@@ -65,19 +65,14 @@ struct Plan {
 
 impl Plan {
     fn new(options: &Echo) -> Self {
-        let payload: Vec<u8> = (b'!'..b'~').cycle().take(options.bytes).collect();
-        let opcode = if options.text {
-            frame::TEXT
-        } else {
-            frame::BINARY
-        };
+        let (opcode, payload) = options.payload();
         let frame = frame::masked(opcode, &payload);
         let at_once = usize::from(options.depth).max(OPEN_LOOP_BATCH_MAX);
         let round_bytes = usize::from(options.depth) * frame.len();
         Self {
             frames: Vec::leak(frame.repeat(at_once)),
             frame_bytes: frame.len(),
-            payload_bytes: options.bytes as u64,
+            payload_bytes: payload.len() as u64,
             connections: options.connections,
             depth: u64::from(options.depth),
             rate: options.rate,

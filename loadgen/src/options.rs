@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use clap::{Args, Parser, Subcommand};
 
 use crate::durable;
+use crate::frame;
 use crate::socket::Target;
 
 /// Load for a WebSocket server, and what it cost that server.
@@ -51,6 +52,23 @@ pub(crate) enum Mode {
     Durable(durable::Mode),
 }
 
+impl Echo {
+    /// What each message carries, and how it is framed.
+    pub(crate) fn payload(&self) -> (u8, Vec<u8>) {
+        match &self.message {
+            Some(text) => (frame::TEXT, text.clone().into_bytes()),
+            None => {
+                let opcode = if self.text {
+                    frame::TEXT
+                } else {
+                    frame::BINARY
+                };
+                (opcode, (b'!'..b'~').cycle().take(self.bytes).collect())
+            }
+        }
+    }
+}
+
 impl Mode {
     /// What every mode takes.
     pub(crate) fn common(&self) -> &Common {
@@ -90,6 +108,9 @@ pub(crate) struct Echo {
     /// Send text frames instead of binary ones.
     #[arg(long)]
     pub(crate) text: bool,
+    /// Send this text in place of so many bytes; its answer must have as many.
+    #[arg(long, conflicts_with = "bytes")]
+    pub(crate) message: Option<String>,
     /// The server is plain TCP and returns the bytes it gets: the floor below any WebSocket.
     #[arg(long)]
     pub(crate) raw: bool,

@@ -35,14 +35,9 @@ pub(super) fn all(kind: Kind) -> Vec<Contestant> {
         arguments: &["serve", "--listen", "127.0.0.1:0"],
         load_arguments: &[],
     };
-    let peer = |name, arguments| Contestant {
-        name,
-        binary: "bench",
-        arguments,
-        load_arguments: &[],
-    };
     let mut all = vec![ours];
     all.extend(match kind {
+        Kind::Typed => return typed(),
         Kind::Echo => vec![
             peer("tokio-tungstenite 4 KiB", &["serve", "tungstenite-echo"]),
             peer(
@@ -84,6 +79,33 @@ pub(super) fn all(kind: Kind) -> Vec<Contestant> {
     all
 }
 
+/// A typed handler beside what it may not cost much more than.
+fn typed() -> Vec<Contestant> {
+    let ours = |name, load_arguments| Contestant {
+        name,
+        binary: "typed",
+        arguments: &["--listen", "127.0.0.1:0"],
+        load_arguments,
+    };
+    vec![
+        ours("typed handler", &["--path", "/typed"]),
+        ours("raw echo of the same bytes", &["--path", "/echo"]),
+        peer(
+            "tokio-tungstenite 4 KiB and serde_json",
+            &["serve", "tungstenite-echo", "--typed"],
+        ),
+    ]
+}
+
+fn peer(name: &'static str, arguments: &'static [&'static str]) -> Contestant {
+    Contestant {
+        name,
+        binary: "bench",
+        arguments,
+        load_arguments: &[],
+    }
+}
+
 /// A started server; it is ended when this is dropped.
 #[derive(Debug)]
 pub(super) struct Running {
@@ -107,7 +129,7 @@ impl Contestant {
             .args(self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
-        if self.binary == "tidegate" {
+        if self.binary != "bench" {
             configure(&mut command, folder.path())?;
         }
         let mut child = command

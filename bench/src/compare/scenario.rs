@@ -4,6 +4,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Echo,
+    Typed,
     Fanout,
     Idle,
     IdleRelay,
@@ -44,9 +45,31 @@ pub(super) fn all(idle_connections: u32) -> Vec<Scenario> {
             "idle --connections {idle_connections} --path {path}"
         )),
     });
-    echoes.into_iter().chain(fanouts).chain(idles).collect()
+    let typed = [(100, 1), (100, 16)].map(|(connections, depth)| Scenario {
+        name: format!("typed handler, 120 B, {connections} connections x depth {depth}"),
+        kind: Kind::Typed,
+        arguments: typed(connections, depth),
+    });
+    let echoes = echoes.into_iter().chain(typed);
+    echoes.chain(fanouts).chain(idles).collect()
+}
+
+/// An event of 120 bytes whose typed reply has the same bytes.
+fn typed(connections: u32, depth: u32) -> Vec<String> {
+    let mut arguments = words(&format!(
+        "echo --connections {connections} --depth {depth} --message"
+    ));
+    arguments.push(TYPED_MESSAGE.to_owned());
+    arguments
 }
 
 fn words(text: &str) -> Vec<String> {
     text.split(' ').map(str::to_owned).collect()
 }
+
+const TYPED_MESSAGE: &str = concat!(
+    r#"{"event":"message","data":{"author":"ada lovelace","text":"#,
+    r#""good morning to everybody in the engine room, ada is here."}}"#
+);
+
+const _: () = assert!(TYPED_MESSAGE.len() == 120, "the event has 120 bytes");

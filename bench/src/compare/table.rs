@@ -18,18 +18,18 @@ pub(super) fn markdown(
     let mut text = format!("\n### {}\n\n", scenario.name);
     text.push_str(match scenario.kind {
         Kind::Idle | Kind::IdleRelay => "| | private bytes per connection | tidegate / this | resident | server CPU us per s and connection | runs |\n|---|---|---|---|---|---|\n",
-        Kind::Echo | Kind::Fanout => "| | server CPU ns per message | tidegate / this | messages/s | p50 us | p99 us | server core | waited for it | runs |\n|---|---|---|---|---|---|---|---|---|\n",
+        Kind::Echo | Kind::Typed | Kind::Fanout => "| | server CPU ns per message | tidegate / this | messages/s | p50 us | p99 us | server core | waited for it | runs |\n|---|---|---|---|---|---|---|---|---|\n",
     });
     let metric = match scenario.kind {
         Kind::Idle | Kind::IdleRelay => "/memory_per_connection/private",
-        Kind::Echo | Kind::Fanout => "/server/cpu_ns_per_unit",
+        Kind::Echo | Kind::Typed | Kind::Fanout => "/server/cpu_ns_per_unit",
     };
     for (number, contestant) in contestants.iter().enumerate() {
         let runs = Runs::of(number, outcomes);
         let ratio = ratio(metric, outcomes, number);
         let cells = match scenario.kind {
             Kind::Idle | Kind::IdleRelay => idle_cells(&runs, metric, &ratio),
-            Kind::Echo | Kind::Fanout => message_cells(&runs, metric, &ratio),
+            Kind::Echo | Kind::Typed | Kind::Fanout => message_cells(&runs, metric, &ratio),
         };
         // Writing to a string cannot fail.
         _ = writeln!(text, "| {} | {cells} | {} |", contestant.name, runs.count());

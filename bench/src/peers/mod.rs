@@ -26,6 +26,9 @@ pub(crate) enum Peer {
         /// Pass messages on as a stream into a sink, which flushes only when no message waits.
         #[arg(long)]
         forward: bool,
+        /// Read each message as a typed event, and answer with another.
+        #[arg(long, conflicts_with = "forward")]
+        typed: bool,
     },
     /// fastwebsockets, an echo.
     FastwebsocketsEcho {
@@ -84,7 +87,16 @@ impl Peer {
             Self::TungsteniteEcho {
                 listen,
                 buffers,
+                typed: true,
+                ..
+            } => accept_all(&listen, move |stream| {
+                tungstenite_echo::serve_typed(stream, buffers.config())
+            }),
+            Self::TungsteniteEcho {
+                listen,
+                buffers,
                 forward,
+                ..
             } => accept_all(&listen, move |stream| {
                 tungstenite_echo::serve(stream, buffers.config(), forward)
             }),
