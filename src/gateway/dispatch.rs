@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use ahash::AHashMap;
-use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
 use tracing::{Level, debug, enabled, error, warn};
@@ -21,12 +20,12 @@ use crate::auth::{CALLER, Caller};
 use crate::gateway::client::{Handshake, WsClient};
 use crate::gateway::container::{Container, Resolver, StartError, short_name};
 use crate::gateway::context::{ExecutionContext, UpgradeContext, WsArgumentsHost};
-use crate::gateway::extract::CallContext;
+use crate::gateway::extract::{CallContext, EventData};
 use crate::gateway::filter::{AnyFilter, filtered};
 use crate::gateway::guard::{AnyMessageGuard, AnyUpgradeGuard, Layer, joined};
 use crate::gateway::interceptor::{AnyInterceptor, Next};
 use crate::gateway::outlet::Registries;
-use crate::gateway::reply::{Body, Exception, ExceptionKind, WsReply};
+use crate::gateway::reply::{Body, Exception, ExceptionKind, Frame, WsReply};
 use crate::gateway::table::{Call, Hook, Layers, Local, Messages, Panicked, Running, Table};
 
 /// An event as it was read from the wire.
@@ -34,8 +33,8 @@ use crate::gateway::table::{Call, Hook, Layers, Local, Messages, Panicked, Runni
 pub struct Request<'a> {
     /// Its name.
     pub event: &'a str,
-    /// The JSON of its payload, `null` where there was none.
-    pub data: &'a [u8],
+    /// Its payload, `null` where there was none.
+    pub data: EventData<'a>,
     /// The JSON of its `id`, if it had one.
     pub id: Option<&'a [u8]>,
 }
@@ -46,7 +45,7 @@ pub enum Outcome {
     /// Nothing.
     Nothing,
     /// One frame.
-    Frame(Bytes),
+    Frame(Frame),
     /// A close frame, and the end.
     Close {
         /// The close code.
@@ -124,7 +123,7 @@ pub(crate) struct Dispatcher<G> {
     upgrade_guards: Vec<Layer<dyn AnyUpgradeGuard>>,
 }
 
-type Handler<G> = dyn Fn(Call<G>, &[u8]) -> Result<Running, Exception>;
+type Handler<G> = dyn Fn(Call<G>, EventData<'_>) -> Result<Running, Exception>;
 
 /// An event, its handler, and all that stands around it.
 struct Bound<G> {
@@ -193,7 +192,7 @@ impl<G: Messages> Dispatcher<G> {
         let started = hooks.iter().map(|hook| {
             let (handler, call) = (hook.0.clone(), self.call(client, event));
             async move {
-                match caught(|| handler(call, b"null")) {
+                match caught(|| handler(call, EventData::null())) {
                     Ok(Ok(running)) => running.await,
                     Ok(Err(exception)) => Ok(WsReply::Exception(exception)),
                     Err(panicked) => Err(panicked),
@@ -209,7 +208,7 @@ impl<G: Messages> Dispatcher<G> {
                 match outcome {
                     Outcome::Nothing => {}
                     Outcome::Frame(frame) => {
-                        sender.give_frame(frame);
+                        sender.give_frame(frame.into_bytes());
                     }
                     Outcome::Close { .. } => return outcome,
                 }
@@ -408,7 +407,7 @@ impl<G: 'static> Bound<G> {
         client: &WsClient,
         request: Request<'_>,
     ) -> Result<WsReply, Panicked> {
-        let context = ExecutionContext::new(&self.gateway, self.event, request.data, client);
+        let context = ExecutionContext::new(&self.gateway, self.event, request.data.json(), client);
         for guard in &self.guards {
             if !guard.layer.check(&context).await {
                 return Ok(self.denied());
@@ -471,7 +470,7 @@ impl<G: 'static> Bound<G> {
                 Exception::panic()
             }
         };
-        let host = WsArgumentsHost::new(self.event, request.data, client);
+        let host = WsArgumentsHost::new(self.event, request.data.json(), client);
         let reply = CALLER.sync_scope(client.caller().clone(), || {
             caught(|| filtered(&exception, &self.filters, &host))
         });
@@ -489,7 +488,7 @@ struct Kept {
 impl Kept {
     fn of(request: Request<'_>) -> Self {
         Self {
-            data: request.data.into(),
+            data: request.data.json().into(),
             id: request.id.map(Into::into),
         }
     }
@@ -497,19 +496,19 @@ impl Kept {
     fn request<'a>(&'a self, event: &'a str) -> Request<'a> {
         Request {
             event,
-            data: &self.data,
+            data: EventData::of(&self.data),
             id: self.id.as_deref(),
         }
     }
 }
 
 /// The answer to what is no envelope.
-pub fn invalid_envelope() -> Bytes {
+pub fn invalid_envelope() -> Frame {
     error_frame("error", "invalid envelope", None)
 }
 
 /// The answer to a binary frame.
-pub fn binary_refused() -> Bytes {
+pub fn binary_refused() -> Frame {
     error_frame("error", "binary frames are not supported", None)
 }
 
@@ -519,7 +518,7 @@ fn unknown_event(request: Request<'_>) -> Outcome {
 }
 
 /// An error frame that no filter sees.
-pub(crate) fn error_frame(event: &str, message: &str, id: Option<&[u8]>) -> Bytes {
+pub(crate) fn error_frame(event: &str, message: &str, id: Option<&[u8]>) -> Frame {
     warn!(target: "tidegate::ws", event, error = message, "error frame");
     let exception = Exception::of(ExceptionKind::Handler, message.to_owned());
     let body = Body::envelope(event, &exception.data());

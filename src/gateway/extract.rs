@@ -20,7 +20,50 @@ use crate::gateway::relay::Relay;
 use crate::gateway::reply::Exception;
 use crate::gateway::server::WsServer;
 use crate::id::Tenant;
-use crate::proto::json;
+use crate::proto::event::ReadOnce;
+use crate::proto::json::{self, InvalidValue};
+
+/// The data of an event. A type reads it from what the parser has left of its frame; if it had to
+/// wait for its turn, from a copy.
+#[derive(Debug, Clone, Copy)]
+pub struct EventData<'a> {
+    json: &'a [u8],
+    unread: Option<&'a dyn ReadOnce>,
+}
+
+impl<'a> EventData<'a> {
+    /// Of JSON that is known to be valid.
+    pub fn of(json: &'a [u8]) -> Self {
+        Self { json, unread: None }
+    }
+
+    /// Of an envelope, whose data is `json`.
+    pub(crate) fn unread(json: &'a [u8], envelope: &'a dyn ReadOnce) -> Self {
+        Self {
+            json,
+            unread: Some(envelope),
+        }
+    }
+
+    /// `null`.
+    pub fn null() -> Self {
+        Self::of(b"null")
+    }
+
+    /// The JSON as it was written.
+    pub fn json(&self) -> &'a [u8] {
+        self.json
+    }
+
+    /// Reads it as a value.
+    fn read<T: DeserializeOwned>(&self) -> Result<T, InvalidValue> {
+        let mut read = None;
+        if let Some(unread) = self.unread {
+            unread.take(&mut |envelope| read = Some(envelope.read()));
+        }
+        read.unwrap_or_else(|| json::from_span(self.json))
+    }
+}
 
 /// What a handler or a hook is called with, besides the payload.
 #[derive(Debug, Clone)]
@@ -179,14 +222,14 @@ impl<T> CountPayloads for Take<T> {}
 /// Arguments that are taken from the call.
 pub trait TakeFromCall<T> {
     /// Takes it.
-    fn take(&self, call: &CallContext, data: &[u8]) -> Result<T, Exception>;
+    fn take(&self, call: &CallContext, data: EventData<'_>) -> Result<T, Exception>;
 
     /// The services that it will ask for.
     fn dependencies(&self) -> Vec<Dependency>;
 }
 
 impl<T: FromCall> TakeFromCall<T> for &&Take<T> {
-    fn take(&self, call: &CallContext, _data: &[u8]) -> Result<T, Exception> {
+    fn take(&self, call: &CallContext, _data: EventData<'_>) -> Result<T, Exception> {
         T::from_call(call)
     }
 
@@ -198,7 +241,7 @@ impl<T: FromCall> TakeFromCall<T> for &&Take<T> {
 /// Payloads whose type has rules.
 pub trait TakeValidated<T> {
     /// Reads the payload and checks it.
-    fn take(&self, call: &CallContext, data: &[u8]) -> Result<T, Exception>;
+    fn take(&self, call: &CallContext, data: EventData<'_>) -> Result<T, Exception>;
 
     /// None.
     fn dependencies(&self) -> Vec<Dependency> {
@@ -207,7 +250,7 @@ pub trait TakeValidated<T> {
 }
 
 impl<T: DeserializeOwned + Validate> TakeValidated<T> for &Take<T> {
-    fn take(&self, call: &CallContext, data: &[u8]) -> Result<T, Exception> {
+    fn take(&self, call: &CallContext, data: EventData<'_>) -> Result<T, Exception> {
         let payload: T = read(call.event, data)?;
         match payload.validate() {
             Ok(()) => Ok(payload),
@@ -219,7 +262,7 @@ impl<T: DeserializeOwned + Validate> TakeValidated<T> for &Take<T> {
 /// All other payloads.
 pub trait TakePayload<T> {
     /// Reads the payload.
-    fn take(&self, call: &CallContext, data: &[u8]) -> Result<T, Exception>
+    fn take(&self, call: &CallContext, data: EventData<'_>) -> Result<T, Exception>
     where
         T: for<'de> Deserialize<'de>;
 
@@ -230,7 +273,7 @@ pub trait TakePayload<T> {
 }
 
 impl<T> TakePayload<T> for Take<T> {
-    fn take(&self, call: &CallContext, data: &[u8]) -> Result<T, Exception>
+    fn take(&self, call: &CallContext, data: EventData<'_>) -> Result<T, Exception>
     where
         T: for<'de> Deserialize<'de>,
     {
@@ -238,8 +281,9 @@ impl<T> TakePayload<T> for Take<T> {
     }
 }
 
-fn read<T: DeserializeOwned>(event: &str, data: &[u8]) -> Result<T, Exception> {
-    json::from_span(data).map_err(|error| Exception::payload(event, &error))
+fn read<T: DeserializeOwned>(event: &str, data: EventData<'_>) -> Result<T, Exception> {
+    data.read()
+        .map_err(|error| Exception::payload(event, &error))
 }
 
 /// Reads one key of the payload, which is `null` where it is missing: what
@@ -249,13 +293,13 @@ fn read<T: DeserializeOwned>(event: &str, data: &[u8]) -> Result<T, Exception> {
 /// When it is of another shape.
 pub fn take_key<T: DeserializeOwned>(
     call: &CallContext,
-    data: &[u8],
+    data: EventData<'_>,
     key: &str,
 ) -> Result<T, Exception> {
-    let body: BTreeMap<String, &RawValue> = serde_json::from_slice(data)
+    let body: BTreeMap<String, &RawValue> = serde_json::from_slice(data.json)
         .map_err(|_| Exception::payload(call.event, &"expected an object"))?;
     let value = body.get(key).map_or("null", |value| value.get());
-    read(call.event, value.as_bytes())
+    read(call.event, EventData::of(value.as_bytes()))
 }
 
 /// Field by field, each rule with its code, message and parameters, but never with the value that

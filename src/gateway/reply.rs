@@ -2,7 +2,9 @@
 //! is returned, never by its spelling: an alias of `Result` is a `Result`. Knows no connection.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::fmt::{self, Display};
+use std::ops::Deref;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -84,7 +86,7 @@ impl Body {
         event: &str,
         data: &(impl Serialize + ?Sized),
     ) -> serde_json::Result<Self> {
-        let mut buffer = Vec::with_capacity(HEADER_BYTES_MAX + event.len() + BODY_BYTES);
+        let mut buffer = spare();
         buffer.extend_from_slice(&[0; HEADER_BYTES_MAX]);
         buffer.extend_from_slice(br#"{"event":"#);
         serde_json::to_writer(&mut buffer, event)?;
@@ -100,7 +102,7 @@ impl Body {
 
     /// Any JSON.
     pub(crate) fn raw(value: &(impl Serialize + ?Sized)) -> serde_json::Result<Self> {
-        let mut buffer = Vec::with_capacity(HEADER_BYTES_MAX + BODY_BYTES);
+        let mut buffer = spare();
         buffer.extend_from_slice(&[0; HEADER_BYTES_MAX]);
         serde_json::to_writer(&mut buffer, value)?;
         Ok(Self {
@@ -124,7 +126,7 @@ impl Body {
     }
 
     /// The frame, with the `id` of the request if it had one.
-    pub(crate) fn into_frame(mut self, id: Option<&[u8]>) -> Bytes {
+    pub(crate) fn into_frame(mut self, id: Option<&[u8]>) -> Frame {
         if self.is_envelope {
             if let Some(id) = id {
                 self.buffer.extend_from_slice(br#","id":"#);
@@ -136,7 +138,67 @@ impl Body {
             frame::header(Opcode::Text, self.buffer.len() - HEADER_BYTES_MAX);
         let start = HEADER_BYTES_MAX - header_len;
         self.buffer[start..HEADER_BYTES_MAX].copy_from_slice(&header[..header_len]);
-        Bytes::from(self.buffer).slice(start..)
+        let buffer = self.buffer;
+        Frame { buffer, start }
+    }
+}
+
+/// A whole frame for one connection. Its memory serves the next one of this thread, so that an
+/// answer allocates nothing.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Frame {
+    buffer: Vec<u8>,
+    start: usize,
+}
+
+impl Frame {
+    /// The same to keep or to share.
+    pub(crate) fn into_bytes(mut self) -> Bytes {
+        match self.buffer.capacity() <= SPARE_BYTES_MAX {
+            true => Bytes::copy_from_slice(&self),
+            false => Bytes::from(std::mem::take(&mut self.buffer)).slice(self.start..),
+        }
+    }
+}
+
+impl Deref for Frame {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.buffer[self.start..]
+    }
+}
+
+impl Drop for Frame {
+    fn drop(&mut self) {
+        keep(std::mem::take(&mut self.buffer));
+    }
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frame")
+            .field("bytes", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+thread_local! {
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// An empty buffer; a thread that ends has none to lend.
+fn spare() -> Vec<u8> {
+    let mut buffer = SPARE.try_with(Cell::take).unwrap_or_default();
+    buffer.reserve(BODY_BYTES);
+    buffer
+}
+
+fn keep(mut buffer: Vec<u8>) {
+    if 0 < buffer.capacity() && buffer.capacity() <= SPARE_BYTES_MAX {
+        buffer.clear();
+        // Without a place for it, it goes.
+        SPARE.try_with(|spare| spare.set(buffer)).ok();
     }
 }
 
@@ -152,12 +214,12 @@ pub(crate) fn encode_frame(
     event: &str,
     data: &(impl Serialize + ?Sized),
 ) -> serde_json::Result<Bytes> {
-    Ok(Body::envelope(event, data)?.into_frame(None))
+    Ok(Body::envelope(event, data)?.into_frame(None).into_bytes())
 }
 
 /// Any JSON as a whole frame.
 pub(crate) fn encode_raw(value: &(impl Serialize + ?Sized)) -> serde_json::Result<Bytes> {
-    Ok(Body::raw(value)?.into_frame(None))
+    Ok(Body::raw(value)?.into_frame(None).into_bytes())
 }
 
 /// What kind of error it is.
@@ -394,4 +456,5 @@ macro_rules! answer {
 }
 
 const INTERNAL: &str = "internal";
-const BODY_BYTES: usize = 96;
+const BODY_BYTES: usize = 256;
+const SPARE_BYTES_MAX: usize = 16 << 10;

@@ -17,7 +17,7 @@ use crate::auth::CALLER;
 use crate::gateway::container::{
     Container, ContainerBuilder, Dependency, Injectable, Resolver, StartError, short_name,
 };
-use crate::gateway::extract::CallContext;
+use crate::gateway::extract::{CallContext, EventData};
 use crate::gateway::filter::{AnyFilter, ExceptionFilter};
 use crate::gateway::guard::{AnyMessageGuard, AnyUpgradeGuard, Layer, MessageGuard, UpgradeGuard};
 use crate::gateway::interceptor::{AnyInterceptor, Interceptor};
@@ -66,7 +66,7 @@ pub(crate) type Running = LocalBoxFuture<'static, Result<WsReply, Panicked>>;
 #[derive(Debug)]
 pub(crate) struct Panicked;
 
-type Handler<G> = dyn Fn(Call<G>, &[u8]) -> Result<Running, Exception>;
+type Handler<G> = dyn Fn(Call<G>, EventData<'_>) -> Result<Running, Exception>;
 
 /// What runs once before the server listens.
 type Ready<G> = dyn FnOnce(Arc<G>, Container) -> LocalBoxFuture<'static, Result<(), StartError>>;
@@ -120,7 +120,7 @@ impl<G: Messages> Table<G> {
     /// answers with a future that owns them.
     pub fn on<F, R>(&mut self, event: &'static str, handler: F) -> &mut Binding<G>
     where
-        F: Fn(Call<G>, &[u8]) -> Result<R, Exception> + 'static,
+        F: Fn(Call<G>, EventData<'_>) -> Result<R, Exception> + 'static,
         R: Future<Output = WsReply> + 'static,
     {
         self.bindings.push(Binding {
@@ -140,7 +140,7 @@ impl<G: Messages> Table<G> {
         R: Future<Output = WsReply> + 'static,
     {
         self.connect
-            .push(Hook(erased(move |call, _: &[u8]| hook(call))));
+            .push(Hook(erased(move |call, _: EventData<'_>| hook(call))));
         self
     }
 
@@ -151,7 +151,7 @@ impl<G: Messages> Table<G> {
         R: Future<Output = WsReply> + 'static,
     {
         self.disconnect
-            .push(Hook(erased(move |call, _: &[u8]| hook(call))));
+            .push(Hook(erased(move |call, _: EventData<'_>| hook(call))));
         self
     }
 
@@ -229,7 +229,7 @@ impl<G> fmt::Debug for Binding<G> {
 /// A handler of any future: it works for its caller, and its panics end with it.
 fn erased<G, F, R>(handler: F) -> Rc<Handler<G>>
 where
-    F: Fn(Call<G>, &[u8]) -> Result<R, Exception> + 'static,
+    F: Fn(Call<G>, EventData<'_>) -> Result<R, Exception> + 'static,
     R: Future<Output = WsReply> + 'static,
 {
     Rc::new(move |call, data| {

@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 
 use crate::gateway::client::WsClient;
 use crate::gateway::dispatch::{Dispatch, Request};
+use crate::gateway::extract::EventData;
 
 /// The bounds of what waits. Full: receiving pauses until half is gone.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +52,7 @@ impl Waiting {
     pub(crate) fn request(&self) -> Request<'_> {
         Request {
             event: &self.event,
-            data: &self.data,
+            data: EventData::of(&self.data),
             id: self.id.as_deref(),
         }
     }
@@ -81,7 +82,7 @@ impl EventSession {
         let mut queue = self.queue.borrow_mut();
         let waiting = Waiting {
             event: request.event.into(),
-            data: request.data.into(),
+            data: request.data.json().into(),
             id: request.id.map(Into::into),
         };
         queue.bytes += waiting.bytes();

@@ -19,10 +19,11 @@ use crate::gateway::container::StartError;
 use crate::gateway::dispatch::{
     Dispatch, Handling, Outcome, Pending, Request, binary_refused, error_frame, invalid_envelope,
 };
+use crate::gateway::extract::EventData;
 use crate::gateway::outlet::{Fate, Outlet, Outside, Post, Registries, Tally};
 use crate::gateway::send::SendError;
 use crate::metrics::{Counter, Refusal as RefusedFor};
-use crate::proto::event::{self, InvalidEnvelope};
+use crate::proto::event::{self, InvalidEnvelope, Unread};
 use crate::proto::frame;
 use crate::proto::http::{Head, error_response};
 use crate::proto::json::JsonParser;
@@ -241,7 +242,9 @@ impl Shard {
     ) {
         match event::parse(json, payload) {
             Ok(envelope) => {
-                let (event, data, id) = (envelope.event, envelope.data, envelope.id);
+                let (event, json, id) = (envelope.event, envelope.data, envelope.id);
+                let unread = Unread::of(envelope);
+                let data = EventData::unread(json, &unread);
                 self.state.borrow_mut().note_valid(key);
                 self.run_or_keep(key, session, Request { event, data, id });
             }
@@ -442,7 +445,7 @@ impl State {
     }
 
     /// An error frame for what is no envelope; too many in a row end the connection (D-07).
-    fn note_invalid(&mut self, key: SlotKey, error: &Bytes) {
+    fn note_invalid(&mut self, key: SlotKey, error: &[u8]) {
         self.queue_with(key, |out| out.extend_from_slice(error));
         let Some(connection) = self.connections.get(key) else {
             return;

@@ -11,7 +11,7 @@ use crate::auth::CurrentUser;
 use crate::gateway::client::WsClient;
 use crate::gateway::container::{Dependency, Injectable, Resolver, StartError, State};
 use crate::gateway::dispatch::{Handling, Outcome, Request};
-use crate::gateway::extract::Scoped;
+use crate::gateway::extract::{EventData, Scoped};
 use crate::gateway::module::App;
 use crate::gateway::reply::{Opaque, Reply, WsEnvelope};
 use tidegate_macros::{gateway, messages};
@@ -369,7 +369,7 @@ fn an_id_is_echoed() {
     let ask = |event, data: &'static [u8], id: &'static [u8]| {
         let request = Request {
             event,
-            data,
+            data: EventData::of(data),
             id: Some(id),
         };
         peer.send(request);
@@ -395,7 +395,7 @@ fn only_a_handler_that_waits_becomes_a_task() {
     let peer = rig.connect("/t", "demo", &[]);
     let request = |event, data: &'static [u8]| Request {
         event,
-        data,
+        data: EventData::of(data),
         id: None,
     };
     let done = peer.gateway.message(&peer.client, request("plain", b"1"));

@@ -21,6 +21,7 @@ use crate::auth::Caller;
 use crate::broker::ConnKey;
 use crate::gateway::client::{Handshake, WsClient};
 use crate::gateway::dispatch::{Dispatch, Handling, Outcome, Request};
+use crate::gateway::extract::EventData;
 use crate::gateway::module::{App, Program};
 use crate::gateway::outlet::{Fate, Outlet, Post, Registries, Tally};
 use crate::gateway::send::SendError;
@@ -187,7 +188,7 @@ impl Peer {
     pub(super) fn ask(&self, event: &str, data: &str) -> Vec<String> {
         let request = Request {
             event,
-            data: data.as_bytes(),
+            data: EventData::of(data.as_bytes()),
             id: None,
         };
         self.send(request);
@@ -213,7 +214,7 @@ impl Peer {
         match outcome {
             Outcome::Nothing => {}
             Outcome::Frame(frame) => {
-                self.wire.send(self.key, &frame);
+                self.wire.send(self.key, &frame.into_bytes());
             }
             Outcome::Close { code, reason } => self.wire.close(self.key, code, &reason),
         }

@@ -134,7 +134,7 @@ fn handler(event: &LitStr, method: &ImplItemFn, arguments: &[Argument]) -> Token
     quote! {
         #check
         #(table.requires(#event, #dependencies);)*
-        let handler = |call: ::tidegate::gateway::table::Call<Self>, data: &[u8]| {
+        let handler = |call: ::tidegate::gateway::table::Call<Self>, data: ::tidegate::gateway::extract::EventData<'_>| {
             let _ = data;
             #(#takes)*
             ::std::result::Result::Ok(async move { #answer })
@@ -155,7 +155,7 @@ fn connection_hook(hook: &Ident, method: &ImplItemFn, arguments: &[Argument]) ->
         #check
         #(table.requires(#name, #dependencies);)*
         table.#hook(|call: ::tidegate::gateway::table::Call<Self>| {
-            let data: &[u8] = b"null";
+            let data = ::tidegate::gateway::extract::EventData::null();
             let _ = data;
             #(#takes)*
             ::std::result::Result::Ok(async move { #answer })

@@ -1,6 +1,9 @@
 //! Envelopes of the event dialect: `{"event":string,"data":any}`, both ways. Knows the texts, not
 //! which events there are.
 
+use std::cell::Cell;
+use std::fmt;
+
 use serde::de::DeserializeOwned;
 
 use super::json::{self, Document, Field, InvalidValue, JsonError, JsonParser, Scalar};
@@ -42,6 +45,36 @@ impl Envelope<'_> {
         match self.field {
             Some(field) => self.document.read(&field),
             None => json::from_span(self.data),
+        }
+    }
+}
+
+/// An envelope whose data is still to be read, by whoever comes first to know its type.
+pub struct Unread<'a>(Cell<Option<Envelope<'a>>>);
+
+impl<'a> Unread<'a> {
+    /// Of this envelope.
+    pub fn of(envelope: Envelope<'a>) -> Self {
+        Self(Cell::new(Some(envelope)))
+    }
+}
+
+impl fmt::Debug for Unread<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Unread")
+    }
+}
+
+/// What [`Unread`] can do, whatever it borrows.
+pub trait ReadOnce: fmt::Debug {
+    /// Gives the envelope to `read`, the first time.
+    fn take(&self, read: &mut dyn FnMut(Envelope<'_>));
+}
+
+impl ReadOnce for Unread<'_> {
+    fn take(&self, read: &mut dyn FnMut(Envelope<'_>)) {
+        if let Some(envelope) = self.0.take() {
+            read(envelope);
         }
     }
 }
