@@ -1,8 +1,8 @@
 //! Streaming: tokens go out one by one, as fast as the client reads, while other events of the
 //! connection are answered, and a `cancel` ends the stream.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -22,10 +22,10 @@ fn default_delay_ms() -> u64 {
     20
 }
 
-/// The prompts that are streaming now.
+/// The prompts that are streaming now; each lives as long as its handler.
 #[injectable]
 #[derive(Default)]
-struct Streams(Mutex<AHashMap<ConnId, Arc<Stream>>>);
+struct Streams(Mutex<AHashMap<ConnId, Weak<Stream>>>);
 
 struct Stream {
     tenant: Tenant,
@@ -33,42 +33,20 @@ struct Stream {
     cancelled: Notify,
 }
 
-/// A stream that is listed while its handler runs, which ends with the connection too.
-struct Listed<'a> {
-    streams: &'a Streams,
-    id: ConnId,
-    stream: Arc<Stream>,
-}
-
-impl Drop for Listed<'_> {
-    fn drop(&mut self) {
-        let mut streams = self.streams.0.lock();
-        if streams
-            .get(&self.id)
-            .is_some_and(|listed| Arc::ptr_eq(listed, &self.stream))
-        {
-            streams.remove(&self.id);
-        }
-    }
-}
-
 impl Streams {
-    fn start(&self, client: &WsClient) -> Option<Listed<'_>> {
+    fn start(&self, client: &WsClient) -> Option<Arc<Stream>> {
+        let mut streams = self.0.lock();
+        streams.retain(|_, stream| 0 < stream.strong_count());
+        if streams.contains_key(&client.id()) {
+            return None;
+        }
         let stream = Arc::new(Stream {
             tenant: client.tenant().clone(),
             tokens: AtomicUsize::new(0),
             cancelled: Notify::new(),
         });
-        let mut streams = self.0.lock();
-        if streams.contains_key(&client.id()) {
-            return None;
-        }
-        streams.insert(client.id(), stream.clone());
-        Some(Listed {
-            streams: self,
-            id: client.id(),
-            stream,
-        })
+        streams.insert(client.id(), Arc::downgrade(&stream));
+        Some(stream)
     }
 }
 
@@ -93,17 +71,18 @@ impl AgentGateway {
     #[subscribe_message("prompt")]
     #[concurrent]
     async fn prompt(&self, prompt: Prompt, client: &WsClient) -> Result<(), String> {
-        let listed = self.streams.start(client).ok_or("busy")?;
+        let stream = self.streams.start(client).ok_or("busy")?;
         tokio::select! {
             biased;
-            () = listed.stream.cancelled.notified() => Ok(()),
-            told = tell(&prompt, client, &listed.stream) => told.map_err(|error| error.to_string()),
+            () = stream.cancelled.notified() => Ok(()),
+            told = tell(&prompt, client, &stream) => told.map_err(|error| error.to_string()),
         }
     }
 
     #[subscribe_message("cancel")]
     async fn cancel(&self, client: &WsClient) -> Result<Reply, &'static str> {
         let stream = self.streams.0.lock().remove(&client.id());
+        let stream = stream.and_then(|stream| stream.upgrade());
         let stream = stream.ok_or("nothing to cancel")?;
         stream.cancelled.notify_one();
         let tokens = stream.tokens.load(Ordering::Relaxed);
@@ -113,8 +92,9 @@ impl AgentGateway {
     #[subscribe_message("active")]
     async fn active(&self, client: &WsClient) -> usize {
         let streams = self.streams.0.lock();
-        let own = |stream: &&Arc<Stream>| stream.tenant == *client.tenant();
-        streams.values().filter(own).count()
+        let live = streams.values().filter_map(Weak::upgrade);
+        live.filter(|stream| stream.tenant == *client.tenant())
+            .count()
     }
 
     #[subscribe_message("ping")]
