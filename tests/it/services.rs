@@ -88,10 +88,31 @@ impl LampGateway {
         });
     }
 
+    #[subscribe_message("loud")]
+    async fn loud(&self, client: &WsClient, server: Arc<WsServer<LampNs>>) -> Loud {
+        let loud = Loud(server.clone());
+        let sent = client.emit("own", &loud).is_ok() && server.broadcast("all", &loud).is_ok();
+        assert!(sent, "what is serialized may send");
+        loud
+    }
+
     #[subscribe_message("leave")]
     async fn leave(&self, client: &WsClient) -> Result<u8, SendError> {
         client.disconnect(4001, "as you wish")?;
         Ok(1)
+    }
+}
+
+/// Sends while it is serialized.
+struct Loud(Arc<WsServer<LampNs>>);
+
+impl serde::Serialize for Loud {
+    fn serialize<S: serde::Serializer>(
+        &self,
+        serializer: S,
+    ) -> std::result::Result<S::Ok, S::Error> {
+        let sent = self.0.broadcast("inner", &1);
+        serializer.serialize_bool(sent.is_ok())
     }
 }
 
@@ -256,6 +277,24 @@ both_shards! {
         assert_eq!(call("demo", "Nobody", r#"{"event":"x"}"#).0, 404);
         assert_eq!(call("demo", "LampNs", "5").0, 422);
         ada.ask(r#"{"event":"quick","data":0}"#, r#"{"event":"quick","data":0}"#);
+    }
+
+    /// A `Serialize` that broadcasts, in an answer, an emit and a broadcast: nothing is borrowed
+    /// across user code, on either shard
+    fn what_is_serialized_may_broadcast(shards) {
+        let site = site(shards);
+        let mut ada = connect(&site, "ada");
+        let mut bob = connect(&site, "bob");
+        ada.send(r#"{"event":"loud"}"#);
+        let inner = r#"{"event":"inner","data":1}"#;
+        let own = r#"{"event":"own","data":true}"#;
+        let all = r#"{"event":"all","data":true}"#;
+        for frame in [inner, own, inner, all, inner, r#"{"event":"loud","data":true}"#] {
+            ada.expect(frame);
+        }
+        for frame in [inner, inner, all, inner] {
+            bob.expect(frame);
+        }
     }
 
     /// D-06, D-23, D-24: a spawned task works for its caller; a foreign thread needs no doubt, and
