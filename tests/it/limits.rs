@@ -235,11 +235,10 @@ both_shards! {
     fn who_does_nothing_is_let_go(shards) {
         let data = tempfile::tempdir().unwrap();
         let site = durable_plan(shards, data.path())
-            .limits(|limits| limits.idle_ms_max = 300)
+            .limits(|limits| limits.idle_ms_max = 1_000)
             .raw("/raw", echo)
             .start();
         let topic = site.topic("demo", "kept");
-        let mut talks = Client::connect_public(site.address, "/raw");
         let mut subscribed = site.join("demo", "ada");
         subscribed.subscribe("t");
         let mut durable = site.durable("demo");
@@ -249,8 +248,9 @@ both_shards! {
             site.join("demo", "bob"),
             site.durable("demo"),
         ];
+        let mut talks = Client::connect_public(site.address, "/raw");
         let started = Instant::now();
-        while started.elapsed() < Duration::from_millis(800) {
+        while started.elapsed() < Duration::from_millis(1_500) {
             talks.ask("hi", "hi");
         }
         for idle in idle {
@@ -371,7 +371,8 @@ both_shards! {
         }
     }
 
-    /// mailbox_descriptors_max, outside_queue_max: what was taken arrives, the rest is refused
+    /// mailbox_descriptors_max, outside_queue_max: what was taken arrives in order or is told as
+    /// missed, the rest is refused
     fn full_mailboxes_say_so(shards) {
         let site = start(shards, |limits| {
             limits.mailbox_descriptors_max = 2;
@@ -394,9 +395,17 @@ both_shards! {
         }
         assert!(!taken.is_empty() && taken.len() < 800, "{}", taken.len());
         for client in &mut clients {
-            for number in &taken {
-                client.expect_push("t", "e", &number.to_string());
+            let (mut seen, mut missed) = (Vec::new(), 0);
+            while seen.len() + missed < taken.len() {
+                let frame: serde_json::Value = serde_json::from_str(&client.receive()).unwrap();
+                match frame["type"].as_str().unwrap() {
+                    "push" => seen.push(frame["payload"].as_u64().unwrap()),
+                    "lagged" => missed += usize::try_from(frame["missed"].as_u64().unwrap()).unwrap(),
+                    other => panic!("{other}"),
+                }
             }
+            assert!(seen.is_sorted(), "{seen:?}");
+            assert_eq!(seen.len() + missed, taken.len());
             client.expect_nothing();
         }
     }

@@ -107,10 +107,7 @@ impl LampGateway {
 struct Loud(Arc<WsServer<LampNs>>);
 
 impl serde::Serialize for Loud {
-    fn serialize<S: serde::Serializer>(
-        &self,
-        serializer: S,
-    ) -> std::result::Result<S::Ok, S::Error> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let sent = self.0.broadcast("inner", &1);
         serializer.serialize_bool(sent.is_ok())
     }
