@@ -24,6 +24,8 @@ mod subscribe;
 
 mod log;
 
+mod wire;
+
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -73,6 +75,8 @@ enum Verb {
     /// Write the beginning of a gateway or of a project
     #[command(subcommand)]
     Generate(generate::GenerateVerb),
+    /// Print the wire reference: every frame of every dialect, with the codes of errors
+    Wire,
 }
 
 /// Does what the command line asks for.
@@ -92,6 +96,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Sub(options) => subscribe::run(&options),
         Verb::Log(verb) => log::run(&verb),
         Verb::Generate(verb) => generate::run(&verb),
+        Verb::Wire => wire::run(),
     };
     done.unwrap_or_else(|failure| failure.report())
 }

@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 use toml::{Table, Value};
+use utoipa::ToSchema;
 
 use super::check::keys_of;
 use super::error::Source;
@@ -10,7 +11,7 @@ use super::layers::{Loaded, SECTIONS, schema_of};
 use super::section::Section;
 
 /// One value.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Setting {
     /// Its key, such as `limits.body_bytes_max`.
     pub key: String,

@@ -2,6 +2,11 @@
 //! numbers, slow connections, the configuration in force. Needs the role `admin`; shows the
 //! tenant of the token and nothing of another. Knows no shard.
 
+#![expect(
+    unused_qualifications,
+    reason = "the description of a route's query is written by a macro"
+)]
+
 use std::sync::Arc;
 
 use axum::extract::rejection::QueryRejection;
@@ -10,6 +15,7 @@ use axum::http::request;
 use axum::{Extension, Json};
 use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::auth::{Caller, ROLE_ADMIN};
 use crate::broker::relay::{TopicCount, TopicFilter, TopicPage};
@@ -17,7 +23,7 @@ use crate::config::setting::Setting;
 use crate::gateway::topics::TopicError;
 
 use super::connections::ConnectionInfo;
-use super::problem::Problem;
+use super::problem::{Problem, Refused};
 use super::topics::Owned;
 use super::{Deps, subscriptions, topics};
 
@@ -41,15 +47,19 @@ impl<S: Send + Sync> FromRequestParts<S> for Admin {
 }
 
 /// Which page.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Page {
+    /// The last name of the page before.
     after: Option<String>,
+    /// Only names in which this stands, where names are asked for.
     contains: Option<String>,
+    /// How many at most [default: 100].
     limit: Option<usize>,
 }
 
 /// A relay topic in numbers.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RelayTopic {
     name: String,
     members: u64,
@@ -57,7 +67,7 @@ pub(super) struct RelayTopic {
 }
 
 /// Relay topics by name.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RelayTopics {
     /// Topics in whose names `contains` stands, on all pages.
     count: usize,
@@ -79,6 +89,14 @@ impl From<TopicPage> for RelayTopics {
 }
 
 /// `GET /v1/admin/relay/topics?contains=&after=&limit=`: by name.
+#[utoipa::path(
+    get,
+    path = "/v1/admin/relay/topics",
+    operation_id = "admin_relay_topics",
+    tag = "administration",
+    params(Page),
+    responses((status = OK, body = RelayTopics), Refused)
+)]
 pub(super) async fn relay_topics(
     State(deps): State<Deps>,
     Admin(caller): Admin,
@@ -95,7 +113,7 @@ pub(super) async fn relay_topics(
 }
 
 /// A durable topic with the first of its subscriptions.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct DurableTopic {
     #[serde(flatten)]
     topic: topics::Shown,
@@ -106,12 +124,20 @@ pub(super) struct DurableTopic {
 }
 
 /// Durable topics by name.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct DurableTopics {
     topics: Vec<DurableTopic>,
 }
 
 /// `GET /v1/admin/topics?after=&limit=`: by name, each with cursor and lag of its subscriptions.
+#[utoipa::path(
+    get,
+    path = "/v1/admin/topics",
+    operation_id = "admin_durable_topics",
+    tag = "administration",
+    params(Page),
+    responses((status = OK, body = DurableTopics), Refused)
+)]
 pub(super) async fn durable_topics(
     Admin(_): Admin,
     Owned(handle): Owned,
@@ -146,7 +172,8 @@ pub(super) async fn durable_topics(
 }
 
 /// A connection that does not keep up.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = SlowConnection)]
 pub(crate) struct SlowInfo {
     /// Which.
     #[serde(flatten)]
@@ -164,12 +191,20 @@ pub(crate) struct SlowInfo {
 }
 
 /// Connections that do not keep up.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Slow {
     connections: Vec<SlowInfo>,
 }
 
 /// `GET /v1/admin/slow?limit=`: those with the most bytes waiting first.
+#[utoipa::path(
+    get,
+    path = "/v1/admin/slow",
+    operation_id = "admin_slow",
+    tag = "administration",
+    params(Page),
+    responses((status = OK, body = Slow), Refused)
+)]
 pub(super) async fn slow(
     State(deps): State<Deps>,
     Admin(caller): Admin,
@@ -182,12 +217,19 @@ pub(super) async fn slow(
 }
 
 /// The configuration in force.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Settings {
     settings: Vec<Setting>,
 }
 
 /// `GET /v1/admin/config`: every value with the layer that set it.
+#[utoipa::path(
+    get,
+    path = "/v1/admin/config",
+    operation_id = "admin_config",
+    tag = "administration",
+    responses((status = OK, body = Settings), Refused)
+)]
 pub(super) async fn config(State(deps): State<Deps>, Admin(_): Admin) -> Json<Settings> {
     settings(&deps)
 }

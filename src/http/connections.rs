@@ -1,5 +1,10 @@
 //! The connections of a tenant, and the end of one. Knows them only by what a shard tells.
 
+#![expect(
+    unused_qualifications,
+    reason = "the description of a route's query is written by a macro"
+)]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -8,30 +13,35 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::auth::{Caller, ROLE_ADMIN};
 use crate::id::ConnId;
 
 use super::Deps;
-use super::problem::Problem;
+use super::problem::{Problem, Refused};
 
 /// One open connection.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Connection)]
 pub(crate) struct ConnectionInfo {
     /// Its name in the whole server: shard, slot and generation.
     pub(crate) id: String,
     /// Where it is mounted.
     pub(crate) path: String,
     /// Its number in its registry or on the relay, if its dialect gives one.
+    #[schema(value_type = Option<u64>, required)]
     pub(crate) conn_id: Option<ConnId>,
     /// The claim `sub` of its token.
+    #[schema(required)]
     pub(crate) sub: Option<String>,
     /// The peer's address.
+    #[schema(value_type = Option<String>, required)]
     pub(crate) peer: Option<SocketAddr>,
 }
 
 /// The answer to a question for connections.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
 pub(crate) struct Connections {
     /// How many there are, shown or not.
     pub(crate) count: usize,
@@ -40,7 +50,8 @@ pub(crate) struct Connections {
 }
 
 /// Which of them: all, unless less is asked for.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Which {
     /// Something shown of a connection contains this, whatever its case.
     pub(crate) contains: Option<String>,
@@ -49,6 +60,14 @@ pub(crate) struct Which {
 }
 
 /// `GET /v1/connections?contains=&limit=`: those of the caller's tenant.
+#[utoipa::path(
+    get,
+    path = "/v1/connections",
+    operation_id = "list_connections",
+    tag = "connections",
+    params(Which),
+    responses((status = OK, body = Connections), Refused)
+)]
 pub(super) async fn list(
     State(deps): State<Deps>,
     Extension(caller): Extension<Arc<Caller>>,
@@ -59,6 +78,14 @@ pub(super) async fn list(
 }
 
 /// `DELETE /v1/connections/{id}`, for admins of the tenant.
+#[utoipa::path(
+    delete,
+    path = "/v1/connections/{id}",
+    operation_id = "close_connection",
+    tag = "connections",
+    params(("id" = String, Path, description = "As `GET /v1/connections` tells it.")),
+    responses((status = NO_CONTENT, description = "It is closed."), Refused)
+)]
 pub(super) async fn close(
     State(deps): State<Deps>,
     Extension(caller): Extension<Arc<Caller>>,

@@ -15,11 +15,12 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json, Router};
 use serde::Serialize;
 use tower::ServiceExt;
+use utoipa::ToSchema;
 
 use crate::auth::{AuthConfig, Caller, Claims, ROLE_ADMIN};
 use crate::id::Tenant;
 
-use super::problem::Problem;
+use super::problem::{Problem, Refused};
 use super::{Deps, Inside};
 
 /// What the page has to know of its server.
@@ -37,7 +38,7 @@ pub(crate) struct Console {
 pub(super) fn is_open(deps: &Deps, method: &Method, path: &str) -> bool {
     let reads = matches!(*method, Method::GET | Method::HEAD);
     match path {
-        "/client.js" => reads,
+        "/client.js" | "/openapi.json" => reads,
         "/" | "/console" | "/console/config.json" => reads && deps.inside != Inside::Elsewhere,
         "/v1/dev/token" => *method == Method::POST && deps.console.tokens.is_some(),
         _ => {
@@ -50,6 +51,14 @@ pub(super) fn is_open(deps: &Deps, method: &Method, path: &str) -> bool {
 }
 
 /// `GET /client.js`.
+#[utoipa::path(
+    get,
+    path = "/client.js",
+    operation_id = "client_module",
+    tag = "console",
+    security(()),
+    responses((status = OK, body = String, content_type = "text/javascript"), Refused)
+)]
 pub(super) async fn client() -> Response {
     let headers = [
         (CONTENT_TYPE, SCRIPT),
@@ -101,6 +110,14 @@ fn bare(request: &Request) -> Request {
 
 /// `/`: what the user has there, else the console. Whoever shows no token does not get to what
 /// the user has there, unless it was declared public.
+#[utoipa::path(
+    get,
+    path = "/",
+    operation_id = "root",
+    tag = "console",
+    security(()),
+    responses((status = OK, body = String, content_type = "text/html"), Refused)
+)]
 pub(super) async fn root(
     State(deps): State<Deps>,
     Extension(behind): Extension<Behind>,
@@ -124,11 +141,30 @@ pub(super) async fn root(
 }
 
 /// `GET /console`.
+#[utoipa::path(
+    get,
+    path = "/console",
+    operation_id = "console_page",
+    tag = "console",
+    security(()),
+    responses((status = OK, body = String, content_type = "text/html"), Refused)
+)]
 pub(super) async fn page(State(deps): State<Deps>) -> Result<Response, Problem> {
     answer(&deps, HTML, PAGE)
 }
 
 /// `GET /console/{file}`.
+#[utoipa::path(
+    get,
+    path = "/console/{file}",
+    operation_id = "console_file",
+    tag = "console",
+    params(("file" = String, Path, description = "Of the page: a script or its style.")),
+    responses(
+        (status = OK, content((String = "text/javascript"), (String = "text/css"))),
+        Refused
+    )
+)]
 pub(super) async fn file(
     State(deps): State<Deps>,
     Path(name): Path<String>,
@@ -156,8 +192,9 @@ fn answer(deps: &Deps, kind: &'static str, text: &'static str) -> Result<Respons
 }
 
 /// What the page is told before it has a token.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Told {
+    /// Of the server.
     version: &'static str,
     /// Whether it may ask for a token.
     mints: bool,
@@ -168,6 +205,14 @@ pub(super) struct Told {
 }
 
 /// `GET /console/config.json`.
+#[utoipa::path(
+    get,
+    path = "/console/config.json",
+    operation_id = "console_config",
+    tag = "console",
+    security(()),
+    responses((status = OK, body = Told), Refused)
+)]
 pub(super) async fn config(State(deps): State<Deps>) -> Result<Json<Told>, Problem> {
     match deps.inside {
         Inside::Elsewhere => Err(Problem::not_found()),
@@ -182,13 +227,21 @@ pub(super) async fn config(State(deps): State<Deps>) -> Result<Json<Told>, Probl
 }
 
 /// A token for the page.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Minted {
     token: String,
 }
 
 /// `POST /v1/dev/token`, in development only. A browser names the origin of the page that posts,
 /// so that of a foreign name which was pointed at this machine gives it away.
+#[utoipa::path(
+    post,
+    path = "/v1/dev/token",
+    operation_id = "development_token",
+    tag = "console",
+    security(()),
+    responses((status = OK, body = Minted), Refused)
+)]
 pub(super) async fn mint(
     State(deps): State<Deps>,
     headers: HeaderMap,

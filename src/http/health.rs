@@ -12,15 +12,29 @@ use axum::response::{IntoResponse, Response};
 use crate::auth::{Caller, ROLE_ADMIN};
 use crate::metrics::TEXT_CONTENT_TYPE;
 
-use super::problem::Problem;
+use super::problem::{Problem, Refused};
 use super::{Deps, Inside};
 
 /// The process answers.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "operation",
+    security(()),
+    responses((status = OK, body = String, content_type = "text/plain"))
+)]
 pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
 /// The server takes connections and its storage works.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "operation",
+    security(()),
+    responses((status = OK, body = String, content_type = "text/plain"), Refused)
+)]
 pub(super) async fn readyz(State(deps): State<Deps>) -> Result<&'static str, Problem> {
     match deps.node.is_ready() {
         true => Ok("ok\n"),
@@ -29,6 +43,15 @@ pub(super) async fn readyz(State(deps): State<Deps>) -> Result<&'static str, Pro
 }
 
 /// All numbers, for those who may see the inside.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "operation",
+    responses(
+        (status = OK, body = String, content_type = "application/openmetrics-text"),
+        Refused
+    )
+)]
 pub(super) async fn metrics(
     State(deps): State<Deps>,
     caller: Option<Extension<Arc<Caller>>>,

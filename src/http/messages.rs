@@ -1,32 +1,57 @@
 //! Messages of durable topics over REST: published one by one, as an array or line by line, and
 //! read back by seq. A payload goes in and comes out byte for byte. Knows JSON; no log.
 
+#![expect(
+    unused_qualifications,
+    reason = "the description of a route's query is written by a macro"
+)]
+
+use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::broker::durable::NewMessage;
 use crate::gateway::topics::{History, Published};
 
-use super::problem::Problem;
+use super::problem::{self, Problem};
 use super::topics::{Owned, bad_json, problem_of, read};
 
 /// A message in a body.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = NewMessage)]
 struct Written<'a> {
+    /// Any JSON; it comes out as it was written.
     #[serde(borrow)]
+    #[schema(value_type = Value)]
     payload: &'a RawValue,
+    /// The same key again is the same message.
     #[serde(default)]
+    #[schema(min_length = 1, max_length = 128)]
     idempotency_key: Option<String>,
 }
 
 /// `POST /v1/topics/{id}/messages`: one message, an array of them, or a line for each. All of
 /// them get consecutive seqs, or none is published.
+#[utoipa::path(
+    post,
+    path = "/v1/topics/{id}/messages",
+    operation_id = "publish",
+    tag = "messages",
+    params(("id" = String, Path, description = "The topic's id or its name.")),
+    request_body(content(
+        (Body<'static> = "application/json"),
+        (Written<'static> = "application/x-ndjson")
+    )),
+    responses((status = OK, body = Seqs), problem::Refused)
+)]
 pub(super) async fn publish(
     Owned(topics): Owned,
     Path(topic): Path<String>,
@@ -39,6 +64,16 @@ pub(super) async fn publish(
         .await
         .map_err(problem_of)?;
     Ok(answer(&published, is_one))
+}
+
+/// One message, or many that belong together.
+#[derive(ToSchema)]
+#[schema(as = NewMessages)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "its schema is read, never the value")]
+enum Body<'a> {
+    One(Written<'a>),
+    Many(Vec<Written<'a>>),
 }
 
 /// The messages of a body, and whether it was one alone.
@@ -109,22 +144,58 @@ fn answer(published: &Published, is_one: bool) -> Response {
         last_seq,
         duplicate,
     } = *published;
+    let topic = topic.to_string();
     let seqs = match is_one {
-        true => format!(r#""seq":{first_seq}"#),
-        false => format!(r#""first_seq":{first_seq},"last_seq":{last_seq}"#),
+        true => Seqs::One {
+            topic,
+            seq: first_seq,
+            duplicate,
+        },
+        false => Seqs::Many {
+            topic,
+            first_seq,
+            last_seq,
+            duplicate,
+        },
     };
-    let again = if duplicate {
-        r#","duplicate":true"#
-    } else {
-        ""
-    };
-    json(format!(r#"{{"topic":"{topic}",{seqs}{again}}}"#).into_bytes())
+    Json(seqs).into_response()
+}
+
+/// The answer to a publish: to one message its seq, to many the first and the last.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Published)]
+#[serde(untagged)]
+pub(super) enum Seqs {
+    One {
+        topic: String,
+        seq: u64,
+        #[serde(skip_serializing_if = "is_false")]
+        duplicate: bool,
+    },
+    Many {
+        topic: String,
+        first_seq: u64,
+        last_seq: u64,
+        #[serde(skip_serializing_if = "is_false")]
+        duplicate: bool,
+    },
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// Which messages.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Range {
+    /// The first seq that is wanted [default: 1].
     from_seq: Option<u64>,
+    /// How many at most [default: 100]; 1000 are the most that are ever shown.
     limit: Option<u32>,
 }
 
@@ -132,6 +203,14 @@ const LIMIT: u32 = 100;
 const LIMIT_MAX: u32 = 1_000;
 
 /// `GET /v1/topics/{id}/messages?from_seq&limit`: up to the last durable one.
+#[utoipa::path(
+    get,
+    path = "/v1/topics/{id}/messages",
+    operation_id = "messages",
+    tag = "messages",
+    params(("id" = String, Path, description = "The topic's id or its name."), Range),
+    responses((status = OK, body = Page), problem::Refused)
+)]
 pub(super) async fn history(
     Owned(topics): Owned,
     Path(topic): Path<String>,
@@ -145,6 +224,37 @@ pub(super) async fn history(
         .await
         .map_err(problem_of)?;
     Ok(json(written(&history)))
+}
+
+/// A page of messages, and what is missing between them.
+#[derive(ToSchema)]
+#[schema(as = History)]
+#[expect(
+    dead_code,
+    reason = "its schema is read; payloads are written as they came"
+)]
+pub(super) struct Page {
+    messages: Vec<Message>,
+    #[schema(required = false)]
+    gaps: Vec<Gap>,
+}
+
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "as above")]
+struct Message {
+    seq: u64,
+    payload: Value,
+    /// When it was stored, in milliseconds since 1970.
+    ts: u64,
+}
+
+/// Messages that are not there any more, the last of them too.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "as above")]
+struct Gap {
+    from: u64,
+    to: u64,
+    reason: String,
 }
 
 /// The payloads go in as they are: they were checked when they came.

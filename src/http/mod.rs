@@ -13,6 +13,8 @@ mod health;
 
 mod messages;
 
+mod openapi;
+
 mod problem;
 
 mod registries;
@@ -29,6 +31,9 @@ mod tests;
 #[cfg(test)]
 mod console_tests;
 
+#[cfg(test)]
+mod openapi_tests;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -38,10 +43,12 @@ use arc_swap::ArcSwap;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderValue, Method, request};
 use axum::middleware::{from_fn_with_state, map_response};
-use axum::routing::{any, delete, get, post};
+use axum::routing::{any, get};
 use axum::{Extension, Router};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::auth::{Authenticator, OriginPolicy};
 use crate::broker::relay::{TopicFilter, TopicPage};
@@ -130,22 +137,8 @@ pub(crate) trait Node: Send + Sync {
 /// All routes: those of the server, and the user's where the server has none.
 pub(crate) fn router(deps: Deps, user: Router) -> Router {
     let behind = console::Behind::new(user.clone());
-    let own = Router::new()
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics))
-        .route("/v1/relay/push", post(relay::push))
-        .route("/v1/relay/presence", get(relay::presence))
-        .route(
-            "/v1/registries/{name}/broadcast",
-            post(registries::broadcast),
-        )
-        .route("/v1/connections", get(connections::list))
-        .route("/v1/connections/{id}", delete(connections::close))
-        .merge(durable())
-        .merge(inside())
-        .route("/v1/dev/token", post(console::mint))
-        .merge(pages())
+    let (own, _) = table().split_for_parts();
+    let own = own
         .route("/", any(console::root).layer(Extension(behind)))
         .layer(map_response(problem::of_text))
         .with_state(deps.clone());
@@ -157,31 +150,34 @@ pub(crate) fn router(deps: Deps, user: Router) -> Router {
         .layer(cors(&deps.access))
 }
 
-/// Topics on disk, their messages and subscriptions.
-fn durable() -> Router<Deps> {
-    Router::new()
-        .route("/v1/topics", post(topics::resolve).get(topics::list))
-        .route("/v1/topics/{id}", get(topics::get).delete(topics::delete))
-        .route(
-            "/v1/topics/{id}/messages",
-            post(messages::publish).get(messages::history),
-        )
-        .route("/v1/subscriptions", get(subscriptions::list))
-        .route(
-            "/v1/subscriptions/{id}",
-            get(subscriptions::get)
-                .patch(subscriptions::move_to)
-                .delete(subscriptions::delete),
-        )
-}
-
-/// What operators ask for, with the role `admin`.
-fn inside() -> Router<Deps> {
-    Router::new()
-        .route("/v1/admin/relay/topics", get(admin::relay_topics))
-        .route("/v1/admin/topics", get(admin::durable_topics))
-        .route("/v1/admin/slow", get(admin::slow))
-        .route("/v1/admin/config", get(admin::config))
+/// Every route of the server but `/`, which the user may have too. A route is here by its
+/// description, so there is none without.
+fn table() -> OpenApiRouter<Deps> {
+    openapi::described()
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::metrics))
+        .routes(routes!(openapi::document))
+        .routes(routes!(relay::push))
+        .routes(routes!(relay::presence))
+        .routes(routes!(registries::broadcast))
+        .routes(routes!(connections::list))
+        .routes(routes!(connections::close))
+        .routes(routes!(topics::resolve, topics::list))
+        .routes(routes!(topics::get, topics::delete))
+        .routes(routes!(messages::publish, messages::history))
+        .routes(routes!(subscriptions::list))
+        .routes(routes!(
+            subscriptions::get,
+            subscriptions::move_to,
+            subscriptions::delete
+        ))
+        .routes(routes!(console::mint))
+        .routes(routes!(admin::relay_topics))
+        .routes(routes!(admin::durable_topics))
+        .routes(routes!(admin::slow))
+        .routes(routes!(admin::config))
+        .merge(pages())
 }
 
 /// The routes of the listener for administration: no token, it is reached by operators alone.
@@ -198,19 +194,19 @@ pub(crate) fn admin_router(deps: Deps) -> Router {
         .route("/metrics", get(health::metrics))
         .route("/v1/admin/config", get(admin::config_for_operators))
         .route("/", get(console::page))
-        .merge(pages())
+        .merge(Router::from(pages()))
         .with_state(deps)
         .layer(map_response(problem::of_empty))
         .layer(CatchPanicLayer::custom(problem::of_panic))
 }
 
 /// The files of the console, and the client that it and others use.
-fn pages() -> Router<Deps> {
-    Router::new()
-        .route("/client.js", get(console::client))
-        .route("/console", get(console::page))
-        .route("/console/config.json", get(console::config))
-        .route("/console/{file}", get(console::file))
+fn pages() -> OpenApiRouter<Deps> {
+    OpenApiRouter::new()
+        .routes(routes!(console::client))
+        .routes(routes!(console::page))
+        .routes(routes!(console::config))
+        .routes(routes!(console::file))
 }
 
 /// Pages of the allowed origins may read answers. No cookie is ever asked for, so no credentials.

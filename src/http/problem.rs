@@ -8,6 +8,7 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::{IntoResponses, ToSchema};
 
 /// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,15 +68,26 @@ impl Problem {
 }
 
 /// The document itself; its type is told by the status alone.
-#[derive(Serialize)]
-struct Document<'a> {
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Document<'a> {
+    /// Always `about:blank`.
     r#type: &'static str,
+    /// What the status means.
     title: &'a str,
     status: u16,
+    /// What was wrong with this request, for people.
     detail: &'a str,
+    /// The same for programs, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
 }
+
+/// Every error of every route.
+#[derive(IntoResponses)]
+#[response(status = "default", content_type = "application/problem+json")]
+#[expect(dead_code, reason = "its schema is read, never the value")]
+pub(super) struct Refused(Document<'static>);
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {

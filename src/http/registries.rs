@@ -9,33 +9,45 @@ use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use crate::auth::Caller;
 use crate::gateway::module::Program;
 use crate::gateway::server::Scope;
 use crate::id::ConnId;
 
-use super::problem::Problem;
+use super::problem::{Problem, Refused};
 use super::relay::problem_of;
 
 /// What goes out, and to whom: to everybody, to a room, or to one connection.
-#[derive(Debug, Deserialize)]
-struct Broadcast<'a> {
+#[derive(Debug, Deserialize, ToSchema)]
+pub(super) struct Broadcast<'a> {
     event: String,
     #[serde(borrow)]
+    #[schema(value_type = serde_json::Value, required = false)]
     data: Option<&'a RawValue>,
     room: Option<String>,
+    #[schema(value_type = Option<u64>)]
     client: Option<ConnId>,
 }
 
 /// How many outboxes took it, over all shards.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Accepted {
     accepted: usize,
 }
 
 /// `POST /v1/registries/{name}/broadcast {"event","data","room"?,"client"?}`. The body is read as
 /// JSON whatever its content type says, and the data goes out as it was written.
+#[utoipa::path(
+    post,
+    path = "/v1/registries/{name}/broadcast",
+    operation_id = "broadcast",
+    tag = "registries",
+    params(("name" = String, Path, description = "The name of its marker type.")),
+    request_body = Broadcast<'static>,
+    responses((status = OK, body = Accepted), Refused)
+)]
 pub(super) async fn broadcast(
     Extension(caller): Extension<Arc<Caller>>,
     program: Option<Extension<Program>>,

@@ -1,12 +1,19 @@
 //! The relay over REST: push and presence, in the tenant of the token. Knows no subscriber.
 
+#![expect(
+    unused_qualifications,
+    reason = "the description of a route's query is written by a macro"
+)]
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::broker::presence::PresenceEntry;
 use crate::config::Limits;
@@ -15,14 +22,35 @@ use crate::gateway::send::SendError;
 use crate::proto::json::{Field, JsonParser, Scalar};
 
 use super::Deps;
-use super::problem::Problem;
+use super::problem::{Problem, Refused};
 
 /// The answer to a push: whether anybody listens is nobody's business.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Pushed {}
+
+/// What a push says. Read field by field, so that the payload stays as it was written.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "its schema is read, never the value")]
+pub(super) struct Push {
+    #[schema(min_length = 1, max_length = 255)]
+    topic: String,
+    #[schema(min_length = 1, max_length = 128)]
+    event: String,
+    /// Any JSON; null where it is missing.
+    #[schema(required = false)]
+    payload: Value,
+}
 
 /// `POST /v1/relay/push {"topic","event","payload"}`. The body is read as JSON whatever its
 /// content type says, and the payload goes out as it was written.
+#[utoipa::path(
+    post,
+    path = "/v1/relay/push",
+    operation_id = "push",
+    tag = "relay",
+    request_body = Push,
+    responses((status = OK, body = Pushed), Refused)
+)]
 pub(super) async fn push(
     State(deps): State<Deps>,
     relay: Relay,
@@ -50,19 +78,43 @@ pub(super) async fn push(
 }
 
 /// Whom presence is asked for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct PresenceQuery {
+    /// The topic's name.
+    #[param(required, min_length = 1, max_length = 255)]
     topic: Option<String>,
 }
 
 /// Who is present.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Presence {
     count: usize,
+    #[schema(value_type = Vec<Member>)]
     members: Vec<PresenceEntry>,
 }
 
+/// One connection that is present.
+#[derive(ToSchema)]
+#[expect(
+    dead_code,
+    reason = "its schema is read, the value is a `PresenceEntry`"
+)]
+pub(super) struct Member {
+    conn_id: u64,
+    /// What was said of it when it was tracked.
+    meta: Value,
+}
+
 /// `GET /v1/relay/presence?topic=`.
+#[utoipa::path(
+    get,
+    path = "/v1/relay/presence",
+    operation_id = "presence",
+    tag = "relay",
+    params(PresenceQuery),
+    responses((status = OK, body = Presence), Refused)
+)]
 pub(super) async fn presence(
     State(deps): State<Deps>,
     relay: Relay,

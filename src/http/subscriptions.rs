@@ -1,5 +1,10 @@
 //! Subscriptions over REST: listed, looked at, moved, deleted, in the tenant of the token.
 
+#![expect(
+    unused_qualifications,
+    reason = "the description of a route's query is written by a macro"
+)]
+
 use std::sync::Arc;
 
 use axum::Json;
@@ -8,25 +13,31 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::broker::durable::{Refused, SubscriptionView};
 use crate::gateway::topics::TopicError;
 use crate::id::HomedId;
 
-use super::problem::Problem;
-use super::topics::{Owned, PAGE_MAX, problem_of, read};
+use super::problem::{self, Problem};
+use super::topics::{Owned, PAGE_MAX, bad_json, problem_of, read};
 
 /// A subscription as it is shown: one that nobody reads is seen by `attached` and `active_at`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Subscription)]
 pub(super) struct Shown {
     id: String,
     topic: String,
+    #[schema(value_type = String)]
     sub_name: Arc<str>,
+    /// Everything up to here is acked.
     cursor: u64,
     last_seq: u64,
+    /// How many messages it has not acked.
     lag: u64,
     in_flight: u32,
     attached: bool,
+    /// When it was last read, in milliseconds since 1970.
     active_at: u64,
 }
 
@@ -47,20 +58,35 @@ impl From<SubscriptionView> for Shown {
 }
 
 /// Which of them.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Which {
+    /// A topic's id or name.
     topic: Option<String>,
     sub_name: Option<String>,
+    /// The last id of the page before.
+    #[param(pattern = r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")]
     after: Option<String>,
+    /// How many at most; 1000 are the most that are ever shown.
     limit: Option<usize>,
 }
 
-#[derive(Debug, Serialize)]
+/// A page of subscriptions.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Subscriptions)]
 pub(super) struct List {
     subscriptions: Vec<Shown>,
 }
 
 /// `GET /v1/subscriptions?topic=&sub_name=`: by id.
+#[utoipa::path(
+    get,
+    path = "/v1/subscriptions",
+    operation_id = "list_subscriptions",
+    tag = "subscriptions",
+    params(Which),
+    responses((status = OK, body = List), problem::Refused)
+)]
 pub(super) async fn list(
     Owned(topics): Owned,
     which: Result<Query<Which>, QueryRejection>,
@@ -79,6 +105,14 @@ pub(super) async fn list(
 }
 
 /// `GET /v1/subscriptions/{id}`.
+#[utoipa::path(
+    get,
+    path = "/v1/subscriptions/{id}",
+    operation_id = "subscription",
+    tag = "subscriptions",
+    params(("id" = String, Path, description = "The subscription's id.")),
+    responses((status = OK, body = Shown), problem::Refused)
+)]
 pub(super) async fn get(
     Owned(topics): Owned,
     Path(id): Path<String>,
@@ -87,40 +121,50 @@ pub(super) async fn get(
     Ok(Json(view.into()))
 }
 
-/// Where to.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Move {
-    from_seq: Option<u64>,
-    cursor: Option<u64>,
+/// Where to: one of the two.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum Move {
+    /// What is delivered next.
+    FromSeq(u64),
+    /// Everything up to here is acked.
+    Cursor(u64),
 }
 
 /// `PATCH /v1/subscriptions/{id} {"from_seq"}` or `{"cursor"}`: forward or back, on purpose.
+#[utoipa::path(
+    patch,
+    path = "/v1/subscriptions/{id}",
+    operation_id = "move_subscription",
+    tag = "subscriptions",
+    params(("id" = String, Path, description = "The subscription's id.")),
+    request_body = Move,
+    responses((status = OK, body = Shown), problem::Refused)
+)]
 pub(super) async fn move_to(
     Owned(topics): Owned,
     Path(id): Path<String>,
     body: Bytes,
 ) -> Result<Json<Shown>, Problem> {
-    let from_seq = match read::<Move>(&body)? {
-        Move {
-            from_seq: Some(from_seq),
-            cursor: None,
-        } => from_seq,
-        Move {
-            from_seq: None,
-            cursor: Some(cursor),
-        } => cursor.saturating_add(1),
-        _ => {
-            return Err(Problem::unprocessable(
-                "the body names either `from_seq` or `cursor`",
-            ));
-        }
+    // Read as a value first, what is JSON and no move can be told from what is no JSON.
+    let wanted: serde_json::Value = read(&body)?;
+    let from_seq = match Move::deserialize(wanted).map_err(|error| bad_json(&error))? {
+        Move::FromSeq(from_seq) => from_seq,
+        Move::Cursor(cursor) => cursor.saturating_add(1),
     };
     let moved = topics.move_subscription(parse(&id)?, from_seq).await;
     Ok(Json(moved.map_err(problem_of)?.into()))
 }
 
 /// `DELETE /v1/subscriptions/{id}`.
+#[utoipa::path(
+    delete,
+    path = "/v1/subscriptions/{id}",
+    operation_id = "delete_subscription",
+    tag = "subscriptions",
+    params(("id" = String, Path, description = "The subscription's id.")),
+    responses((status = NO_CONTENT, description = "It is gone."), problem::Refused)
+)]
 pub(super) async fn delete(
     Owned(topics): Owned,
     Path(id): Path<String>,

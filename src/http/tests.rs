@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::body::{Body, to_bytes};
 use axum::extract::Path;
 use axum::http::{HeaderMap, Request};
+use axum::routing::post;
 use axum::{Extension, Json};
 use parking_lot::Mutex;
 use serde_json::{Value, json};

@@ -1,6 +1,11 @@
 //! Durable topics over REST: made or resolved, listed, deleted, in the tenant of the token.
 //! Knows what a home answers; no shard and no log.
 
+#![expect(
+    unused_qualifications,
+    reason = "the description of a route's query is written by a macro"
+)]
+
 use std::sync::Arc;
 
 use axum::body::Bytes;
@@ -10,12 +15,13 @@ use axum::http::{StatusCode, request};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::auth::Caller;
 use crate::broker::durable::{Refused, Retention, TopicView};
 use crate::gateway::topics::{TopicError, Topics};
 
-use super::problem::Problem;
+use super::problem::{self, Problem};
 
 /// The topics of the caller, whose token names its tenant: what is kept belongs to somebody who
 /// was named on purpose.
@@ -40,20 +46,24 @@ impl<S: Send + Sync> FromRequestParts<S> for Owned {
 }
 
 /// A topic as it is shown.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Topic)]
 pub(super) struct Shown {
     id: String,
+    #[schema(value_type = String)]
     name: Arc<str>,
     ns: String,
     created_at: u64,
     first_seq: u64,
     last_seq: u64,
     #[serde(skip_serializing_if = "Kept::is_all")]
+    #[schema(required = false)]
     retention: Kept,
 }
 
 /// What a topic keeps.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Retention)]
 #[serde(deny_unknown_fields)]
 struct Kept {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,8 +103,11 @@ impl From<TopicView> for Shown {
     }
 }
 
-#[derive(Deserialize)]
-struct Wanted {
+/// A topic that is to be there.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = NewTopic)]
+pub(super) struct Wanted {
+    #[schema(min_length = 1, max_length = 255)]
     name: String,
     #[serde(default)]
     retention: Kept,
@@ -102,6 +115,18 @@ struct Wanted {
 
 /// `POST /v1/topics {"name"}`: made, or found. The body is read as JSON whatever its content type
 /// says.
+#[utoipa::path(
+    post,
+    path = "/v1/topics",
+    operation_id = "resolve_topic",
+    tag = "topics",
+    request_body = Wanted,
+    responses(
+        (status = CREATED, description = "It was made.", body = Shown),
+        (status = OK, description = "It was there.", body = Shown),
+        problem::Refused
+    )
+)]
 pub(super) async fn resolve(Owned(topics): Owned, body: Bytes) -> Result<Response, Problem> {
     let wanted: Wanted = read(&body)?;
     let Kept {
@@ -125,13 +150,18 @@ pub(super) async fn resolve(Owned(topics): Owned, body: Bytes) -> Result<Respons
 }
 
 /// Which page of a list.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Page {
+    /// The last name of the page before.
     after: Option<String>,
+    /// How many at most; 1000 are the most that are ever shown.
     limit: Option<usize>,
 }
 
-#[derive(Debug, Serialize)]
+/// A page of topics.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Topics)]
 pub(super) struct List {
     topics: Vec<Shown>,
 }
@@ -140,6 +170,14 @@ pub(super) struct List {
 pub(super) const PAGE_MAX: usize = 1_000;
 
 /// `GET /v1/topics?after=&limit=`: by name.
+#[utoipa::path(
+    get,
+    path = "/v1/topics",
+    operation_id = "list_topics",
+    tag = "topics",
+    params(Page),
+    responses((status = OK, body = List), problem::Refused)
+)]
 pub(super) async fn list(
     Owned(topics): Owned,
     page: Result<Query<Page>, QueryRejection>,
@@ -156,6 +194,14 @@ pub(super) async fn list(
 }
 
 /// `GET /v1/topics/{id}`.
+#[utoipa::path(
+    get,
+    path = "/v1/topics/{id}",
+    operation_id = "topic",
+    tag = "topics",
+    params(("id" = String, Path, description = "The topic's id or its name.")),
+    responses((status = OK, body = Shown), problem::Refused)
+)]
 pub(super) async fn get(
     Owned(topics): Owned,
     Path(topic): Path<String>,
@@ -165,6 +211,14 @@ pub(super) async fn get(
 }
 
 /// `DELETE /v1/topics/{id}`.
+#[utoipa::path(
+    delete,
+    path = "/v1/topics/{id}",
+    operation_id = "delete_topic",
+    tag = "topics",
+    params(("id" = String, Path, description = "The topic's id or its name.")),
+    responses((status = NO_CONTENT, description = "It is gone."), problem::Refused)
+)]
 pub(super) async fn delete(
     Owned(topics): Owned,
     Path(topic): Path<String>,

@@ -40,6 +40,48 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// All of them, with what they mean.
+    pub const ALL: &'static [(Self, &'static str)] = &[
+        (
+            Self::InvalidMessage,
+            "the frame is no request of the dialect",
+        ),
+        (
+            Self::NotSubscribed,
+            "the connection holds no such subscription",
+        ),
+        (
+            Self::SubscriptionLimit,
+            "the connection holds as many subscriptions as it may",
+        ),
+        (
+            Self::JoinRejected,
+            "the topic's handler refused the subscription",
+        ),
+        (Self::HandlerError, "the topic's handler failed"),
+        (Self::UnknownTopic, "the tenant has no such topic"),
+        (Self::Unauthorized, "the token does not allow it"),
+        (
+            Self::Fenced,
+            "another connection took the subscription over",
+        ),
+        (Self::AckAhead, "an ack beyond what was delivered"),
+        (Self::SeqOutOfRange, "a start beyond the end of the topic"),
+        (
+            Self::IdempotencyConflict,
+            "the key was used before, with another payload",
+        ),
+        (Self::TopicFull, "the topic holds as much as it may"),
+        (Self::StorageFull, "the disk holds as much as it may"),
+        (Self::StorageFailed, "the disk failed"),
+        (Self::TooLarge, "a name or a payload is longer than allowed"),
+        (
+            Self::RateLimited,
+            "the connection sends faster than allowed",
+        ),
+        (Self::Internal, "the server failed"),
+    ];
+
     /// The name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -23,6 +23,8 @@ mod typed;
 
 mod error_code;
 
+pub mod reference;
+
 pub use error_code::ErrorCode;
 
 #[cfg(test)]

@@ -59,6 +59,24 @@ def cache_dir(name):
     return path
 
 
+def venv(name, requirements):
+    """The Python of an environment with these packages, made once below the cache folder."""
+    version = "%d.%d" % sys.version_info[:2]
+    digest = hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]
+    home = cache_dir(f"{name}-{version}-{digest}")
+    python = home / "bin/python"
+    installed = home / "installed"
+    if not installed.exists():
+        steps = [[sys.executable, "-m", "venv", "--clear", home],
+                 [python, "-m", "pip", "install", "-q", "-r", requirements]]
+        for step in steps:
+            done = subprocess.run(list(map(str, step)), capture_output=True, text=True, timeout=300)
+            if done.returncode:
+                skip(f"`{' '.join(map(str, step))}` failed: {done.stderr.strip()[-500:]}")
+        installed.touch()
+    return python
+
+
 def binary():
     """The server under test: TIDEGATE_BIN, else the release build, else the debug build."""
     named = os.environ.get("TIDEGATE_BIN")
