@@ -7,8 +7,13 @@ pub mod origin;
 
 pub mod token;
 
+pub mod public;
+
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod public_tests;
 
 use std::sync::{Arc, LazyLock};
 
@@ -18,6 +23,7 @@ use crate::id::Tenant;
 
 pub use cache::TokenCache;
 pub use origin::{Origin, OriginPolicy};
+pub use public::PublicKeyError;
 pub use token::{
     AuthConfig, Authenticator, Claims, Fault, Key, KeyError, Rules, SECRET_BYTES_MIN, Unauthorized,
 };

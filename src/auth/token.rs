@@ -35,7 +35,9 @@ pub enum Fault {
     #[error("its header names a key or an extension (jku, jwk, x5u, x5c, crit, enc, zip)")]
     Header,
     /// It names a key that is not configured.
-    #[error("its `kid` is none of auth.jwt_key_id and auth.jwt_previous_key_id")]
+    #[error(
+        "its `kid` names none of the keys: auth.jwt_key_id, auth.jwt_previous_key_id, those of auth.public_key_files"
+    )]
     UnknownKey,
     /// Not signed with a key of ours, or `iss` or `aud` are not the configured ones.
     #[error(
@@ -74,7 +76,7 @@ pub enum KeyError {
     },
     /// Two keys of one name.
     #[error(
-        "two keys are named `{id}`; give auth.jwt_key_id and auth.jwt_previous_key_id different values"
+        "two keys are named `{id}`: auth.jwt_key_id, auth.jwt_previous_key_id and each `kid` and file name of auth.public_key_files must differ"
     )]
     SameId {
         /// The name.
@@ -94,18 +96,50 @@ pub struct Key {
     id: Option<String>,
     algorithm: Algorithm,
     decoding: DecodingKey,
+    /// Where it stands, for an operator.
+    from: Box<str>,
 }
 
 impl Key {
+    pub(super) fn with(
+        id: Option<String>,
+        algorithm: Algorithm,
+        decoding: DecodingKey,
+        from: &str,
+    ) -> Self {
+        Self {
+            id,
+            algorithm,
+            decoding,
+            from: from.into(),
+        }
+    }
+
     /// A shared secret; `id` is what the header `kid` of a token may name.
     pub fn hs256(id: Option<String>, secret: &[u8]) -> Result<Self, KeyError> {
         check_length(secret)?;
         let decoding = DecodingKey::from_secret(secret);
-        Ok(Self {
-            id,
-            algorithm: Algorithm::HS256,
-            decoding,
-        })
+        Ok(Self::with(id, Algorithm::HS256, decoding, ""))
+    }
+
+    /// The same with the place where it stands, for an operator.
+    #[must_use]
+    pub fn from(self, place: &str) -> Self {
+        Self {
+            from: place.into(),
+            ..self
+        }
+    }
+}
+
+/// Its name, its algorithm, and where it stands.
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let algorithm = super::public::name_of(self.algorithm);
+        match &self.id {
+            Some(id) => write!(f, "`{id}` ({algorithm}, {})", self.from),
+            None => write!(f, "without a name ({algorithm}, {})", self.from),
+        }
     }
 }
 
@@ -184,11 +218,12 @@ impl Authenticator {
 
     /// Who the token belongs to, at `unix_s` seconds since 1970.
     pub fn verify(&self, token: &str, unix_s: u64) -> Result<Arc<Caller>, Unauthorized> {
-        Ok(self.examine(token, unix_s)?)
+        let (caller, _) = self.examine(token, unix_s)?;
+        Ok(caller)
     }
 
-    /// As [`Self::verify`], with the reason for whoever made the token.
-    pub fn examine(&self, token: &str, unix_s: u64) -> Result<Arc<Caller>, Fault> {
+    /// As [`Self::verify`], with the key that signed it, or the reason for whoever made the token.
+    pub fn examine(&self, token: &str, unix_s: u64) -> Result<(Arc<Caller>, &Key), Fault> {
         if self.rules.token_bytes_max < token.len() {
             return Err(Fault::Long);
         }
@@ -196,10 +231,10 @@ impl Authenticator {
         if brings_its_own_key(&header) {
             return Err(Fault::Header);
         }
-        let claims = self.signed_claims(token, &header)?;
+        let (claims, key) = self.signed_claims(token, &header)?;
         let caller = caller_of(claims)?;
         self.examine_time(&caller, unix_s)?;
-        Ok(Arc::new(caller))
+        Ok((Arc::new(caller), key))
     }
 
     /// Whether a caller's token is valid at `unix_s`: what a cache has to ask again.
@@ -233,7 +268,11 @@ impl Authenticator {
         self.generation
     }
 
-    fn signed_claims(&self, token: &str, header: &Header) -> Result<Map<String, Value>, Fault> {
+    fn signed_claims(
+        &self,
+        token: &str,
+        header: &Header,
+    ) -> Result<(Map<String, Value>, &Key), Fault> {
         // A name chooses among the keys that are here; it never is a path or an address.
         let named = |key: &&Key| header.kid.is_none() || key.id == header.kid;
         let mut candidates = self.keys.iter().filter(named).peekable();
@@ -243,7 +282,7 @@ impl Authenticator {
         let claims = candidates.find_map(|key| {
             let validation = self.validation(key.algorithm);
             let data = jsonwebtoken::decode::<UniqueClaims>(token, &key.decoding, &validation);
-            data.ok().map(|data| data.claims.0)
+            data.ok().map(|data| (data.claims.0, key))
         });
         claims.ok_or(Fault::Signature)
     }

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::{Failure, ServeOptions, answer, complain, unix_s};
 use crate::auth::Claims;
+use crate::config::Error;
 use crate::config::secret::{Identity, TOKEN_TTL_S};
 use crate::id::Tenant;
 
@@ -69,7 +70,8 @@ fn new(options: &NewOptions) -> Result<ExitCode, Failure> {
         roles: options.role.clone(),
         others: options.claim.iter().cloned().collect(),
     };
-    let issuer = identity.issuer.ttl_s(options.ttl.unwrap_or(TOKEN_TTL_S));
+    let issuer = identity.issuer.ok_or(Error::SecretMissing)?;
+    let issuer = issuer.ttl_s(options.ttl.unwrap_or(TOKEN_TTL_S));
     answer(issuer.issue(&claims, unix_s())?);
     Ok(ExitCode::SUCCESS)
 }
@@ -85,7 +87,8 @@ fn check(options: &CheckOptions) -> Result<ExitCode, Failure> {
         answer(format_args!("{:#}", Value::Object(claims)));
     }
     match authenticator.examine(&token, now) {
-        Ok(caller) => {
+        Ok((caller, key)) => {
+            answer(format_args!("signed with the key {key}"));
             let left = caller.expires_at.unwrap_or(now).saturating_sub(now);
             answer(format_args!("valid for {left} s, tenant {}", caller.tenant));
             if !caller.has_ns {

@@ -98,6 +98,7 @@ pub(super) fn relations(config: &Config, source_of: SourceOf<'_>) -> Result<(), 
     powers_of_two(config, source_of)?;
     origins(config, source_of)?;
     log_level(config, source_of)?;
+    admin_address(config, source_of)?;
     dev_addresses(config, source_of)
 }
 
@@ -340,6 +341,19 @@ fn log_level(config: &Config, source_of: SourceOf<'_>) -> Result<(), Error> {
         place: place(),
         source,
     })
+}
+
+/// Whoever reaches the listener for operators sees the inside of the server.
+fn admin_address(config: &Config, source_of: SourceOf<'_>) -> Result<(), Error> {
+    match config.admin.listen {
+        Some(address) if !address.ip().is_loopback() && !config.admin.allow_remote => {
+            Err(Error::AdminAddress {
+                place: source_of("admin.listen"),
+                address,
+            })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The secret of development is made up and printed, so nobody else may reach the server.

@@ -206,9 +206,19 @@ pub enum Error {
         /// What was given.
         address: std::net::SocketAddr,
     },
+    /// The listener for operators asks for no token, so others must not reach it by mistake.
+    #[error(
+        "{place}: admin.listen = {address} is reached by other machines and asks for no token; listen on 127.0.0.1, or write admin.allow_remote = true"
+    )]
+    AdminAddress {
+        /// Where.
+        place: Source,
+        /// What was given.
+        address: std::net::SocketAddr,
+    },
     /// No secret is given.
     #[error(
-        "no secret to verify tokens with: set TIDEGATE_JWT_SECRET or auth.jwt_secret_file (head -c 32 /dev/urandom | base64), or try --dev"
+        "no secret to verify tokens with: set TIDEGATE_JWT_SECRET or auth.jwt_secret_file (head -c 32 /dev/urandom | base64) or auth.public_key_files, or try --dev"
     )]
     SecretMissing,
     /// A secret that could be guessed.
@@ -229,6 +239,22 @@ pub enum Error {
         path: PathBuf,
         /// Its permissions.
         mode: u32,
+    },
+    /// A key that anybody could replace by their own.
+    #[error("{} is writable by everybody (mode {mode:o}): chmod 644 {}", path.display(), path.display())]
+    KeyWritable {
+        /// The file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// A file of auth.public_key_files without a key that can be used.
+    #[error("auth.public_key_files: {} cannot be used", path.display())]
+    PublicKey {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: crate::auth::PublicKeyError,
     },
     /// The keys were not accepted.
     #[error("the keys of [auth] cannot be used")]

@@ -21,14 +21,27 @@ use super::{
 
 /// The profiles that the program comes with: complete files, the same as in `tuning/profiles`.
 pub const PROFILES: &[(&str, &str)] = &[
-    ("edge", include_str!("../../tuning/profiles/edge.toml")),
+    ("dev", include_str!("../../tuning/profiles/dev.toml")),
     (
-        "backend",
-        include_str!("../../tuning/profiles/backend.toml"),
+        "default",
+        include_str!("../../tuning/profiles/default.toml"),
     ),
     (
         "latency",
         include_str!("../../tuning/profiles/latency.toml"),
+    ),
+    (
+        "throughput",
+        include_str!("../../tuning/profiles/throughput.toml"),
+    ),
+    ("edge", include_str!("../../tuning/profiles/edge.toml")),
+    (
+        "million",
+        include_str!("../../tuning/profiles/million.toml"),
+    ),
+    (
+        "backend",
+        include_str!("../../tuning/profiles/backend.toml"),
     ),
     (
         "conformance",

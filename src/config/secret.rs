@@ -1,5 +1,5 @@
-//! The secrets that tokens are verified with: from the environment or a file, never an argument.
-//! A secret leaves this file only as a key.
+//! The keys that tokens are verified with: secrets from the environment or a file, never an
+//! argument, and public keys from files. A secret leaves this file only as a key.
 
 use std::fs;
 use std::io::Read;
@@ -14,47 +14,52 @@ use crate::auth::{AuthConfig, Authenticator, Key, Rules, SECRET_BYTES_MIN};
 pub struct Identity {
     /// Verifies tokens.
     pub authenticator: Authenticator,
-    /// Makes tokens that `authenticator` accepts.
-    pub issuer: AuthConfig,
+    /// Makes tokens that `authenticator` accepts, where there is a secret to sign them with.
+    pub issuer: Option<AuthConfig>,
     /// The secret was made up for this run.
     pub ephemeral: bool,
 }
 
 impl Config {
-    /// The keys of the configuration. Without a secret, `--dev` makes one up and everything else
+    /// The keys of the configuration. Without any, `--dev` makes a secret up and everything else
     /// is refused.
     pub fn identity(&self, sources: &Sources) -> Result<Identity, Error> {
         let auth = &self.auth;
-        let found = secret(
-            sources,
-            "TIDEGATE_JWT_SECRET",
-            auth.jwt_secret_file.as_deref(),
-        )?;
+        let file = auth.jwt_secret_file.as_deref();
+        let found = secret(sources, "TIDEGATE_JWT_SECRET", file)?;
         let ephemeral = found.is_none() && self.dev;
         let current = match found {
-            Some(secret) => secret,
-            None if self.dev => random_secret()?,
-            None => return Err(Error::SecretMissing),
+            None if ephemeral => Some((random_secret()?, "made up for this run".to_owned())),
+            found => found,
         };
-        let previous = secret(
-            sources,
-            "TIDEGATE_JWT_SECRET_PREVIOUS",
-            auth.jwt_secret_previous_file.as_deref(),
-        )?;
-        let mut keys = vec![Key::hs256(auth.jwt_key_id.clone(), &current)?];
-        if let Some(previous) = previous {
-            keys.push(Key::hs256(auth.jwt_previous_key_id.clone(), &previous)?);
+        let mut keys = public_keys(&auth.public_key_files)?;
+        let mut issuer = None;
+        if let Some((secret, from)) = &current {
+            keys.insert(0, Key::hs256(auth.jwt_key_id.clone(), secret)?.from(from));
+            let config = AuthConfig::new(secret, TOKEN_TTL_S)?;
+            issuer = Some(self.named(config));
         }
-        let issuer = AuthConfig::new(&current, TOKEN_TTL_S)?
-            .key_id(auth.jwt_key_id.clone())
-            .issuer(auth.issuer.clone())
-            .audience(auth.audience.clone());
+        let file = auth.jwt_secret_previous_file.as_deref();
+        if let Some((secret, from)) = secret(sources, "TIDEGATE_JWT_SECRET_PREVIOUS", file)? {
+            keys.push(Key::hs256(auth.jwt_previous_key_id.clone(), &secret)?.from(&from));
+        }
+        if keys.is_empty() {
+            return Err(Error::SecretMissing);
+        }
         let authenticator = Authenticator::new(keys, self.rules())?;
         Ok(Identity {
             authenticator,
             issuer,
             ephemeral,
         })
+    }
+
+    /// Tokens that say what the rules ask for.
+    fn named(&self, issuer: AuthConfig) -> AuthConfig {
+        issuer
+            .key_id(self.auth.jwt_key_id.clone())
+            .issuer(self.auth.issuer.clone())
+            .audience(self.auth.audience.clone())
     }
 
     fn rules(&self) -> Rules {
@@ -71,12 +76,12 @@ impl Config {
 /// How long a token of ours is valid if nobody says otherwise.
 pub const TOKEN_TTL_S: u64 = 3_600;
 
-/// A file, if one is named, else the variable.
+/// A file, if one is named, else the variable; with the place where it was found.
 fn secret(
     sources: &Sources,
     variable: &str,
     file: Option<&Path>,
-) -> Result<Option<Vec<u8>>, Error> {
+) -> Result<Option<(Vec<u8>, String)>, Error> {
     let (from, bytes) = match (file, sources.variable(variable)) {
         (Some(path), _) => (path.display().to_string(), read_secret(path)?),
         (None, Some(text)) => (variable.to_owned(), text.as_bytes().to_vec()),
@@ -87,27 +92,36 @@ fn secret(
             from,
             bytes: bytes.len(),
         }),
-        false => Ok(Some(bytes)),
+        false => Ok(Some((bytes, from))),
     }
 }
 
-/// The permissions are asked of the open file, so that no other file can be put in its place
-/// between the question and the reading.
+fn public_keys(files: &[PathBuf]) -> Result<Vec<Key>, Error> {
+    let mut keys = Vec::new();
+    for path in files {
+        let (bytes, mode) = read(path)?;
+        if mode & 0o002 != 0 {
+            let path = path.clone();
+            return Err(Error::KeyWritable { path, mode });
+        }
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        let found = Key::public(&bytes, &name, &path.display().to_string());
+        keys.extend(found.map_err(|source| Error::PublicKey {
+            path: path.clone(),
+            source,
+        })?);
+    }
+    Ok(keys)
+}
+
 fn read_secret(path: &Path) -> Result<Vec<u8>, Error> {
-    let unreadable = |source| Error::Read {
-        path: PathBuf::from(path),
-        source,
-    };
-    let mut file = fs::File::open(path).map_err(unreadable)?;
-    let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o777;
+    let (mut bytes, mode) = read(path)?;
     if mode & 0o004 != 0 {
         return Err(Error::SecretReadable {
             path: path.to_owned(),
             mode,
         });
     }
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(unreadable)?;
     // An editor ends the file with a line feed that nobody means to be a part of the secret.
     while bytes
         .last()
@@ -116,6 +130,20 @@ fn read_secret(path: &Path) -> Result<Vec<u8>, Error> {
         bytes.pop();
     }
     Ok(bytes)
+}
+
+/// The permissions are asked of the open file, so that no other file can be put in its place
+/// between the question and the reading.
+fn read(path: &Path) -> Result<(Vec<u8>, u32), Error> {
+    let unreadable = |source| Error::Read {
+        path: PathBuf::from(path),
+        source,
+    };
+    let mut file = fs::File::open(path).map_err(unreadable)?;
+    let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o777;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(unreadable)?;
+    Ok((bytes, mode))
 }
 
 fn random_secret() -> Result<Vec<u8>, Error> {

@@ -57,6 +57,10 @@ section! {
         /// Name (`kid`) of the secret before it.
         #[serde(with = "super::text_or_none")]
         jwt_previous_key_id: Option<String> = None;
+        /// Files with public keys, PEM or JWKS (ES256 on P-256, EdDSA on Ed25519, RS256 from 2048
+        /// bits on). A key of a PEM is named by its file without the ending, a key of a JWKS by its
+        /// `kid`. With one of them there need be no secret.
+        public_key_files: Vec<PathBuf> = Vec::new();
         /// Issuer that a token must name. "" takes any.
         #[serde(with = "super::text_or_none")]
         issuer: Option<String> = None;
@@ -157,6 +161,9 @@ section! {
         /// Address to which /metrics and the console move, without a token. "" is off.
         #[serde(with = "super::text_or_none")]
         listen: Option<SocketAddr> = None;
+        /// Let it listen on an address that other machines reach, where everybody who reaches it
+        /// sees the inside of the server.
+        allow_remote: bool = false;
     }
 }
 

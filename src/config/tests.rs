@@ -325,6 +325,22 @@ fn development_is_for_this_machine() {
     );
 }
 
+/// The listener for operators asks for no token.
+#[test]
+fn operators_are_reached_by_others_only_on_purpose() {
+    let refused = message("[admin]\nlisten = \"0.0.0.0:4001\"\n");
+    assert!(
+        refused.contains("write admin.allow_remote = true"),
+        "{refused}"
+    );
+    let (_folder, path) = file("[admin]\nlisten = \"0.0.0.0:4001\"\nallow_remote = true\n");
+    let sources = Sources {
+        file: Some(path),
+        ..Sources::default()
+    };
+    sources.load().unwrap();
+}
+
 #[test]
 fn an_unknown_profile_names_those_that_exist() {
     let sources = Sources {
@@ -460,8 +476,38 @@ fn a_secret_file_is_private_and_rotates() {
             .unwrap();
         assert!(identity.authenticator.verify(&token, 1000).is_ok());
     }
-    let own = identity.issuer.issue(&claims, 1000).unwrap();
+    let own = identity.issuer.unwrap().issue(&claims, 1000).unwrap();
     assert!(identity.authenticator.verify(&own, 1000).is_ok());
+}
+
+/// T-A1: a key that anybody may replace is nobody's key
+#[test]
+fn a_public_key_file_is_written_by_its_owner_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("issuer.pem");
+    fs::copy("tests/fixtures/keys/ed.pem", &path).unwrap();
+    let text = format!(
+        "[auth]\npublic_key_files = [{:?}]\n",
+        path.to_str().unwrap()
+    );
+    let (_folder, config) = file(&text);
+    let sources = Sources {
+        file: Some(config),
+        ..Sources::default()
+    };
+    let found = identity(&sources).unwrap();
+    assert!(found.issuer.is_none() && !found.ephemeral);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+    let refused = identity(&sources).unwrap_err().to_string();
+    assert!(
+        refused.contains("writable by everybody (mode 666)"),
+        "{refused}"
+    );
+    fs::write(&path, "nothing").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let refused = identity(&sources).unwrap_err();
+    let text = refused.to_string();
+    assert!(text.contains("issuer.pem cannot be used"), "{text}");
 }
 
 #[test]

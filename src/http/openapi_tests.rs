@@ -17,7 +17,10 @@ fn described() -> Value {
 fn operations(document: &Value) -> Vec<(String, Vec<String>)> {
     let paths = document["paths"].as_object().unwrap();
     let operations = paths.iter().map(|(path, operations)| {
-        let path = path.replace("{id}", "x").replace("{name}", "x");
+        let path = path
+            .replace("{id}", "x")
+            .replace("{name}", "x")
+            .replace("{file}", "console.css");
         let methods = operations.as_object().unwrap().keys();
         (path, methods.map(|method| method.to_uppercase()).collect())
     });

@@ -3,15 +3,21 @@
 
 mod text;
 
+mod sample;
+
 #[cfg(test)]
 mod tests;
 
 use std::cell::RefCell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
+
+pub use sample::{Measure, Sample};
+
+use sample::Sampler;
 
 /// Declares a closed list of things that are measured, each with its name and explanation.
 macro_rules! measures {
@@ -78,6 +84,7 @@ measures! {
     /// What goes up and down.
     Gauge {
         ConnectionsOpen "connections_open" "Connections that are upgraded",
+        ConnectionsMax "connections_max" "Connections that the server may have, told by its first shard; more are answered with 503",
         ConnectionsHalfOpen "connections_half_open" "Sockets whose handshake is not done",
         MailboxDepth "mailbox_depth" "Descriptors waiting in the mailboxes of this shard",
         CompletionsWaiting "completions_waiting" "Completions waiting in the queue of this shard's ring",
@@ -190,6 +197,7 @@ fn grow(number: &AtomicU64, by: u64) {
 #[derive(Debug, Clone)]
 pub struct Metrics {
     shards: Arc<[Arc<ShardMetrics>]>,
+    sampler: Arc<OnceLock<Sampler>>,
 }
 
 impl Metrics {
@@ -197,7 +205,15 @@ impl Metrics {
     pub fn new(shards: u16) -> Self {
         Self {
             shards: (0..shards).map(|_| Arc::new(ShardMetrics::new())).collect(),
+            sampler: Arc::default(),
         }
+    }
+
+    /// Has these numbers looked up each time that somebody asks for all of them. The first to
+    /// say so decides.
+    pub fn look_up(&self, samples: impl Fn() -> Vec<Sample> + Send + Sync + 'static) {
+        // Whoever comes second is a test that shares what it should not.
+        let _ = self.sampler.set(Sampler(Arc::new(samples)));
     }
 
     /// The numbers of one shard, if there is such a shard.

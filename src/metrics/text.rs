@@ -39,7 +39,10 @@ impl Collector for Reading {
         }
         self.refusals(&mut encoder)?;
         self.closes(&mut encoder)?;
-        self.timings(&mut encoder)
+        self.timings(&mut encoder)?;
+        let samples = self.0.sampler.get().map(|sampler| (sampler.0)());
+        let mut samples = samples.into_iter().flatten();
+        samples.try_for_each(|sample| sample.encode(&mut encoder))
     }
 }
 

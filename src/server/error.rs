@@ -22,6 +22,15 @@ pub enum StartError {
         /// What to do about it.
         hint: &'static str,
     },
+    /// A socket of the service manager's that cannot be listened on.
+    #[error("a socket of LISTEN_FDS is no TCP listener: {0}; give ListenStream=ADDRESS:PORT")]
+    Inherited(std::io::Error),
+    /// Development is for this machine alone.
+    #[error("--dev serves loopback addresses only, the socket of LISTEN_FDS is on {address}")]
+    InheritedDev {
+        /// Where.
+        address: SocketAddr,
+    },
     /// No io_uring.
     #[error(transparent)]
     Ring(#[from] RingError),

@@ -13,6 +13,10 @@ mod boot;
 
 mod durable;
 
+mod service;
+
+mod samples;
+
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -100,6 +104,8 @@ pub struct ServerBuilder {
     router: Router,
     /// The configuration as it may be shown; empty if it was made by the program.
     settings: Vec<Setting>,
+    /// Sockets that were bound before this process began; without any it binds its own.
+    inherited: Vec<TcpListener>,
     /// How the process was started, if it is a server and nothing else.
     process: Option<Arc<Process>>,
 }
@@ -141,6 +147,7 @@ impl Server {
             public: Vec::new(),
             router: Router::new(),
             settings: Vec::new(),
+            inherited: Vec::new(),
             process: None,
         }
     }
@@ -178,6 +185,7 @@ impl Server {
         self.access
             .store(node::access_of(config, Arc::clone(&keys)));
         let live = Arc::new(live_of(config, keys, &self.shared.mounts));
+        samples::tell_places(&self.metrics, live.connections_max);
         self.tell_all(|| Command::Reload(Arc::clone(&live)));
     }
 
@@ -328,12 +336,9 @@ impl ServerBuilder {
             ports,
         });
         let relay = bind_handles(&shared);
-        let listener = listen(&self.config)?;
-        let address = listener
-            .local_addr()
-            .map_err(|source| self.refused(source))?;
+        let (listeners, address) = self.listeners()?;
         let metrics = Metrics::new(shards);
-        let listeners: Arc<[OwnedFd]> = Arc::new([listener.into()]);
+        samples::add(&metrics, &shared, &self.config);
         let boot = Boot {
             shared: &shared,
             live: &live,
@@ -344,6 +349,7 @@ impl ServerBuilder {
         let access = Arc::clone(&deps.access);
         let settings = Arc::clone(&deps.settings);
         let admin = self.admin(&deps)?;
+        samples::of_config(&metrics, &self.config, live.connections_max);
         let threads = boot.start(&self.config, &self.routes(deps), stores)?;
         gateways::open(&shared, address);
         Ok(Server {
@@ -357,6 +363,17 @@ impl ServerBuilder {
             threads,
             _directory: directory,
         })
+    }
+
+    /// Where connections come from: sockets that were handed over, or one that is bound now.
+    fn listeners(&mut self) -> Result<(Arc<[OwnedFd]>, SocketAddr), StartError> {
+        let mut listeners = std::mem::take(&mut self.inherited);
+        if listeners.is_empty() {
+            listeners.push(listen(&self.config)?);
+        }
+        let address = listeners[0].local_addr();
+        let address = address.map_err(|source| self.refused(source))?;
+        Ok((listeners.into_iter().map(OwnedFd::from).collect(), address))
     }
 
     /// The listener for operators, if one is asked for.

@@ -218,7 +218,7 @@ impl ServerBuilder {
         Console {
             relay: relay.map(|mount| mount.path.clone()),
             durable: shared.durable.is_some(),
-            tokens: process.map(|process| process.tokens()),
+            tokens: process.and_then(|process| process.tokens()),
         }
     }
 

@@ -2,6 +2,7 @@
 //! what runs is in the module above.
 
 use std::io::Write;
+use std::net::TcpListener;
 use std::sync::Arc;
 
 use clap::Parser;
@@ -15,6 +16,7 @@ use crate::config::{Config, Fsync, LogFormat, Sources};
 use crate::id::Tenant;
 use crate::logging::{LogError, Logging};
 
+use super::service::{self, Stage};
 use super::{Server, ServerBuilder, StartError};
 
 /// Why a process that serves ends early.
@@ -52,15 +54,15 @@ pub(super) struct Process {
 
 impl Process {
     /// Signs what its own server believes.
-    pub(super) fn tokens(&self) -> Arc<AuthConfig> {
-        Arc::new(self.issuer.tokens.clone())
+    pub(super) fn tokens(&self) -> Option<Arc<AuthConfig>> {
+        self.issuer.tokens.clone().map(Arc::new)
     }
 }
 
 /// What is left of the identity when the keys went to the server.
 #[derive(Debug)]
 struct Issuer {
-    tokens: AuthConfig,
+    tokens: Option<AuthConfig>,
     ephemeral: bool,
 }
 
@@ -89,8 +91,10 @@ impl Server {
             issuer,
             ephemeral,
         } = config.identity(&sources)?;
+        let inherited = service::inherited(config.dev).map_err(RunError::Start)?;
         let mut builder = Self::builder(config, Arc::new(authenticator));
         builder.settings = settings;
+        builder.inherited = inherited;
         let issuer = Issuer {
             tokens: issuer,
             ephemeral,
@@ -122,14 +126,16 @@ impl ServerBuilder {
         let runtime = runtime.map_err(RunError::Signals)?;
         let entered = runtime.enter();
         let mut signals = Signals::new().map_err(RunError::Signals)?;
-        warn_of(&self.config);
+        warn_of(&self.config, &self.inherited);
         let server = self.start()?;
         announce(&server);
+        service::notify(Stage::Ready);
         if let Some(process) = process.as_deref().filter(|_| dev) {
             greet(&server, process, relay.as_deref(), durable.as_deref());
         }
         drop(entered);
         runtime.block_on(signals.serve(&server, process.as_deref()));
+        service::notify(Stage::Stopping);
         server.drain();
         server.join()?;
         Ok(())
@@ -165,7 +171,10 @@ impl Signals {
 /// A reload that fails changes nothing.
 fn reload(server: &Server, process: Option<&Process>) {
     let Some(process) = process else { return };
-    match try_reload(server, process) {
+    service::notify(Stage::Reloading);
+    let reloaded = try_reload(server, process);
+    service::notify(Stage::Ready);
+    match reloaded {
         Ok(()) => tracing::info!("reloaded keys, limits and log level"),
         Err(error) => tracing::error!(error = crate::cli::with_causes(&error), "not reloaded"),
     }
@@ -188,8 +197,10 @@ fn try_reload(server: &Server, process: &Process) -> Result<(), RunError> {
 }
 
 /// What is allowed and still worth a word.
-fn warn_of(config: &Config) {
-    let listen = config.server.listen;
+fn warn_of(config: &Config, inherited: &[TcpListener]) {
+    let addresses = inherited.iter().filter_map(|one| one.local_addr().ok());
+    let listen = addresses.chain([config.server.listen]).next();
+    let listen = listen.unwrap_or(config.server.listen);
     if !listen.ip().is_loopback() {
         tracing::warn!("{listen} is reached from outside without TLS: put a proxy in front");
     }
@@ -214,7 +225,11 @@ fn greet(server: &Server, process: &Process, relay: Option<&str>, durable: Optio
     let address = server.address();
     let claims =
         Claims::new(Tenant::parse("demo").unwrap_or_default(), "dev").role(crate::auth::ROLE_ADMIN);
-    let issuer = process.issuer.tokens.clone().ttl_s(DEV_TOKEN_TTL_S);
+    // Development has a secret, if only one that was made up.
+    let Some(issuer) = process.issuer.tokens.clone() else {
+        return;
+    };
+    let issuer = issuer.ttl_s(DEV_TOKEN_TTL_S);
     let token = match issuer.issue(&claims, unix_s()) {
         Ok(token) => token,
         Err(error) => return tracing::error!(%error, "no token"),

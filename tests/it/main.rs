@@ -55,6 +55,8 @@ mod registries;
 
 mod rust_client;
 
+mod service;
+
 mod services;
 
 mod streams;

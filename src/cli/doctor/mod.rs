@@ -1,8 +1,10 @@
-//! `tidegate doctor`: what this machine gives a server, what it lacks, and the line that mends it.
-//! Reads and judges; changes nothing.
+//! `tidegate doctor`: what this machine gives a server with this configuration, what it lacks, and
+//! the line that mends it. Reads and judges; changes nothing.
+
+mod disk;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use rustix::process::{Resource, getrlimit};
@@ -105,15 +107,22 @@ fn findings(config: &Config, sources: &Sources) -> Vec<Finding> {
     findings.push(files(config));
     findings.push(locked_memory());
     findings.push(secret(config, sources));
-    findings.extend(SYSCTLS.iter().filter_map(|sysctl| {
+    findings.extend(sysctls(config).iter().filter_map(|sysctl| {
         let path = format!("/proc/sys/{}", sysctl.name.replace('.', "/"));
         sysctl.judge(&fs::read_to_string(path).ok()?)
     }));
     findings.extend(clock(&read(
         "/sys/devices/system/clocksource/clocksource0/current_clocksource",
     )));
+    findings.extend(port_range(&read("/proc/sys/net/ipv4/ip_local_port_range")));
+    findings.extend(huge_pages(&read(
+        "/sys/kernel/mm/transparent_hugepage/enabled",
+    )));
     if config.durable.enabled {
         findings.push(data_directory(&config.server.data_dir));
+        findings.push(disk::sync_latency(
+            nearest(&config.server.data_dir).as_path(),
+        ));
     }
     findings
 }
@@ -254,48 +263,88 @@ impl Sysctl {
     }
 }
 
-const SYSCTLS: &[Sysctl] = &[
-    Sysctl {
-        name: "kernel.io_uring_disabled",
-        bound: Bound::AtMost(0),
-        because: "1 and 2 forbid rings to ordinary users, or to all",
-    },
-    Sysctl {
-        name: "net.core.somaxconn",
-        bound: Bound::AtLeast(4_096),
-        because: "a storm of reconnections waits here",
-    },
-    Sysctl {
-        name: "net.ipv4.tcp_max_syn_backlog",
-        bound: Bound::AtLeast(4_096),
-        because: "as somaxconn, one step earlier",
-    },
-    Sysctl {
-        name: "net.ipv4.tcp_slow_start_after_idle",
-        bound: Bound::AtMost(0),
-        because: "quiet connections send their next message at full speed",
-    },
-    Sysctl {
-        name: "net.ipv4.tcp_notsent_lowat",
-        bound: Bound::AtMost(131_072),
-        because: "what waits stays in the outbox, where it is bounded",
-    },
-    Sysctl {
-        name: "fs.nr_open",
-        bound: Bound::AtLeast(1_048_576),
-        because: "the most files that a process may ask for",
-    },
-    Sysctl {
-        name: "net.netfilter.nf_conntrack_max",
-        bound: Bound::AtLeast(1_048_576),
-        because: "the firewall drops connections that it cannot follow",
-    },
-    Sysctl {
-        name: "vm.dirty_background_ratio",
-        bound: Bound::AtMost(5),
-        because: "no sync waits behind a flood of pages of somebody else",
-    },
-];
+/// What the kernel should be set to for this configuration.
+fn sysctls(config: &Config) -> Vec<Sysctl> {
+    let connections = u64::try_from(config.limits.connections_max).unwrap_or(u64::MAX);
+    vec![
+        Sysctl {
+            name: "kernel.io_uring_disabled",
+            bound: Bound::AtMost(0),
+            because: "1 and 2 forbid rings to ordinary users, or to all",
+        },
+        Sysctl {
+            name: "net.core.somaxconn",
+            bound: Bound::AtLeast(config.shard.backlog.max(4_096).into()),
+            because: "a storm of reconnections waits here, as many as shard.backlog",
+        },
+        Sysctl {
+            name: "net.ipv4.tcp_max_syn_backlog",
+            bound: Bound::AtLeast(4_096),
+            because: "as somaxconn, one step earlier",
+        },
+        Sysctl {
+            name: "net.ipv4.tcp_slow_start_after_idle",
+            bound: Bound::AtMost(0),
+            because: "quiet connections send their next message at full speed",
+        },
+        Sysctl {
+            name: "net.ipv4.tcp_notsent_lowat",
+            bound: Bound::AtMost(131_072),
+            because: "what waits stays in the outbox, where it is bounded",
+        },
+        Sysctl {
+            name: "fs.nr_open",
+            bound: Bound::AtLeast(connections.max(1_048_576)),
+            because: "the most files that a process may ask for",
+        },
+        Sysctl {
+            name: "net.netfilter.nf_conntrack_max",
+            bound: Bound::AtLeast(connections.max(1_048_576)),
+            because: "the firewall drops connections that it cannot follow",
+        },
+        Sysctl {
+            name: "vm.dirty_background_ratio",
+            bound: Bound::AtMost(5),
+            because: "no sync waits behind a flood of pages of somebody else",
+        },
+    ]
+}
+
+/// Fewer ports than this are soon used up by a proxy on this machine, or by a load client: one
+/// connection to one address takes one.
+const PORTS_MIN: u64 = 60_000;
+
+fn port_range(found: &str) -> Option<Finding> {
+    let mut ends = found.split_whitespace().map(str::parse::<u64>);
+    let (Some(Ok(first)), Some(Ok(last))) = (ends.next(), ends.next()) else {
+        return None;
+    };
+    let ports = last.saturating_sub(first) + 1;
+    let text = format!("net.ipv4.ip_local_port_range = {first} {last}: {ports} ports");
+    Some(match PORTS_MIN <= ports {
+        true => Finding::good("ports", text),
+        false => Finding::weak(
+            "ports",
+            text,
+            "sysctl -w net.ipv4.ip_local_port_range='1024 65535'   # one for each connection of a proxy or a load client on this machine",
+        ),
+    })
+}
+
+/// The choice in force stands in brackets.
+fn huge_pages(found: &str) -> Option<Finding> {
+    let (_, rest) = found.split_once('[')?;
+    let (chosen, _) = rest.split_once(']')?;
+    let text = format!("transparent hugepages: {chosen}");
+    Some(match chosen {
+        "always" => Finding::weak(
+            "memory",
+            text,
+            "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled   # memory of quiet connections is rounded up to 2 MiB pieces, and merging them stalls",
+        ),
+        _ => Finding::good("memory", text),
+    })
+}
 
 /// Clocks that are read without a system call.
 const FAST_CLOCKS: &[&str] = &[
@@ -335,12 +384,14 @@ const BAD_FILE_SYSTEMS: &[(u64, &str)] = &[
 const FREE_BYTES_MIN: u64 = 1 << 30;
 
 /// The directory, or the nearest one above it that is there.
-fn data_directory(wanted: &Path) -> Finding {
+fn nearest(wanted: &Path) -> PathBuf {
     let absolute = std::path::absolute(wanted).unwrap_or_else(|_| wanted.to_owned());
-    let found = absolute
-        .ancestors()
-        .find(|folder| folder.is_dir())
-        .unwrap_or_else(|| Path::new("/"));
+    let found = absolute.ancestors().find(|folder| folder.is_dir());
+    found.unwrap_or_else(|| Path::new("/")).to_owned()
+}
+
+fn data_directory(wanted: &Path) -> Finding {
+    let found = &nearest(wanted);
     let text = wanted.display().to_string();
     let Ok(system) = rustix::fs::statvfs(found) else {
         return Finding::broken("data", text, format!("cannot look at {}", found.display()));
@@ -386,10 +437,43 @@ mod tests {
         }
     }
 
+    fn config() -> Config {
+        Sources::default().load().unwrap().config
+    }
+
+    #[test]
+    fn few_ports_and_pages_that_are_always_huge_are_weak() {
+        let ports = |found| port_range(found).map(|found| found.verdict);
+        assert_eq!(ports("32768\t60999"), Some(Verdict::Weak));
+        assert_eq!(ports("1024\t65535"), Some(Verdict::Good));
+        assert_eq!(ports(""), None);
+        let pages = |found| huge_pages(found).map(|found| found.verdict);
+        assert_eq!(pages("[always] madvise never"), Some(Verdict::Weak));
+        assert_eq!(pages("always [madvise] never"), Some(Verdict::Good));
+        assert_eq!(pages(""), None);
+    }
+
+    /// C-24: the profile decides what is enough.
+    #[test]
+    fn a_profile_for_many_asks_for_more() {
+        let sources = Sources {
+            profile: Some("million".to_owned()),
+            ..Sources::default()
+        };
+        let million = sources.load().unwrap().config;
+        let somaxconn = |config: &Config| {
+            let found = sysctls(config).into_iter();
+            let mut found = found.filter(|sysctl| sysctl.name == "net.core.somaxconn");
+            found.next().unwrap().judge("8192").unwrap().verdict
+        };
+        assert_eq!(somaxconn(&config()), Verdict::Good);
+        assert_eq!(somaxconn(&million), Verdict::Weak);
+    }
+
     #[test]
     fn a_weak_setting_names_the_line_that_mends_it() {
-        let somaxconn = SYSCTLS
-            .iter()
+        let somaxconn = sysctls(&config())
+            .into_iter()
             .find(|sysctl| sysctl.name == "net.core.somaxconn")
             .unwrap();
         let weak = somaxconn.judge("128\n").unwrap();
@@ -414,7 +498,12 @@ mod tests {
     #[test]
     fn shipped_settings_satisfy_the_doctor() {
         let shipped = fs::read_to_string("tuning/sysctl.conf").unwrap();
-        for sysctl in SYSCTLS {
+        let sources = Sources {
+            profile: Some("million".to_owned()),
+            ..Sources::default()
+        };
+        let million = sources.load().unwrap().config;
+        for sysctl in sysctls(&million) {
             let line = shipped.lines().find_map(|line| {
                 let line = line.trim_start_matches("# ");
                 line.strip_prefix(sysctl.name)?
