@@ -104,7 +104,7 @@ def _base64url(data):
 class Server:
     """A running server, ended at the end of the `with` block."""
 
-    def __init__(self, config=CONFIG, shards=1, dev=False):
+    def __init__(self, config=CONFIG, shards=1, dev=False, preexec=None):
         self.folder = Path(tempfile.mkdtemp(prefix="tidegate-interop-"))
         command = [binary(), "serve", "--listen", "127.0.0.1:0", "--data", self.folder / "data"]
         if dev:
@@ -123,7 +123,7 @@ class Server:
         command, environment = self.command, self.environment
         self.process = subprocess.Popen(
             list(map(str, command)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=self.log, env=environment, cwd=self.folder, text=True)
+            stderr=self.log, env=environment, cwd=self.folder, text=True, preexec_fn=preexec)
         self.lines = [self.process.stdout.readline().rstrip("\n")]
         # A pipe that nobody reads would one day block the server.
         threading.Thread(target=self._read_on, daemon=True).start()
