@@ -13,9 +13,11 @@ mod latency;
 mod options;
 mod report;
 mod run;
+mod scenario;
 mod schedule;
 mod setup;
 mod socket;
+mod stall;
 mod usage;
 
 use std::fmt::Display;
@@ -25,7 +27,7 @@ use anyhow::Result;
 use clap::Parser;
 use serde::Serialize;
 
-use crate::options::{Mode, Options};
+use crate::options::{Mode, Options, Verb};
 use crate::report::Report;
 
 #[global_allocator]
@@ -42,14 +44,19 @@ fn main() -> ExitCode {
 }
 
 fn perform(options: &Options) -> Result<ExitCode> {
-    let common = options.mode.common();
+    let mode = match &options.verb {
+        Verb::Load(mode) => mode,
+        Verb::Run(run) => return scenario::run(run),
+    };
+    let common = mode.common();
     run::pin(common.cpu)?;
     let json = common.json;
-    let shown = match &options.mode {
+    let shown = match mode {
         Mode::Echo(echo) => Shown::report(&echo::run(echo)?, json),
         Mode::Fanout(fanout) => Shown::report(&fanout::run(fanout)?, json),
         Mode::Idle(idle) => Shown::report(&idle::run(idle)?, json),
         Mode::Connect(connect) => Shown::report(&connect::run(connect)?, json),
+        Mode::Stall(stall) => Shown::report(&stall::run(stall)?, json),
         Mode::Durable(mode) => durable::run(mode),
     }?;
     show(&shown.text);

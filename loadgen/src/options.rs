@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::durable;
 use crate::frame;
+use crate::scenario;
 use crate::socket::Target;
 
 /// Load for a WebSocket server, and what it cost that server.
@@ -20,7 +21,16 @@ use crate::socket::Target;
 #[command(version, after_long_help = EXAMPLES)]
 pub(crate) struct Options {
     #[command(subcommand)]
-    pub(crate) mode: Mode,
+    pub(crate) verb: Verb,
+}
+
+/// A load, or a scenario of loads.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    #[command(flatten)]
+    Load(Mode),
+    /// A scenario: steps of load, and a page with pictures of what they came to.
+    Run(scenario::Run),
 }
 
 const EXAMPLES: &str = "\
@@ -34,7 +44,8 @@ Examples:
   loadgen durable publish --in-flight 256 --data-dir DIR --token $TOKEN --pid $!
   loadgen durable topics  --count 20000 --data-dir DIR --token $TOKEN --pid $!
   loadgen durable replay  --mib 256 --bytes 1024 --token $TOKEN --pid $!
-  loadgen durable stalled --mib 200 --token $TOKEN --pid $!";
+  loadgen durable stalled --mib 200 --token $TOKEN --pid $!
+  loadgen run loadgen/scenarios/chat_rooms.toml --start target/release/tidegate --cpu 1 --report report.html";
 
 /// The kinds of load.
 #[derive(Debug, Subcommand)]
@@ -47,6 +58,8 @@ pub(crate) enum Mode {
     Idle(Idle),
     /// Connections that come, upgrade, subscribe and go, at a fixed rate.
     Connect(Connect),
+    /// Subscribers of a relay topic that never read: what each costs in memory.
+    Stall(Stall),
     /// Topics on disk: publishes that are acked after their sync, replay, backlogs.
     #[command(subcommand)]
     Durable(durable::Mode),
@@ -77,6 +90,7 @@ impl Mode {
             Self::Fanout(fanout) => &fanout.common,
             Self::Idle(idle) => &idle.common,
             Self::Connect(connect) => &connect.common,
+            Self::Stall(stall) => &stall.common,
             Self::Durable(mode) => mode.common(),
         }
     }
@@ -171,6 +185,22 @@ pub(crate) struct Connect {
     #[arg(long, default_value_t = 200.0, value_parser = positive)]
     pub(crate) rate: f64,
     /// Topic to subscribe to; empty = close after the upgrade.
+    #[arg(long, default_value = "bench")]
+    pub(crate) topic: String,
+}
+
+/// Options of `stall`.
+#[derive(Debug, Args)]
+pub(crate) struct Stall {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Path of the relay mount.
+    #[arg(long, default_value = "/ws")]
+    pub(crate) path: String,
+    /// Subscribers that do not read.
+    #[arg(long, short = 'n', default_value_t = 50)]
+    pub(crate) connections: usize,
+    /// The topic.
     #[arg(long, default_value = "bench")]
     pub(crate) topic: String,
 }

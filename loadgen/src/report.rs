@@ -159,7 +159,7 @@ impl Report {
             faults.push(format!("steal {} (> 1 %)", percent(self.steal_share)));
         }
 
-        if self.count == 0 && self.load.mode != "idle" {
+        if self.count == 0 && !SILENT.contains(&self.load.mode) {
             faults.push("nothing came back".into());
         }
         if 0 < self.wrong {
@@ -195,7 +195,7 @@ impl Report {
             self.server_address
         )?;
         match self.load.offered_per_second {
-            _ if mode == &"idle" => {}
+            _ if SILENT.contains(mode) => {}
             Some(rate) => write!(
                 f,
                 ", {at_once} x {message_bytes} B, open loop, {rate:.0}/s offered"
@@ -304,6 +304,8 @@ fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
+/// Loads that are no messages.
+const SILENT: [&str; 2] = ["idle", "stall"];
 const ACHIEVED_MIN: f64 = 0.99;
 const OWN_BUSY_MAX: f64 = 0.90;
 const STEAL_MAX: f64 = 0.01;

@@ -215,6 +215,7 @@ fn watch(
         } else {
             "measuring"
         };
+        crate::latency::begin_second(second_of(now, window));
         bar.set_position(now.saturating_sub(window.start) / 1_000_000);
         bar.set_message(format!(
             "{phase}, {} so far",
@@ -226,6 +227,11 @@ fn watch(
     Ok(())
 }
 
+/// The second of the measured window, 0 before it.
+fn second_of(now: Nanos, window: Window) -> usize {
+    usize::try_from(now.saturating_sub(window.begin) / SECOND).unwrap_or(usize::MAX)
+}
+
 /// A bar on stderr, invisible where that is no terminal.
 fn progress_bar(window: Window) -> ProgressBar {
     let bar = ProgressBar::new((window.end - window.start) / 1_000_000);
@@ -235,5 +241,6 @@ fn progress_bar(window: Window) -> ProgressBar {
 
 /// Time for the threads to arm their receives.
 const START_UP: Nanos = 200_000_000;
-const SHOWN_EVERY: Nanos = 200_000_000;
+const SHOWN_EVERY: Nanos = 100_000_000;
+const SECOND: Nanos = 1_000_000_000;
 const FILES_RESERVED: u64 = 64;

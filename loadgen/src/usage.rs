@@ -93,6 +93,11 @@ impl Memory {
         })
     }
 
+    /// Of the process alone.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        self.resident
+    }
+
     /// What each of `count` connections has added since `before`.
     pub(crate) fn per_connection_since(&self, before: &Self, count: u64) -> Self {
         let share = |now: u64, then: u64| now.saturating_sub(then) / count.max(1);

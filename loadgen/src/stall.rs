@@ -1,0 +1,56 @@
+//! Stall: subscribers of a relay topic that never read. What they cost the server in memory, while
+//! another load publishes there.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::options::Stall;
+use crate::report::{Load, Report};
+use crate::run::{self, Progress, Tally};
+use crate::usage::Memory;
+use crate::{setup, socket};
+
+/// Runs the load and reports.
+pub(crate) fn run(options: &Stall) -> Result<Report> {
+    ensure!(0 < options.connections, "--connections must be at least 1");
+    let pid = options.common.pid;
+    let pid = pid
+        .context("stall needs --pid, the server's process id")?
+        .to_string();
+    let before = Memory::of(&pid)?;
+    let mut streams = setup::open(&options.common.target(&options.path), options.connections)?;
+    let subscribe = socket::subscribe_frame(&options.topic);
+    streams
+        .iter_mut()
+        .try_for_each(|stream| socket::exchange(stream, &subscribe))?;
+    let hold = |_: run::Window, progress: &Progress| {
+        while !progress.has_ended() {
+            std::thread::sleep(LOOKED_EVERY);
+        }
+        let memory = Some(Memory::of(&pid)?);
+        drop(streams);
+        Ok(Tally {
+            memory,
+            ..Tally::default()
+        })
+    };
+    let measured = run::measure(&options.common, vec![Box::new(hold)])?;
+    let after = measured
+        .tally
+        .memory
+        .context("the connections were not held to the end")?;
+    let load = Load {
+        mode: "stall",
+        unit: "message",
+        path: options.path.clone(),
+        connections: options.connections,
+        at_once: 0,
+        message_bytes: 0,
+        offered_per_second: None,
+    };
+    let memory = after.per_connection_since(&before, options.connections as u64);
+    Ok(Report::new(&options.common, load, &measured).with_memory(Some(memory)))
+}
+
+const LOOKED_EVERY: Duration = Duration::from_millis(50);
