@@ -77,6 +77,9 @@ fn of_step(step: &StepResult) -> Result<String> {
         }
     }
     html.push_str(&numbers(step));
+    step.loads
+        .iter()
+        .for_each(|load| html.push_str(&facts(load)));
     html.push_str(&quantiles(step));
     for chart in charts(step) {
         if let Some(svg) = chart.svg()? {
@@ -89,10 +92,28 @@ fn of_step(step: &StepResult) -> Result<String> {
     Ok(html)
 }
 
+/// What a load says that measures something else than a rate.
+fn facts(load: &LoadResult) -> String {
+    let Some(facts) = load.report.as_object() else {
+        return String::new();
+    };
+    if facts.contains_key("per_second") {
+        return String::new();
+    }
+    let plain = facts
+        .iter()
+        .filter(|(_, value)| value.is_number() || value.is_string());
+    let rows: Vec<_> = plain
+        .map(|(name, value)| vec![name.replace('_', " "), value.to_string()])
+        .collect();
+    table(&["fact", "value"], &rows)
+}
+
 /// Rates, and what the server paid for them.
 fn numbers(step: &StepResult) -> String {
     let mut rows = Vec::new();
-    for load in &step.loads {
+    let with_rate = |load: &&LoadResult| load.report["per_second"].is_number();
+    for load in step.loads.iter().filter(with_rate) {
         let report = &load.report;
         let unit = report["unit"].as_str().unwrap_or("unit");
         let cost = report["server"]["cpu_ns_per_unit"].as_f64();
@@ -116,7 +137,10 @@ fn numbers(step: &StepResult) -> String {
         "of a core",
         "memory per connection",
     ];
-    table(&heads, &rows)
+    match rows.is_empty() {
+        true => String::new(),
+        false => table(&heads, &rows),
+    }
 }
 
 /// What idle connections were measured to take; else what the server grew by.
