@@ -117,13 +117,14 @@ class Server:
             del environment["TIDEGATE_JWT_SECRET"]
         self.command, self.environment = command, environment
         self.log = open(self.folder / "stderr.log", "w+b")
+        self.preexec = preexec
         self._start()
 
     def _start(self):
         command, environment = self.command, self.environment
         self.process = subprocess.Popen(
             list(map(str, command)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=self.log, env=environment, cwd=self.folder, text=True, preexec_fn=preexec)
+            stderr=self.log, env=environment, cwd=self.folder, text=True, preexec_fn=self.preexec)
         self.lines = [self.process.stdout.readline().rstrip("\n")]
         # A pipe that nobody reads would one day block the server.
         threading.Thread(target=self._read_on, daemon=True).start()
