@@ -92,7 +92,7 @@ fn dependency() -> String {
     let checkout = env!("CARGO_MANIFEST_DIR");
     match Path::new(checkout).join("Cargo.toml").exists() {
         true => format!("{{ path = \"{checkout}\" }}"),
-        false => format!("\"{}\"", env!("CARGO_PKG_VERSION")),
+        false => format!("{{ git = \"{}\" }}", env!("CARGO_PKG_REPOSITORY")),
     }
 }
 
