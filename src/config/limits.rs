@@ -62,6 +62,8 @@ section! {
         name_bytes_max: usize = 255, in 1..=255;
         /// Bytes of a `sub_name`. More: refused.
         sub_name_bytes_max: usize = 128, in 1..=255;
+        /// Bytes of an `idempotency_key`. More: refused.
+        idempotency_key_bytes_max: usize = 128, in 1..=255;
         /// Bytes of the name of an event. More: refused.
         event_bytes_max: usize = 128, in 1..=65_536;
         /// Nesting of JSON. Fixed: it is that of serde_json, so that both refuse the same frames.

@@ -222,6 +222,7 @@ fn limits(config: &Config) -> Limits {
         bytes_per_tenant_max: all.bytes_per_tenant_max,
         topic_name_bytes_max: all.name_bytes_max,
         sub_name_bytes_max: all.sub_name_bytes_max,
+        idempotency_key_bytes_max: all.idempotency_key_bytes_max,
         message_bytes_max: all.message_bytes_max,
         window_messages,
         window_messages_max: window_messages.max(defaults.window_messages_max),

@@ -189,9 +189,9 @@ pub(super) fn check_name(what: &'static str, name: &str, bytes_max: usize) -> Re
         return Err(Refused::Empty { what });
     }
     let knob = match what {
-        "sub_name" => "sub_name_bytes_max",
-        "idempotency_key" => "idempotency_key_bytes_max",
-        _ => "topic_name_bytes_max",
+        "sub_name" => "limits.sub_name_bytes_max",
+        "idempotency_key" => "limits.idempotency_key_bytes_max",
+        _ => "limits.name_bytes_max",
     };
     if bytes_max < bytes {
         return Err(Refused::NameBytes {

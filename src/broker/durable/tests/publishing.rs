@@ -254,7 +254,7 @@ fn what_is_too_long_is_refused_with_its_limit() {
     };
     assert_eq!(
         refused.to_string(),
-        "idempotency_key of 129 bytes exceeds idempotency_key_bytes_max = 128"
+        "idempotency_key of 129 bytes exceeds limits.idempotency_key_bytes_max = 128"
     );
     assert_eq!(named, Some(TopicRef::Id(topic)));
 }
