@@ -73,7 +73,7 @@ measures! {
         PublishAcks "publish_acks" "Durable publishes acknowledged",
         Deliveries "deliveries" "Durable messages handed to a subscriber",
         Syncs "syncs" "Batches made durable",
-        LogBytes "log_written_bytes" "Bytes written to the log",
+        LogBytes "log_written_bytes" "Bytes written to logs: records, checkpoints, zeros ahead of them",
         StorageFull "storage_full" "Publishes refused because the disk was full",
         MemoryCloses "memory_closes" "Connections ended because user memory was short",
         Gaps "gaps" "Gaps told to durable subscribers",

@@ -12,6 +12,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Instant;
 
 use ahash::AHashMap;
 use io_uring::squeue::{Entry, Flags};
@@ -23,6 +24,7 @@ use slab::Slab;
 use crate::log::{Done, EffectId, FileName, Op, SegmentMap};
 
 use super::ring::{Ring, descriptor};
+use super::turn::{now, us_since};
 
 /// Whose operation it is: which log of the shard, and the number that the log gave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +42,15 @@ pub(crate) struct Files {
     folders: Vec<Rc<OwnedFd>>,
     open: AHashMap<(usize, FileName), Rc<OwnedFd>>,
     running: Slab<Running>,
+    written: Vec<Written>,
+}
+
+/// A write that has succeeded, to be counted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Written {
+    pub(crate) bytes: usize,
+    /// How long it took, if its end means that it is on the disk.
+    pub(crate) synced_us: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -51,6 +62,8 @@ struct Running {
     /// The descriptor that the current step refers to.
     fd: Rc<OwnedFd>,
     step: Step,
+    /// When it began, if it ends with a sync.
+    began: Option<Instant>,
     /// What a load has read so far.
     loaded: Vec<u8>,
 }
@@ -107,8 +120,10 @@ impl Files {
             _ => (folder, Step::Open),
         };
         let names = names_of(&op);
+        let began = matches!(op, Op::Write { sync: true, .. }).then(now);
         let running = Running {
             owner,
+            began,
             op,
             names,
             fd,
@@ -134,8 +149,20 @@ impl Files {
                 self.submit(key, ring);
                 None
             }
-            Next::End(result) => Some((self.running.remove(key).owner, result)),
+            Next::End(result) => {
+                let ended = self.running.remove(key);
+                if let (Op::Write { .. }, Ok(Done::Count(bytes))) = (&ended.op, &result) {
+                    let (bytes, synced_us) = (*bytes, ended.began.map(us_since));
+                    self.written.push(Written { bytes, synced_us });
+                }
+                Some((ended.owner, result))
+            }
         }
+    }
+
+    /// The writes that have succeeded since the last call.
+    pub(crate) fn take_written(&mut self) -> Vec<Written> {
+        std::mem::take(&mut self.written)
     }
 
     fn submit(&mut self, key: usize, ring: &mut Ring) {

@@ -1,7 +1,7 @@
 //! Once a second a shard says how full it is: gauges, what its queues counted, and the durations
 //! that were gathered. Knows numbers; nothing of what they are of.
 
-use crate::metrics::{Counter, Gauge};
+use crate::metrics::{Counter, Gauge, Timing};
 
 use super::state::State;
 use super::turn::Turn;
@@ -10,6 +10,21 @@ use super::turn::Turn;
 const MEASURE_MS: u64 = 1_000;
 
 impl Turn {
+    /// An operation on a file has gone on or ended; what was written is counted.
+    pub(super) fn handle_file(&mut self, index: u32, result: i32) {
+        let Some(ended) = self.files.complete(index, result, &mut self.ring) else {
+            return;
+        };
+        let mut state = self.shard.state.borrow_mut();
+        for written in self.files.take_written() {
+            state.metrics.add(Counter::LogBytes, written.bytes as u64);
+            if let Some(synced_us) = written.synced_us {
+                self.shard.recorder.record(Timing::Sync, synced_us);
+            }
+        }
+        state.homes.handle_done(ended);
+    }
+
     /// Measures, if it is time.
     pub(super) fn measure(&mut self) {
         let overflows = self.ring.overflows();

@@ -377,14 +377,7 @@ impl Turn {
             Token::Accept { listener } => self.handle_accept(listener, completion),
             Token::Receive(key) => self.handle_receive(key, completion),
             Token::Send { index } => self.handle_sent(index, completion.result),
-            Token::File { index } => {
-                let ended = self
-                    .files
-                    .complete(index, completion.result, &mut self.ring);
-                if let Some(ended) = ended {
-                    self.shard.state.borrow_mut().homes.handle_done(ended);
-                }
-            }
+            Token::File { index } => self.handle_file(index, completion.result),
             Token::Cancel | Token::Wake => {}
         }
     }

@@ -3,11 +3,12 @@
 //! `durable.rs`.
 
 use serde_json::{Value, json};
+use tidegate::auth::Claims;
 use tidegate::config::{BindSubNames, OnDuplicate};
 
 use crate::durable::{Durable as _, plan, serve};
 use crate::harness::http::{ask, request};
-use crate::harness::{Client, both_shards, eventually, token};
+use crate::harness::{Client, both_shards, eventually, tenant, token, token_of};
 
 impl Client {
     /// The next frame, as a value.
@@ -50,6 +51,23 @@ both_shards! {
         assert_eq!(site.rest("demo", "POST", "/v1/topics", &name(255)).status, 201);
         assert_eq!(site.rest("demo", "POST", "/v1/topics", &name(256)).status, 422);
         assert_eq!(site.rest("demo", "POST", "/v1/topics", &name(0)).status, 422);
+    }
+
+    /// What goes to the disk is measured: its bytes, and how long its syncs take
+    fn syncs_are_measured(shards) {
+        let (_data, site) = serve(shards);
+        let id = site.topic("demo", "t");
+        site.durable("demo").publish(&id, r#""on the disk""#, 1);
+        let admin = token_of(&Claims::new(tenant("demo"), "root").role("admin"), 60);
+        eventually("a sync is in the metrics", || {
+            let metrics = ask(site.address, &request("GET", "/metrics", Some(&admin), ""));
+            let numbers = metrics.body.lines().filter(|line| {
+                line.starts_with("tidegate_sync_duration_seconds_count")
+                    || line.starts_with("tidegate_log_written_bytes_total")
+            });
+            let moved = numbers.filter(|line| !line.ends_with(" 0")).count();
+            2 <= moved
+        });
     }
 
     /// B-10, B-15, D-26: what is refused takes no seq
