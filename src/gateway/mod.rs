@@ -33,6 +33,8 @@ pub mod guard;
 
 pub mod interceptor;
 
+pub mod builtin;
+
 pub mod filter;
 
 pub mod dispatch;

@@ -23,6 +23,7 @@ mod handlers;
 
 mod tenants;
 
+mod builtin;
 mod closes;
 
 mod memory;
