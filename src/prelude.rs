@@ -8,7 +8,9 @@ pub use tidegate_macros::{
 };
 
 pub use crate::auth::CurrentUser;
-pub use crate::gateway::builtin::{Admin, JwtGuard, RateLimit, Role, RoleGuard, Timeout};
+pub use crate::gateway::builtin::{
+    Admin, EventMetrics, JwtGuard, RateLimit, Role, RoleGuard, Timeout,
+};
 pub use crate::gateway::client::WsClient;
 pub use crate::gateway::container::State;
 pub use crate::gateway::context::{ExecutionContext, UpgradeContext, WsArgumentsHost};

@@ -56,7 +56,12 @@ const BANNED: &[(&str, &[&str], &str)] = &[
         &["shard", "server"],
         "only the shard knows sockets",
     ),
-    ("Instant::now", &["shard"], "`now` is an argument"),
+    (
+        "Instant::now",
+        // Interceptors of ours stand where those of users do, and read what those can read.
+        &["shard", "gateway/builtin.rs"],
+        "`now` is an argument",
+    ),
     (
         "SystemTime::now",
         &["shard", "server", "cli"],
@@ -214,7 +219,8 @@ fn words_stay_in_their_layers() {
         }
         for (number, line) in file.code() {
             for (word, allowed, reason) in BANNED {
-                if line.contains(word) && !allowed.contains(&part) {
+                let may = |place: &&str| *place == part || file.path.ends_with(place);
+                if line.contains(word) && !allowed.iter().any(may) {
                     wrong.push(format!(
                         "{}:{number}: {word}: {reason}",
                         file.path.display()

@@ -5,9 +5,12 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ahash::AHashMap;
+use parking_lot::RwLock;
 use tokio::time::Instant;
 
 use crate::gateway::container::{Dependency, Injectable, Resolver, StartError};
@@ -125,6 +128,76 @@ impl<const COUNT: u32, const PER_MS: u64> Interceptor for RateLimit<COUNT, PER_M
     }
 }
 
+/// Measures the events that it stands around: how many there were, how many failed, and how long
+/// they took, by gateway and event. `/metrics` shows them.
+#[derive(Debug)]
+pub struct EventMetrics(Arc<EventNumbers>);
+
+impl Injectable for EventMetrics {
+    fn dependencies() -> Vec<Dependency> {
+        vec![Dependency::of::<EventNumbers>()]
+    }
+
+    fn build(resolver: &Resolver<'_>) -> Result<Self, StartError> {
+        resolver.service().map(Self)
+    }
+}
+
+impl Interceptor for EventMetrics {
+    async fn intercept(&self, context: &ExecutionContext<'_>, next: Next<'_>) -> WsReply {
+        let began = Instant::now();
+        let reply = next.run().await;
+        let failed = matches!(reply, WsReply::Exception(_));
+        self.0.note(
+            (context.gateway(), context.event()),
+            began.elapsed(),
+            failed,
+        );
+        reply
+    }
+}
+
+/// What [`EventMetrics`] has measured. Its names are those of handlers, so the program bounds them.
+#[derive(Debug, Default)]
+pub struct EventNumbers(RwLock<AHashMap<String, EventNumber>>);
+
+#[derive(Debug, Default)]
+struct EventNumber {
+    count: AtomicU64,
+    failed: AtomicU64,
+    ns: AtomicU64,
+}
+
+impl EventNumbers {
+    fn note(&self, (gateway, event): (&str, &str), took: Duration, failed: bool) {
+        let name = format!("{gateway}/{event}");
+        if let Some(number) = self.0.read().get(&name) {
+            return number.note(took, failed);
+        }
+        self.0.write().entry(name).or_default().note(took, failed);
+    }
+
+    /// Each gateway and event with how many there were, how many failed, and their nanoseconds.
+    pub(crate) fn read(&self) -> Vec<(String, [u64; 3])> {
+        let all = self.0.read();
+        let read = |it: &EventNumber| {
+            [&it.count, &it.failed, &it.ns].map(|number| number.load(Ordering::Relaxed))
+        };
+        all.iter()
+            .map(|(name, it)| (name.clone(), read(it)))
+            .collect()
+    }
+}
+
+impl EventNumber {
+    fn note(&self, took: Duration, failed: bool) {
+        let ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.failed.fetch_add(failed.into(), Ordering::Relaxed);
+        self.ns.fetch_add(ns, Ordering::Relaxed);
+    }
+}
+
 fn refused(text: String) -> WsReply {
     WsReply::Exception(Exception::new(text))
 }
@@ -148,4 +221,26 @@ needs_nothing! {
     [R: Role] RoleGuard<R> = Self(PhantomData);
     [const MS: u64] Timeout<MS> = Self;
     [const COUNT: u32, const PER_MS: u64] RateLimit<COUNT, PER_MS> = Self;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A burst at once, then one for each part of the time that has passed
+    #[test]
+    fn a_bucket_leaks() {
+        type Four = RateLimit<4, 1_000>;
+        let (mut buckets, start) = (Buckets::default(), Instant::now());
+        let mut at = |ms| {
+            let key = (0, "Chat".to_owned(), 1);
+            Four::takes(&mut buckets, key, start + Duration::from_millis(ms))
+        };
+        assert_eq!(
+            [0, 0, 0, 0, 0].map(&mut at),
+            [true, true, true, true, false]
+        );
+        assert_eq!([249, 250, 250].map(&mut at), [false, true, false]);
+        assert_eq!([5_000; 5].map(&mut at), [true, true, true, true, false]);
+    }
 }

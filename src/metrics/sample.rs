@@ -13,6 +13,8 @@ use prometheus_client::registry::Unit;
 pub enum Measure {
     /// How many.
     Count,
+    /// How many; it only grows.
+    Total,
     /// Bytes.
     Bytes,
     /// Seconds.
@@ -48,6 +50,7 @@ impl Sample {
     pub(super) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let (unit, kind) = match self.measure {
             Measure::Count => (None, MetricType::Gauge),
+            Measure::Total => (None, MetricType::Counter),
             Measure::Bytes => (Some(Unit::Bytes), MetricType::Gauge),
             Measure::Seconds => (Some(Unit::Seconds), MetricType::Gauge),
             Measure::SecondsTotal => (Some(Unit::Seconds), MetricType::Counter),

@@ -32,6 +32,7 @@ use crate::broker::pattern::Patterns;
 use crate::broker::relay::Unhandled as Policy;
 use crate::config::setting::Setting;
 use crate::config::{Config, Dialect as ConfigDialect, Limits, RelaySection, Tenants, Unhandled};
+use crate::gateway::builtin::EventNumbers;
 use crate::gateway::module::{App, Module, Program};
 use crate::gateway::raw_handler::{self, AnyRawHandler, RawHandler};
 use crate::gateway::relay::Relay;
@@ -302,6 +303,7 @@ impl ServerBuilder {
         let relay = self.relay_world()?;
         let topics = Topics::unbound();
         self.app.provide(topics.clone());
+        self.app.provide(EventNumbers::default());
         let program = std::mem::take(&mut self.app).build()?;
         let (mounts, mount_of) = self.mounts(&program)?;
         let shards = shard_count(&self.config);

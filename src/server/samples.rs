@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::config::{Config, Fsync};
+use crate::gateway::builtin::EventNumbers;
 use crate::metrics::{Gauge, Measure, Metrics, Sample};
 use crate::shard::shared::Shared;
 
@@ -22,6 +23,8 @@ pub(super) fn add(metrics: &Metrics, shared: &Arc<Shared>, config: &Config) {
         let mut samples = about(began);
         samples.extend(process());
         samples.extend(places(&shared));
+        let measured = shared.container.get::<EventNumbers>();
+        samples.extend(measured.iter().flat_map(|numbers| events(numbers)));
         samples.extend(data.as_ref().and_then(disk));
         samples
     });
@@ -41,6 +44,38 @@ pub(super) fn tell_places(metrics: &Metrics, connections_max: usize) {
     if let Some(first) = metrics.shard(0) {
         first.set(Gauge::ConnectionsMax, connections_max as u64);
     }
+}
+
+/// What the interceptor for it has measured; nothing where it stands around no event.
+fn events(numbers: &EventNumbers) -> Vec<Sample> {
+    let all = numbers.read();
+    let family = |name, help, measure, value: fn(&[u64; 3]) -> f64| Sample {
+        name,
+        help,
+        measure,
+        values: all
+            .iter()
+            .map(|(event, numbers)| (Some(("event", event.clone())), value(numbers)))
+            .collect(),
+    };
+    if all.is_empty() {
+        return Vec::new();
+    }
+    let (count, time) = (Measure::Total, Measure::SecondsTotal);
+    vec![
+        family("events", "Events that were measured", count, |it| {
+            number(it[0])
+        }),
+        family(
+            "events_failed",
+            "Measured events that ended in an error",
+            count,
+            |it| number(it[1]),
+        ),
+        family("events_time", "How long measured events took", time, |it| {
+            number(it[2]) / 1e9
+        }),
+    ]
 }
 
 fn about(began: u64) -> Vec<Sample> {

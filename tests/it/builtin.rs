@@ -7,7 +7,7 @@ use tidegate::auth::Claims;
 use tidegate::config::{Dialect, MountConfig, Tenants};
 use tidegate::prelude::*;
 
-use crate::harness::http::ask;
+use crate::harness::http::{ask, request};
 use crate::harness::wire::upgrade_request;
 use crate::harness::{Client, Plan, Site, both_shards, tenant, token, token_of};
 
@@ -31,7 +31,7 @@ impl Built {
     }
 
     #[subscribe_message("fast")]
-    #[use_interceptors(RateLimit<2, 600_000>)]
+    #[use_interceptors(EventMetrics, RateLimit<2, 600_000>)]
     async fn fast(&self, number: u64) -> u64 {
         number
     }
@@ -62,6 +62,22 @@ fn connect(site: &Site, sub: &str) -> Client {
 }
 
 both_shards! {
+    /// What an event does is seen in the metrics, by its name
+    fn events_are_measured(shards) {
+        let site = serve(shards);
+        let mut ada = connect(&site, "ada");
+        for number in 0..3 {
+            ada.send(&format!(r#"{{"event":"fast","data":{number}}}"#));
+            ada.receive();
+        }
+        let admin = token_of(&Claims::new(tenant("demo"), "root").role("admin"), 60);
+        let metrics = ask(site.address, &request("GET", "/metrics", Some(&admin), "")).body;
+        for line in ["tidegate_events_total{event=\"Built/fast\"} 3", "tidegate_events_failed_total{event=\"Built/fast\"} 1"] {
+            assert!(metrics.contains(line), "{line} in {metrics}");
+        }
+        assert!(metrics.contains("tidegate_events_time_seconds_total{event=\"Built/fast\"} 0."), "{metrics}");
+    }
+
     /// P-11, P-17: a public mount, and a guard that wants a token all the same
     fn who_has_no_token_is_kept_out(shards) {
         let site = serve(shards);
