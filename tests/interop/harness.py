@@ -59,6 +59,29 @@ def cache_dir(name):
     return path
 
 
+def node_packages(here, node_min):
+    """A folder with the packages of the lock file in `here`, for Node.js `node_min` or later."""
+    for tool in ("node", "npm"):
+        if not shutil.which(tool):
+            skip(f"no {tool}: install Node.js {node_min} or later")
+    version = subprocess.run(["node", "--version"], capture_output=True, text=True).stdout
+    if int(version.lstrip("v").split(".")[0]) < node_min:
+        skip(f"Node.js {version.strip()} is older than {node_min}")
+    lock = here / "package-lock.json"
+    home = cache_dir(f"{here.name}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}")
+    if not (home / "installed").exists():
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir()
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(here / name, home)
+        done = subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=home,
+                              capture_output=True, text=True, timeout=300)
+        if done.returncode:
+            skip(f"`npm ci` failed: {done.stderr.strip()[-500:]}")
+        (home / "installed").touch()
+    return home
+
+
 def venv(name, requirements):
     """The Python of an environment with these packages, made once below the cache folder."""
     version = "%d.%d" % sys.version_info[:2]

@@ -2,7 +2,6 @@
 """The shipped client under Node: its types by the TypeScript compiler, all dialects against a fake
 server, relay, durable and REST against the server."""
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -12,38 +11,15 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 CLIENT = HERE.parents[2] / "src/web/client"
 sys.path.insert(0, str(HERE.parent))
-from harness import Server, cache_dir, skip, token  # noqa: E402
+from harness import Server, node_packages, token  # noqa: E402
 
 SECONDS_MAX = 120
 TYPES = ["--noEmit", "--strict", "--target", "es2022", "--module", "nodenext", "--types", "node",
          "--noUncheckedIndexedAccess", "types.ts"]
 
 
-def packages():
-    """A folder with the packages of the lock file."""
-    for tool in ("node", "npm"):
-        if not shutil.which(tool):
-            skip(f"no {tool}: install Node.js 20 or later")
-    version = subprocess.run(["node", "--version"], capture_output=True, text=True).stdout
-    if int(version.lstrip("v").split(".")[0]) < 20:
-        skip(f"Node.js {version.strip()} is older than 20")
-    lock = HERE / "package-lock.json"
-    home = cache_dir(f"client-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}")
-    if not (home / "installed").exists():
-        shutil.rmtree(home, ignore_errors=True)
-        home.mkdir()
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(HERE / name, home)
-        done = subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=home,
-                              capture_output=True, text=True, timeout=300)
-        if done.returncode:
-            skip(f"`npm ci` failed: {done.stderr.strip()[-500:]}")
-        (home / "installed").touch()
-    return home
-
-
 def main():
-    home = packages()
+    home = node_packages(HERE, 20)
     # Node looks for packages beside the script.
     tests = [shutil.copy(path, home) for path in sorted(HERE.glob("*.test.mjs"))]
     for path in (HERE / "fake.mjs", HERE / "types.ts", CLIENT / "client.js", CLIENT / "tidegate.d.ts"):
