@@ -9,8 +9,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{FromRequestParts, Query, State};
+use axum::extract::{FromRequestParts, State};
 use axum::http::request;
 use axum::{Extension, Json};
 use futures_util::future::try_join_all;
@@ -24,6 +23,7 @@ use crate::gateway::topics::TopicError;
 
 use super::connections::ConnectionInfo;
 use super::problem::{Problem, Refused};
+use super::query::Query;
 use super::topics::Owned;
 use super::{Deps, subscriptions, topics};
 
@@ -100,9 +100,8 @@ impl From<TopicPage> for RelayTopics {
 pub(super) async fn relay_topics(
     State(deps): State<Deps>,
     Admin(caller): Admin,
-    page: Result<Query<Page>, QueryRejection>,
+    Query(page): Query<Page>,
 ) -> Result<Json<RelayTopics>, Problem> {
-    let Query(page) = page.map_err(|error| Problem::unprocessable(error.body_text()))?;
     let filter = TopicFilter {
         after: page.after.map(Into::into),
         contains: page.contains.unwrap_or_default().into(),
@@ -141,9 +140,8 @@ pub(super) struct DurableTopics {
 pub(super) async fn durable_topics(
     Admin(_): Admin,
     Owned(handle): Owned,
-    page: Result<Query<Page>, QueryRejection>,
+    Query(page): Query<Page>,
 ) -> Result<Json<DurableTopics>, Problem> {
-    let Query(page) = page.map_err(|error| Problem::unprocessable(error.body_text()))?;
     let limit = page.limit.unwrap_or(PAGE_DEFAULT).min(PAGE_DEFAULT);
     let views = handle.list(page.after.as_deref(), limit).await;
     let views = views.map_err(topics::problem_of)?;
@@ -208,9 +206,8 @@ pub(super) struct Slow {
 pub(super) async fn slow(
     State(deps): State<Deps>,
     Admin(caller): Admin,
-    page: Result<Query<Page>, QueryRejection>,
+    Query(page): Query<Page>,
 ) -> Result<Json<Slow>, Problem> {
-    let Query(page) = page.map_err(|error| Problem::unprocessable(error.body_text()))?;
     let limit = page.limit.unwrap_or(PAGE_DEFAULT).min(PAGE_MAX);
     let connections = deps.node.slow(&caller.tenant, limit).await;
     Ok(Json(Slow { connections }))

@@ -8,8 +8,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
@@ -20,6 +19,7 @@ use crate::id::ConnId;
 
 use super::Deps;
 use super::problem::{Problem, Refused};
+use super::query::Query;
 
 /// One open connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -71,9 +71,8 @@ pub(crate) struct Which {
 pub(super) async fn list(
     State(deps): State<Deps>,
     Extension(caller): Extension<Arc<Caller>>,
-    which: Result<Query<Which>, QueryRejection>,
+    Query(which): Query<Which>,
 ) -> Result<Json<Connections>, Problem> {
-    let Query(which) = which.map_err(|error| Problem::unprocessable(error.body_text()))?;
     Ok(Json(deps.node.connections(&caller.tenant, which).await))
 }
 

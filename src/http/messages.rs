@@ -8,8 +8,7 @@
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query};
+use axum::extract::Path;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
@@ -22,6 +21,7 @@ use crate::broker::durable::NewMessage;
 use crate::gateway::topics::{History, Published};
 
 use super::problem::{self, Problem};
+use super::query::Query;
 use super::topics::{Owned, bad_json, problem_of, read};
 
 /// A message in a body.
@@ -214,9 +214,8 @@ const LIMIT_MAX: u32 = 1_000;
 pub(super) async fn history(
     Owned(topics): Owned,
     Path(topic): Path<String>,
-    range: Result<Query<Range>, QueryRejection>,
+    Query(range): Query<Range>,
 ) -> Result<Response, Problem> {
-    let Query(range) = range.map_err(|error| Problem::unprocessable(error.body_text()))?;
     let limit = range.limit.unwrap_or(LIMIT).min(LIMIT_MAX);
     let from_seq = range.from_seq.unwrap_or(1);
     let history = topics

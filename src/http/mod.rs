@@ -17,6 +17,8 @@ mod openapi;
 
 mod problem;
 
+mod query;
+
 mod registries;
 
 mod relay;

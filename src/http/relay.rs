@@ -7,8 +7,7 @@
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -23,6 +22,7 @@ use crate::proto::json::{Field, JsonParser, Scalar};
 
 use super::Deps;
 use super::problem::{Problem, Refused};
+use super::query::Query;
 
 /// The answer to a push: whether anybody listens is nobody's business.
 #[derive(Debug, Serialize, ToSchema)]
@@ -118,9 +118,8 @@ pub(super) struct Member {
 pub(super) async fn presence(
     State(deps): State<Deps>,
     relay: Relay,
-    query: Result<Query<PresenceQuery>, QueryRejection>,
+    Query(query): Query<PresenceQuery>,
 ) -> Result<Json<Presence>, Problem> {
-    let Query(query) = query.map_err(|error| Problem::unprocessable(error.body_text()))?;
     let topic = topic_name(query.topic.as_deref(), &deps.limits)?;
     let members = relay.presence(topic).await.map_err(problem_of)?;
     Ok(Json(Presence {

@@ -9,8 +9,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query};
+use axum::extract::Path;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -20,6 +19,7 @@ use crate::gateway::topics::TopicError;
 use crate::id::HomedId;
 
 use super::problem::{self, Problem};
+use super::query::Query;
 use super::topics::{Owned, PAGE_MAX, bad_json, problem_of, read};
 
 /// A subscription as it is shown: one that nobody reads is seen by `attached` and `active_at`.
@@ -89,9 +89,8 @@ pub(super) struct List {
 )]
 pub(super) async fn list(
     Owned(topics): Owned,
-    which: Result<Query<Which>, QueryRejection>,
+    Query(which): Query<Which>,
 ) -> Result<Json<List>, Problem> {
-    let Query(which) = which.map_err(|error| Problem::unprocessable(error.body_text()))?;
     let after = which.after.map(|after| after.parse::<HomedId>());
     let after = after
         .transpose()

@@ -9,8 +9,7 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{FromRequestParts, Path, Query};
+use axum::extract::{FromRequestParts, Path};
 use axum::http::{StatusCode, request};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -22,6 +21,7 @@ use crate::broker::durable::{Refused, Retention, TopicView};
 use crate::gateway::topics::{TopicError, Topics};
 
 use super::problem::{self, Problem};
+use super::query::Query;
 
 /// The topics of the caller, whose token names its tenant: what is kept belongs to somebody who
 /// was named on purpose.
@@ -180,9 +180,8 @@ pub(super) const PAGE_MAX: usize = 1_000;
 )]
 pub(super) async fn list(
     Owned(topics): Owned,
-    page: Result<Query<Page>, QueryRejection>,
+    Query(page): Query<Page>,
 ) -> Result<Json<List>, Problem> {
-    let Query(page) = page.map_err(|error| Problem::unprocessable(error.body_text()))?;
     let limit = page.limit.unwrap_or(PAGE_MAX).min(PAGE_MAX);
     let views = topics
         .list(page.after.as_deref(), limit)
