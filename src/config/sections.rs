@@ -26,7 +26,8 @@ section! {
     pub struct ShardSection {
         /// Pin each shard to its core.
         pin: bool = true;
-        /// Entries of the submission queue; the completion queue has eight times as many.
+        /// Entries of the submission queue; the completion queue has eight times as many, at most
+        /// 65,536.
         ring_entries: u32 = 4_096, in 64..=32_768;
         /// Receive buffers that all connections of a shard share; a power of two.
         receive_buffers: u16 = 1_024, in 16..=32_768;

@@ -203,6 +203,9 @@ impl std::fmt::Debug for Ring {
 
 /// At most this many bytes go out in one operation, so that progress can be seen.
 const SEND_BYTES_MAX: usize = 256 * 1024;
+/// The kernel makes no longer completion queue (`IORING_MAX_CQ_ENTRIES`). What does not fit waits
+/// inside of it until there is room.
+const COMPLETIONS_MAX: u32 = 65_536;
 
 impl Ring {
     pub(crate) fn new(sizes: RingSizes) -> Result<Self, RingError> {
@@ -212,7 +215,7 @@ impl Ring {
             .setup_coop_taskrun()
             .setup_taskrun_flag()
             .setup_submit_all()
-            .setup_cqsize(sizes.submissions * 8);
+            .setup_cqsize(COMPLETIONS_MAX.min(sizes.submissions * 8));
         let ring: IoUring = builder.build(sizes.submissions)?;
         let buffers = Buffers::register(&ring.submitter(), sizes.buffers, sizes.buffer_bytes)?;
         Ok(Self {

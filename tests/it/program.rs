@@ -359,6 +359,19 @@ fn a_port_has_one_server() {
     assert!(text.contains("another program has this port"), "{text}");
 }
 
+/// C-27: every profile starts on an ordinary machine, that for a million connections too.
+#[test]
+fn every_profile_starts() {
+    for file in fs::read_dir("tuning/profiles").unwrap() {
+        let path = file.unwrap().path();
+        let profile = path.file_stem().unwrap().to_str().unwrap();
+        let arguments = ["--profile", profile, "--data", "data", "--shards", "2"];
+        let served = Served::start(&arguments, &[("TIDEGATE_JWT_SECRET", SECRET)]);
+        let answer = http::ask(served.address, &http::request("GET", "/readyz", None, ""));
+        assert_eq!(answer.status, 200, "profile {profile}");
+    }
+}
+
 /// Runs the program where `io_uring_setup` fails with this error, as under a seccomp profile.
 fn run_without_ring(errno: rustix::io::Errno, arguments: &[&str]) -> Output {
     use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
