@@ -96,9 +96,9 @@ section! {
         bytes_per_s_max: u64 = 0, in 0..=1_000_000_000_000;
         /// Pings, pongs and closes a second from one connection. More: as `messages_per_s_max`.
         control_frames_per_s_max: u32 = 0, in 0..=100_000_000;
-        /// Connections from one address, a /64 counting as one. More: 503.
+        /// Connections from one address, a /64 counting as one; through a trusted proxy requests too. More: 503.
         connections_per_address_max: u32 = 0, in 0..=16_777_216;
-        /// New connections a second from one address. More: 429.
+        /// New connections a second from one address; through a trusted proxy requests. More: 429.
         connects_per_address_per_s_max: u32 = 0, in 0..=16_777_216;
         /// Connections of one tenant. More: 503.
         connections_per_tenant_max: u32 = 0, in 0..=16_777_216;

@@ -4,6 +4,8 @@
 
 pub mod limits;
 
+pub mod network;
+
 pub mod sections;
 
 pub mod section;
@@ -28,6 +30,7 @@ mod tests;
 pub use error::{Error, Source};
 pub use layers::{Loaded, Sources};
 pub use limits::Limits;
+pub use network::Network;
 pub use sections::{
     AdminSection, AuthSection, BindSubNames, Dialect, DurableSection, Fsync, LogFormat, LogSection,
     MountConfig, OnDuplicate, RelaySection, ServerSection, ShardSection, Tenants, Unhandled,

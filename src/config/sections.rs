@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::limits::Limits;
+use super::network::Network;
 use super::section::section;
 
 section! {
@@ -18,6 +19,9 @@ section! {
         listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 4000));
         /// Where topics, cursors and logs are kept.
         data_dir: PathBuf = PathBuf::from("tidegate-data");
+        /// Proxies in front: addresses, or networks such as 10.0.0.0/8. Who comes through them is counted
+        /// and shown by X-Forwarded-For: its rightmost address that is no proxy. From others it is not read.
+        trusted_proxies: Vec<Network> = Vec::new();
     }
 }
 

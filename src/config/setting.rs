@@ -107,7 +107,7 @@ impl Setting {
     fn is_reloaded(&self) -> bool {
         let (section, name) = self.key.split_once('.').unwrap_or((&self.key, ""));
         matches!(section, "limits" | "auth")
-            || self.key == "log.level"
+            || matches!(self.key.as_str(), "log.level" | "server.trusted_proxies")
             || schema_of("limits").contains_key(name)
     }
 }
@@ -183,16 +183,19 @@ mod tests {
 
     /// C-23: what a reload cannot change is not said to have changed
     #[test]
-    fn a_reload_changes_limits_and_no_address() {
+    fn a_reload_changes_limits_and_proxies_and_no_address() {
         let mut new = loaded("80000");
         for setting in &mut new {
-            if setting.key == "server.listen" {
-                setting.value = "\"127.0.0.1:2\"".into();
+            match setting.key.as_str() {
+                "server.listen" => setting.value = "\"127.0.0.1:2\"".into(),
+                "server.trusted_proxies" => setting.value = "[\"::1\"]".into(),
+                _ => {}
             }
         }
         let now = Setting::reloaded(&loaded("70000"), &new);
         assert_eq!(of(&now, "limits.body_bytes_max").value, "80000");
         assert_eq!(of(&now, "server.listen").value, "\"127.0.0.1:1\"");
+        assert_eq!(of(&now, "server.trusted_proxies").value, "[\"::1\"]");
     }
 
     ///

@@ -273,6 +273,23 @@ fn wrong_values_name_what_is_allowed() {
 }
 
 #[test]
+fn a_proxy_is_an_address_or_a_network() {
+    let text = "[server]\ntrusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]\n";
+    let proxies = config(text).server.trusted_proxies;
+    assert_eq!(proxies.len(), 2);
+    assert!(proxies[1].contains("10.9.9.9".parse().unwrap()));
+    let wrong = text.replace("10.0.0.0/8", "10.0.0.0/80");
+    assert_eq!(
+        message(&wrong),
+        "tidegate.toml:2: `server.trusted_proxies[1]`: `10.0.0.0/80` is no address and no network; \
+         write 10.0.0.7 or 10.0.0.0/8 (up to /32), 2001:db8::7 or 2001:db8::/32 (up to /128)"
+    );
+    let variable = ("TIDEGATE_SERVER__TRUSTED_PROXIES", "10.0.0.7, ::1");
+    let loaded = environment(&[variable, ("TIDEGATE_JWT_SECRET", "x")]).load();
+    assert_eq!(loaded.unwrap().config.server.trusted_proxies.len(), 2);
+}
+
+#[test]
 fn relations_between_values_are_explained() {
     assert_eq!(
         message("[limits]\nmessage_bytes_max = 1000\nframe_bytes_max = 2000\n"),

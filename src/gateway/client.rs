@@ -184,12 +184,12 @@ impl WsClient {
         &self.inner.registry
     }
 
-    /// Where it comes from.
+    /// Where it comes from: what a proxy of `server.trusted_proxies` told, else its peer.
     pub fn peer(&self) -> SocketAddr {
         self.inner.handshake.peer
     }
 
-    /// The address of the peer, without the port.
+    /// The same address without the port, which is 0 where a proxy told none.
     pub fn ip(&self) -> IpAddr {
         self.peer().ip()
     }

@@ -40,7 +40,7 @@ impl<'a> UpgradeContext<'a> {
         CurrentUser::from(&**self.caller)
     }
 
-    /// Where it comes from.
+    /// Where it comes from: what a proxy of `server.trusted_proxies` told, else its peer.
     pub fn peer(&self) -> SocketAddr {
         self.handshake.peer
     }

@@ -399,7 +399,7 @@ impl WebSocket {
         )
     }
 
-    /// Where the peer is; `None` when the connection has ended.
+    /// Where it comes from: what a proxy of `server.trusted_proxies` told, else its peer; `None` when the connection has ended.
     pub fn peer(&self) -> Option<std::net::SocketAddr> {
         self.handle.0.link.peer(self.handle.0.id)
     }

@@ -35,7 +35,7 @@ pub(crate) struct ConnectionInfo {
     /// The claim `sub` of its token.
     #[schema(required)]
     pub(crate) sub: Option<String>,
-    /// The peer's address.
+    /// Where it comes from: what a proxy of `server.trusted_proxies` told, else its peer.
     #[schema(value_type = Option<String>, required)]
     pub(crate) peer: Option<SocketAddr>,
 }

@@ -179,7 +179,7 @@ impl Server {
         world.map_or_else(Topics::unbound, |world| world.topics.clone())
     }
 
-    /// Puts other keys and limits in force, for new connections and old.
+    /// Puts other keys, limits and proxies in force, for new connections and old.
     /// Without keys those in force stay.
     pub fn reload(&self, config: &Config, keys: Option<Arc<Authenticator>>) {
         let keys = keys.unwrap_or_else(|| Arc::clone(&self.access.load().authenticator));
@@ -509,6 +509,7 @@ fn live_of(config: &Config, authenticator: Arc<Authenticator>, mounts: &[Mount])
             .collect(),
         authenticator,
         origins: origins_of(config),
+        proxies: config.server.trusted_proxies.clone().into(),
     }
 }
 

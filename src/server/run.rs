@@ -109,8 +109,8 @@ impl Server {
 }
 
 impl ServerBuilder {
-    /// Serves until SIGTERM or SIGINT, then drains. SIGHUP loads keys, limits and the level of
-    /// the log anew.
+    /// Serves until SIGTERM or SIGINT, then drains. SIGHUP loads keys, limits, trusted proxies and
+    /// the level of the log anew.
     ///
     /// # Errors
     /// Says what is missing or in the way, and the line that mends it.
@@ -175,7 +175,7 @@ fn reload(server: &Server, process: Option<&Process>) {
     let reloaded = try_reload(server, process);
     service::notify(Stage::Ready);
     match reloaded {
-        Ok(()) => tracing::info!("reloaded keys, limits and log level"),
+        Ok(()) => tracing::info!("reloaded keys, limits, proxies and log level"),
         Err(error) => tracing::error!(error = crate::cli::with_causes(&error), "not reloaded"),
     }
 }
@@ -203,6 +203,10 @@ fn warn_of(config: &Config, inherited: &[TcpListener]) {
     let listen = listen.unwrap_or(config.server.listen);
     if !listen.ip().is_loopback() {
         tracing::warn!("{listen} is reached from outside without TLS: put a proxy in front");
+    }
+    let mut proxies = config.server.trusted_proxies.iter();
+    if let Some(proxy) = proxies.find(|proxy| proxy.is_everything()) {
+        tracing::warn!("server.trusted_proxies has {proxy}: everybody may claim any address");
     }
     if config.durable.enabled && config.durable.fsync == Fsync::Os {
         tracing::warn!("durable.fsync = os: a power cut may take what was acknowledged");

@@ -16,6 +16,7 @@ use crate::proto::ws::Decoder;
 use crate::session::Session;
 
 use super::outbox::Outbox;
+use super::proxies::Arrival;
 use super::rates::Meter;
 use super::ring::{GENERATION_BITS, SlotKey};
 use super::tickets::Ticket;
@@ -74,15 +75,18 @@ pub(crate) struct Connection {
     pub(crate) times: Times,
     /// Why its topics are told that it left.
     pub(crate) leave_reason: LeaveReason,
-    /// Only where a limit of rates, addresses or tenants is set.
+    /// Only behind a proxy, or where a limit of rates, addresses or tenants is set.
     pub(crate) guard: Option<Box<Guard>>,
 }
 
-/// What a connection holds of the limits that are off by default.
+/// What only some connections have: their part of limits that are off by default, and an address
+/// that was told.
 #[derive(Debug, Default)]
 pub(crate) struct Guard {
     pub(crate) meter: Option<Box<Meter>>,
     pub(crate) address: Option<Ticket<IpAddr>>,
+    /// Where it comes from, if a proxy brought it.
+    pub(crate) client: Option<SocketAddr>,
     pub(crate) tenant: Option<Ticket<Tenant>>,
     /// When its last message came.
     pub(crate) active_ms: u64,
@@ -159,9 +163,17 @@ impl Connection {
         self.fd.as_raw_fd()
     }
 
-    /// Where the peer is.
+    /// Where it comes from: what a trusted proxy told, else what the kernel tells.
     pub(crate) fn peer(&self) -> Option<SocketAddr> {
-        peer_of(&self.fd)
+        let told = self.guard.as_ref().and_then(|guard| guard.client);
+        told.or_else(|| peer_of(&self.fd))
+    }
+
+    /// Takes the address and the place that it has by a proxy.
+    pub(super) fn arrive(&mut self, arrival: Arrival) {
+        let guard = self.guard.get_or_insert_default();
+        guard.client = Some(arrival.client);
+        guard.address = arrival.ticket;
     }
 
     /// Keeps the ticket of its address for as long as the connection lives.
@@ -179,7 +191,8 @@ impl Connection {
         now_ms: u64,
     ) {
         let meter = Meter::for_limits(limits);
-        if meter.is_some() || tenant.is_some() || 0 < limits.idle_ms_max {
+        let asked = meter.is_some() || tenant.is_some() || 0 < limits.idle_ms_max;
+        if asked || self.guard.is_some() {
             let guard = self.guard.get_or_insert_default();
             guard.meter = meter;
             guard.tenant = tenant;

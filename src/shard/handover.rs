@@ -31,7 +31,8 @@ use crate::config::Limits;
 use crate::metrics::Refusal as RefusedFor;
 use crate::proto::http::{Head, HeadLimits, error_response, parse_head};
 
-use super::connection::Connection;
+use super::connection::{Connection, Guard};
+use super::proxies::{Arrival, hold};
 use super::receive::TOO_MANY_FAILURES;
 use super::upgrade::{self, Admitted};
 use super::{Shard, link};
@@ -66,12 +67,12 @@ impl Http {
         let http = self.clone();
         self.open.set(self.open.get() + 1);
         // The place that the connection takes of its address stays taken.
-        let (fd, guard) = (connection.fd, connection.guard);
+        let (fd, place) = (connection.fd, Rc::new(Cell::new(connection.guard)));
         tokio_uring::spawn(async move {
-            if let Err(error) = http.serve_stream(&shard, fd, read).await {
+            if let Err(error) = http.serve_stream(&shard, (fd, &place), read).await {
                 tracing::debug!(target: "tidegate::http", %error, "connection ended");
             }
-            drop(guard);
+            drop(place);
             shard.with_state(|state| state.give_up_place());
             http.open.set(http.open.get() - 1);
         });
@@ -80,7 +81,7 @@ impl Http {
     async fn serve_stream(
         &self,
         shard: &Rc<Shard>,
-        fd: OwnedFd,
+        (fd, place): (OwnedFd, &Place),
         read: Vec<u8>,
     ) -> Result<(), ServeError> {
         let stream = StdStream::from(fd);
@@ -91,7 +92,10 @@ impl Http {
             at: 0,
             stream: TcpStream::from_std(stream)?,
         };
-        let answer = |request| answer(Rc::clone(shard), self.router.clone(), peer, request);
+        let answer = |request| {
+            let from = (peer, Rc::clone(place));
+            answer(Rc::clone(shard), self.router.clone(), from, request)
+        };
         let connection = builder(&shard.with_state(|state| Arc::clone(&state.live)).limits)
             .serve_connection(TokioIo::new(stream), service_fn(answer))
             .with_upgrades();
@@ -114,6 +118,26 @@ impl Http {
 
     pub(crate) fn is_idle(&self) -> bool {
         self.open.get() == 0
+    }
+}
+
+/// What a connection holds of its address, for whoever has it last: HTTP, or an upgrade.
+type Place = Rc<Cell<Option<Box<Guard>>>>;
+
+/// Where a request comes from, what a proxy said of it, and the place of its connection.
+struct Requester {
+    peer: SocketAddr,
+    arrival: Option<Arrival>,
+    place: Place,
+}
+
+impl Requester {
+    /// An upgrade takes along what is counted.
+    fn move_to(self, connection: &mut Connection) {
+        match self.arrival {
+            Some(arrival) => connection.arrive(arrival),
+            None => connection.guard = self.place.take(),
+        }
     }
 }
 
@@ -143,7 +167,7 @@ enum ServeError {
 async fn answer(
     shard: Rc<Shard>,
     router: Router,
-    peer: SocketAddr,
+    (peer, place): (SocketAddr, Place),
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let uri_bytes_max = shard.with_state(|state| state.live.limits.uri_bytes_max);
@@ -152,8 +176,21 @@ async fn answer(
         let text = format!("the request target exceeds uri_bytes_max = {uri_bytes_max}");
         return Ok(response_of(&error_response(414, &text)));
     }
+    let arrival = match shard.with_state(|state| state.arrival_of(peer, request.headers())) {
+        Ok(arrival) => arrival,
+        Err((status, text)) => {
+            shard.with_state(|state| state.metrics.refused(RefusedFor::Limit));
+            return Ok(response_of(&error_response(status, text)));
+        }
+    };
+    let peer = arrival.as_ref().map_or(peer, |arrival| arrival.client);
     if let Some(mount) = upgrade::mount_of(&shard.shared, request.uri().path()) {
-        return Ok(upgrade_late(&shard, mount, peer, request).await);
+        let from = Requester {
+            peer,
+            arrival,
+            place,
+        };
+        return Ok(upgrade_late(&shard, mount, from, request).await);
     }
     let extensions = request.extensions_mut();
     extensions.insert(ConnectInfo(peer));
@@ -165,8 +202,9 @@ async fn answer(
     let answer = router.oneshot(request.map(Body::new)).await?;
     let within = answer.status() != StatusCode::UNAUTHORIZED
         || shard.with_state(|state| state.note_auth_failure(peer.ip()));
+    let ticket = arrival.and_then(|arrival| arrival.ticket);
     Ok(match within {
-        true => answer,
+        true => answer.map(|body| hold(body, ticket)),
         false => response_of(&error_response(429, TOO_MANY_FAILURES)),
     })
 }
@@ -174,10 +212,11 @@ async fn answer(
 async fn upgrade_late(
     shard: &Rc<Shard>,
     mount: u16,
-    peer: SocketAddr,
+    from: Requester,
     request: Request<Incoming>,
 ) -> Response<Body> {
     let head = head_of(&request);
+    let peer = from.peer;
     let admitted = match &head {
         Some(head) => shard.with_state(|state| state.admit(head, mount, || Some(peer.ip()))),
         None => Err((
@@ -203,7 +242,7 @@ async fn upgrade_late(
     let shard = Rc::clone(shard);
     tokio_uring::spawn(async move {
         match hyper::upgrade::on(request).await {
-            Ok(upgraded) => return_to_ring(&shard, upgraded, admitted),
+            Ok(upgraded) => return_to_ring(&shard, upgraded, admitted, from),
             Err(error) => tracing::debug!(target: "tidegate::http", %error, "upgrade failed"),
         }
     });
@@ -211,7 +250,7 @@ async fn upgrade_late(
 }
 
 /// From hyper back to the data ring.
-fn return_to_ring(shard: &Rc<Shard>, upgraded: Upgraded, admitted: Admitted) {
+fn return_to_ring(shard: &Rc<Shard>, upgraded: Upgraded, admitted: Admitted, from: Requester) {
     let Ok(parts) = upgraded.downcast::<TokioIo<Rewound>>() else {
         return;
     };
@@ -223,7 +262,11 @@ fn return_to_ring(shard: &Rc<Shard>, upgraded: Upgraded, admitted: Admitted) {
     };
     let key = shard.with_state(|state| {
         state.shared.loads[usize::from(state.index)].fetch_add(1, Ordering::Relaxed);
-        state.insert(stream.into())
+        let key = state.insert(stream.into());
+        if let Some(connection) = state.connections.get(key) {
+            from.move_to(connection);
+        }
+        key
     });
     shard.open(key, admitted, false);
     shard.with_state(|state| state.returned.push((key, read)));

@@ -118,9 +118,12 @@ impl State {
             let text = "too many handshakes are not done (limits.half_open_max)";
             Err((503, text))
         } else if limits.counts_addresses() {
-            let address = super::connection::peer_of(fd).map(|peer| counted(peer.ip()));
+            let address = super::connection::peer_of(fd).map(|peer| peer.ip());
+            // For whom a proxy connects its request will say.
+            let address = address.filter(|address| !self.live.trusts(*address));
             address.map_or(Ok(None), |address| {
-                self.shared.gate.enter(address, limits, self.now_ms)
+                let gate = &self.shared.gate;
+                gate.enter(counted(address), limits, self.now_ms)
             })
         } else {
             Ok(None)

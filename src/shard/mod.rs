@@ -52,6 +52,10 @@ pub(crate) mod durable;
 
 mod drain;
 
+mod forwarded;
+
+mod proxies;
+
 mod upgrade;
 
 pub(crate) mod event;

@@ -165,8 +165,13 @@ impl Turn {
         };
         let admitted = {
             let mut state = self.shard.state.borrow_mut();
-            let peer = state.peer_of(key).map(|peer| peer.ip());
-            state.admit(head, mount, || peer)
+            match state.note_arrival(key, head) {
+                Ok(()) => {
+                    let peer = state.peer_of(key).map(|peer| peer.ip());
+                    state.admit(head, mount, || peer)
+                }
+                Err((status, text)) => Err((RefusedFor::Limit, http::error_response(status, text))),
+            }
         };
         match admitted {
             Ok(admitted) if self.shard.is_event(admitted.mount) => {

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use crate::auth::{Authenticator, OriginPolicy};
 use crate::broker::pattern::Patterns;
 use crate::broker::relay::Unhandled;
-use crate::config::Limits;
+use crate::config::{Limits, Network};
 use crate::gateway::container::Container;
 use crate::gateway::module::Program;
 use crate::gateway::raw_handler::AnyRawHandler;
@@ -66,6 +66,8 @@ pub(crate) struct Live {
     pub(crate) mount_limits: Box<[Limits]>,
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) origins: OriginPolicy,
+    /// Peers whose word is taken on where a request comes from.
+    pub(crate) proxies: Box<[Network]>,
 }
 
 impl Live {

@@ -30,6 +30,8 @@ mod memory;
 
 mod limits;
 
+mod proxies;
+
 mod pressure;
 
 mod rest;

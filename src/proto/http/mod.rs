@@ -134,14 +134,14 @@ impl Head {
     }
 
     /// The values of all headers of this name.
-    pub fn headers_named(&self, name: &str) -> impl Iterator<Item = &str> {
+    pub fn headers_named(&self, name: &str) -> impl DoubleEndedIterator<Item = &str> {
         self.headers()
             .filter(move |(key, _)| *key == name || key.eq_ignore_ascii_case(name))
             .map(|(_, value)| value)
     }
 
     /// All headers in their order: names in lower case, and values.
-    pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub fn headers(&self) -> impl DoubleEndedIterator<Item = (&str, &str)> {
         self.headers.iter().map(|line| {
             (
                 &self.text[line.name.clone()],

@@ -166,11 +166,18 @@ impl Site {
 
     /// Puts other limits in force, for the server and all its mounts.
     pub(crate) fn reload_limits(&self, change: impl Fn(&mut Limits)) {
+        self.reload(|config| {
+            change(&mut config.limits);
+            for mount in &mut config.mounts {
+                change(&mut mount.limits);
+            }
+        });
+    }
+
+    /// Puts another configuration in force, as far as a reload does.
+    pub(crate) fn reload(&self, change: impl FnOnce(&mut Config)) {
         let mut config = self.config.clone();
-        change(&mut config.limits);
-        for mount in &mut config.mounts {
-            change(&mut mount.limits);
-        }
+        change(&mut config);
         self.server().reload(&config, None);
     }
 

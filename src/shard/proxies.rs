@@ -1,0 +1,128 @@
+//! Where a request comes from: its peer, or whom a trusted proxy names. Knows addresses and their
+//! limits; an address that was told is counted and shown, and never opens anything.
+//!
+//! A proxy is not counted when it connects, for nobody has said yet for whom it does. An upgrade
+//! takes its place at its head and keeps it; of HTTP each request does until it is answered, since
+//! requests of many clients may follow each other on a proxy's connection.
+
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::{Body, HttpBody};
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Frame, SizeHint};
+
+use crate::proto::http::Head;
+
+use super::forwarded::{self, client_of};
+use super::ring::SlotKey;
+use super::shared::Live;
+use super::state::State;
+use super::tickets::{Ticket, counted};
+
+/// Who came by a proxy, and its place among those of its address where they are counted.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub(super) client: SocketAddr,
+    pub(super) ticket: Option<Ticket<IpAddr>>,
+}
+
+/// The status and the text of a refusal.
+type Refusal = (u16, &'static str);
+
+impl Live {
+    /// Whether what this peer forwards is believed.
+    pub(super) fn trusts(&self, address: IpAddr) -> bool {
+        self.proxies.iter().any(|proxies| proxies.contains(address))
+    }
+}
+
+impl State {
+    /// Gives a connection whose head was read the address that its proxy names, if it has one.
+    pub(super) fn note_arrival(&mut self, key: SlotKey, head: &Head) -> Result<(), Refusal> {
+        if self.live.proxies.is_empty() {
+            return Ok(());
+        }
+        let Some(peer) = self.peer_of(key) else {
+            return Ok(());
+        };
+        let arrival = self.arrival(peer, head.headers_named(forwarded::HEADER))?;
+        if let (Some(arrival), Some(connection)) = (arrival, self.connections.get(key)) {
+            connection.arrive(arrival);
+        }
+        Ok(())
+    }
+
+    /// The same for a request that hyper has read.
+    pub(super) fn arrival_of(
+        &self,
+        peer: SocketAddr,
+        headers: &HeaderMap,
+    ) -> Result<Option<Arrival>, Refusal> {
+        let lines = headers.get_all(forwarded::HEADER).iter();
+        // No address has other characters.
+        self.arrival(peer, lines.map(|line| line.to_str().unwrap_or("?")))
+    }
+
+    /// `None` if the peer is no proxy: then it was counted when it connected.
+    fn arrival<'a>(
+        &self,
+        peer: SocketAddr,
+        lines: impl DoubleEndedIterator<Item = &'a str>,
+    ) -> Result<Option<Arrival>, Refusal> {
+        if !self.live.trusts(peer.ip()) {
+            return Ok(None);
+        }
+        let client = client_of(lines, |address| self.live.trusts(address));
+        let client = client.unwrap_or_else(|error| {
+            tracing::debug!(target: "tidegate::shard", %peer, %error, "taken for the proxy's own");
+            None
+        });
+        let client = client.unwrap_or(peer);
+        let limits = &self.live.limits;
+        let ticket = match limits.counts_addresses() {
+            true => {
+                let gate = &self.shared.gate;
+                gate.enter(counted(client.ip()), limits, self.now_ms)?
+            }
+            false => None,
+        };
+        Ok(Some(Arrival { client, ticket }))
+    }
+}
+
+/// A body that keeps the place of its request until it is sent.
+struct Held {
+    body: Body,
+    _ticket: Ticket<IpAddr>,
+}
+
+/// Lets an answer keep the place of its request.
+pub(super) fn hold(body: Body, ticket: Option<Ticket<IpAddr>>) -> Body {
+    match ticket {
+        Some(_ticket) => Body::new(Held { body, _ticket }),
+        None => body,
+    }
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
