@@ -2,7 +2,9 @@
 //! `interceptors(..)` as it is; what it is told stands in its type. Knows callers and time that
 //! passes; nothing of tokens or shards.
 
+use std::any::TypeId;
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -13,12 +15,12 @@ use ahash::AHashMap;
 use parking_lot::RwLock;
 use tokio::time::Instant;
 
+use crate::broker::ConnKey;
 use crate::gateway::container::{Dependency, Injectable, Resolver, StartError};
 use crate::gateway::context::{ExecutionContext, UpgradeContext};
 use crate::gateway::guard::{MessageGuard, UpgradeGuard};
 use crate::gateway::interceptor::{Interceptor, Next};
 use crate::gateway::reply::{Exception, WsReply};
-use crate::id::ConnId;
 
 /// Lets only callers with a token in, also where the mount is public: else 403.
 #[derive(Debug)]
@@ -80,35 +82,52 @@ impl<const MS: u64> Interceptor for Timeout<MS> {
     }
 }
 
-/// Lets `COUNT` events of each connection pass at once, and as many in any `PER_MS` milliseconds, over
-/// all events that this type stands around; what is too much is answered with an error frame.
+/// Lets at most `COUNT` events of each connection pass in any `PER_MS` milliseconds, over all events
+/// that this type stands around; what is too much is answered with an error frame and counts for
+/// nothing. Neither number may be 0: such a program does not compile.
+///
+/// The times of the events that still count are kept, so a connection costs as much memory as it
+/// may send events: for thousands in a long time, guard by numbers of your own.
 #[derive(Debug)]
 pub struct RateLimit<const COUNT: u32, const PER_MS: u64>;
 
-/// A bucket that leaks: when it will be empty.
-type Buckets = AHashMap<(u64, String, ConnId), Instant>;
+/// Of each connection and limit, until when the events that passed count, the oldest first.
+type Passed = AHashMap<(TypeId, ConnKey), VecDeque<Instant>>;
 
 thread_local! {
-    // A connection's events all run on its own core, so no other thread ever asks for its bucket.
-    static BUCKETS: RefCell<Buckets> = RefCell::default();
+    // A connection's events all run on its own core, so no other thread ever asks for it.
+    static PASSED: RefCell<Passed> = RefCell::default();
 }
 
-/// Buckets of connections that are gone are looked for when there are so many.
-const BUCKETS_KEPT: usize = 1_024;
+/// Connections that are gone are looked for when so many are known.
+const CONNECTIONS_KEPT: usize = 1_024;
 
 impl<const COUNT: u32, const PER_MS: u64> RateLimit<COUNT, PER_MS> {
-    const PER: Duration = Duration::from_millis(PER_MS);
+    const PER: Duration = {
+        assert!(
+            0 < COUNT,
+            "`RateLimit<0, ..>` lets no event pass: its first number is how many may"
+        );
+        assert!(
+            0 < PER_MS,
+            "`RateLimit<.., 0>` holds nobody back: its second number is milliseconds"
+        );
+        Duration::from_millis(PER_MS)
+    };
 
     /// Whether one more event passes at `now`.
-    fn takes(buckets: &mut Buckets, key: (u64, String, ConnId), now: Instant) -> bool {
-        if buckets.len() == buckets.capacity() && BUCKETS_KEPT <= buckets.len() {
-            buckets.retain(|_, empty_at| now < *empty_at);
+    fn takes(passed: &mut Passed, connection: ConnKey, now: Instant) -> bool {
+        if passed.len() == passed.capacity() && CONNECTIONS_KEPT <= passed.len() {
+            passed.retain(|_, until| until.back().is_some_and(|last| now < *last));
         }
-        let empty_at = buckets.entry(key).or_insert(now);
-        let later = (*empty_at).max(now) + Self::PER / COUNT;
-        let passes = later <= now + Self::PER;
+        let until = passed.entry((TypeId::of::<Self>(), connection));
+        let until = until.or_default();
+        while until.front().is_some_and(|first| *first <= now) {
+            until.pop_front();
+        }
+        let passes = until.len() < COUNT as usize;
         if passes {
-            *empty_at = later;
+            until.push_back(now + Self::PER);
         }
         passes
     }
@@ -116,9 +135,8 @@ impl<const COUNT: u32, const PER_MS: u64> RateLimit<COUNT, PER_MS> {
 
 impl<const COUNT: u32, const PER_MS: u64> Interceptor for RateLimit<COUNT, PER_MS> {
     async fn intercept(&self, context: &ExecutionContext<'_>, next: Next<'_>) -> WsReply {
-        let limit = u64::from(COUNT) << 32 ^ PER_MS;
-        let key = (limit, context.gateway().to_owned(), context.client().id());
-        let passes = BUCKETS.with_borrow_mut(|all| Self::takes(all, key, Instant::now()));
+        let connection = context.client().key();
+        let passes = PASSED.with_borrow_mut(|all| Self::takes(all, connection, Instant::now()));
         match passes {
             true => next.run().await,
             false => refused(format!(
@@ -225,22 +243,83 @@ needs_nothing! {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
-    /// A burst at once, then one for each part of the time that has passed
+    type Four = RateLimit<4, 1_000>;
+
+    const ADA: ConnKey = ConnKey {
+        shard: 0,
+        slot: 1,
+        generation: 1,
+    };
+
+    /// Which of the events pass that come so many milliseconds after a start.
+    fn passing(at_ms: &[u64]) -> Vec<bool> {
+        let (mut passed, start) = (Passed::default(), Instant::now());
+        let passes = |ms: &u64| Four::takes(&mut passed, ADA, start + Duration::from_millis(*ms));
+        at_ms.iter().map(passes).collect()
+    }
+
     #[test]
-    fn a_bucket_leaks() {
-        type Four = RateLimit<4, 1_000>;
-        let (mut buckets, start) = (Buckets::default(), Instant::now());
-        let mut at = |ms| {
-            let key = (0, "Chat".to_owned(), 1);
-            Four::takes(&mut buckets, key, start + Duration::from_millis(ms))
+    fn a_place_is_free_again_when_its_event_is_too_old() {
+        let burst = [true, true, true, true, false];
+        assert_eq!(passing(&[0; 5]), burst);
+        assert_eq!(passing(&[0, 999, 999, 999, 999]), burst);
+        assert_eq!(
+            passing(&[0, 500, 500, 500, 999, 1_000, 1_499, 1_500])[4..],
+            [false, true, false, true]
+        );
+        assert_eq!(
+            passing(&[0, 0, 0, 0, 5_000, 5_000, 5_000, 5_000, 5_000])[4..],
+            burst
+        );
+    }
+
+    #[test]
+    fn each_connection_and_each_limit_has_places_of_its_own() {
+        let (mut passed, now) = (Passed::default(), Instant::now());
+        let bob = ConnKey {
+            generation: 2,
+            ..ADA
         };
         assert_eq!(
-            [0, 0, 0, 0, 0].map(&mut at),
-            [true, true, true, true, false]
+            [ADA, ADA, bob].map(|key| RateLimit::<1, 1_000>::takes(&mut passed, key, now)),
+            [true, false, true]
         );
-        assert_eq!([249, 250, 250].map(&mut at), [false, true, false]);
-        assert_eq!([5_000; 5].map(&mut at), [true, true, true, true, false]);
+        assert!(Four::takes(&mut passed, ADA, now));
+    }
+
+    /// Connections that are gone are forgotten, those whose events still count are not.
+    #[test]
+    fn what_is_kept_does_not_grow_with_those_who_were_here() {
+        let (mut passed, start) = (Passed::default(), Instant::now());
+        for slot in 0..100_000 {
+            let now = start + Duration::from_millis(slot.into());
+            let connection = ConnKey { slot, ..ADA };
+            assert!(RateLimit::<1, 100>::takes(&mut passed, connection, now));
+            assert!(!RateLimit::<1, 100>::takes(&mut passed, connection, now));
+        }
+        assert!(passed.len() <= 4 * CONNECTIONS_KEPT, "{}", passed.len());
+    }
+
+    proptest! {
+        /// Never more than four in any second, and none is refused that would not be a fifth
+        #[test]
+        fn no_window_sees_more_than_the_limit(gaps in vec(0_u64..1_200, 1..60)) {
+            let mut now = 0;
+            let at_ms: Vec<u64> = gaps.iter().map(|gap| { now += gap * gap / 1_200; now }).collect();
+            let passes = passing(&at_ms);
+            let mut passed: Vec<u64> = Vec::new();
+            for (at, passes) in at_ms.into_iter().zip(passes) {
+                let in_window = passed.iter().filter(|before| at < **before + 1_000).count();
+                prop_assert_eq!(passes, in_window < 4, "{} before {}", in_window, at);
+                if passes {
+                    passed.push(at);
+                }
+            }
+        }
     }
 }

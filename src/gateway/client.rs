@@ -229,6 +229,11 @@ impl WsClient {
         &self.inner.caller
     }
 
+    /// What tells it from all connections of all registries, those that are gone too.
+    pub(crate) fn key(&self) -> ConnKey {
+        self.inner.key
+    }
+
     /// Puts a whole frame into its outbox.
     pub(crate) fn give_frame(&self, frame: Bytes) {
         self.give(frame).ok();

@@ -3,7 +3,7 @@
 //! messages.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -27,15 +27,32 @@ fn payloads_and_guards_are_counted() {
     check("counts");
 }
 
+/// Such a number is found where code is made of its type, which is in the library: the line is not
+/// told, the type is.
+#[test]
+fn numbers_that_cannot_be_meant_are_told_what_they_would_do() {
+    let source = source_of("limits");
+    let nowhere = |(_, text): Told| (NOWHERE, text);
+    let expected: Vec<Told> = expectations(&source).into_iter().map(nowhere).collect();
+    compare(&expected, &compiled(&source, "obj"));
+}
+
 /// Each `//~` is told to its line, and nothing else is told.
 #[track_caller]
 fn check(program: &str) {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/wrong_use");
-    let source = source.join(program).with_extension("rs");
-    let expected = expectations(&std::fs::read_to_string(&source).unwrap());
-    let told = compiled(&source);
+    let source = source_of(program);
+    compare(&expectations(&source), &compiled(&source, "metadata"));
+}
+
+fn source_of(program: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/wrong_use");
+    folder.join(program).with_extension("rs")
+}
+
+#[track_caller]
+fn compare(expected: &[Told], told: &BTreeSet<Told>) {
     let mut met = BTreeSet::new();
-    for (line, text) in &told {
+    for (line, text) in told {
         let of_line = |expected: &&Told| expected.0 == *line && text.contains(&expected.1);
         let found = expected.iter().find(of_line);
         met.insert(found.unwrap_or_else(|| panic!("nobody expects this:\n{text}")));
@@ -44,7 +61,8 @@ fn check(program: &str) {
     assert!(missed.is_empty(), "the compiler does not say {missed:?}");
 }
 
-fn expectations(source: &str) -> Vec<Told> {
+fn expectations(source: &Path) -> Vec<Told> {
+    let source = std::fs::read_to_string(source).unwrap();
     let lines = (1..).zip(source.lines());
     let told = lines.filter_map(|(line, code)| {
         let (_, text) = code.split_once("//~ ")?;
@@ -53,13 +71,13 @@ fn expectations(source: &str) -> Vec<Told> {
     told.collect()
 }
 
-/// What the compiler has to say.
-fn compiled(source: &Path) -> BTreeSet<Told> {
+/// What the compiler has to say until it has made `kind` of a program.
+fn compiled(source: &Path, kind: &str) -> BTreeSet<Told> {
     let folder = tempfile::tempdir().unwrap();
     let mut rustc = rustc(source);
     rustc.args([
         "--emit",
-        "metadata",
+        kind,
         "--error-format",
         "json",
         "--allow",
@@ -75,19 +93,23 @@ fn compiled(source: &Path) -> BTreeSet<Told> {
             .as_array()
             .filter(|_| message["level"] == "error")?;
         let primary = spans.iter().find(|span| span["is_primary"] == true)?;
-        let line = within(primary, source)["line_start"].as_u64().unwrap();
-        Some((line, text_of(&message)))
+        let line = within(primary, source)["line_start"].as_u64();
+        Some((line.unwrap_or(NOWHERE), text_of(&message)))
     });
     told.collect()
 }
 
-/// Where in the program it is: what is in a macro of the library is where the macro is used.
+/// Where in the program it is, if it is there: what is in a macro of the library is where the macro
+/// is used.
 fn within<'a>(span: &'a Value, source: &Path) -> &'a Value {
     match span["file_name"].as_str() {
-        Some(file) if Path::new(file) == source => span,
-        _ => within(&span["expansion"]["span"], source),
+        Some(file) if Path::new(file) != source => within(&span["expansion"]["span"], source),
+        _ => span,
     }
 }
+
+/// The line of what is not in the program.
+const NOWHERE: u64 = 0;
 
 /// The message with its labels and notes, without the lines of the program.
 fn text_of(message: &Value) -> String {
