@@ -181,12 +181,23 @@ impl Name {
         if !starts_well || !words.iter().all(is_word) {
             return Err("a name has letters, digits and single dashes, such as order-book".into());
         }
+        let snake = words.join("_");
+        if KEYWORDS.contains(&&*snake) {
+            return Err(format!(
+                "`{snake}` is a word of Rust: no module can be called that; try {kebab}-room"
+            ));
+        }
+        if TAKEN.contains(&&*snake) {
+            return Err(format!(
+                "`{snake}` would hide what a program already calls that; try {kebab}-room"
+            ));
+        }
         let pascal = words
             .iter()
             .map(|word| word[..1].to_uppercase() + &word[1..]);
         Ok(Self {
             pascal: pascal.collect(),
-            snake: words.join("_"),
+            snake,
             kebab,
         })
     }
@@ -206,6 +217,27 @@ impl std::str::FromStr for Name {
         Self::parse(name)
     }
 }
+
+/// The words of edition 2024, those that are only kept free too.
+const KEYWORDS: &[&str] = &[
+    "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "crate",
+    "do", "dyn", "else", "enum", "extern", "false", "final", "fn", "for", "gen", "if", "impl",
+    "in", "let", "loop", "macro", "match", "mod", "move", "mut", "override", "priv", "pub", "ref",
+    "return", "self", "static", "struct", "super", "trait", "true", "try", "type", "typeof",
+    "unsafe", "unsized", "use", "virtual", "where", "while", "yield",
+];
+
+/// The crates of a generated program, and its own file.
+const TAKEN: &[&str] = &[
+    "alloc",
+    "core",
+    "main",
+    "serde",
+    "serde_json",
+    "std",
+    "tidegate",
+    "tokio",
+];
 
 const GATEWAY: &str = include_str!("templates/gateway.txt");
 const MODULE: &str = include_str!("templates/module.txt");
@@ -227,6 +259,19 @@ mod tests {
         );
         for bad in ["", "-a", "a--b", "9a", "a/b", "é"] {
             assert!(Name::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn words_of_the_language_are_no_names() {
+        let refused = |name: &str| Name::parse(name).unwrap_err();
+        for word in ["mod", "self", "Self", "try", "gen", "typeof"] {
+            let text = format!("`{}` is a word of Rust", word.to_lowercase());
+            assert!(refused(word).starts_with(&text), "{word}");
+        }
+        assert!(refused("serde-json").contains("`serde_json` would hide"));
+        for fine in ["union", "raw", "mod-room", "async2", "lib", "test"] {
+            assert!(Name::parse(fine).is_ok(), "{fine}");
         }
     }
 

@@ -67,6 +67,19 @@ fn what_is_there_stays() {
     );
 }
 
+/// A word of the language cannot be a module: it is named, and nothing is begun.
+#[test]
+fn a_name_that_no_module_can_have_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for (what, name) in [("gateway", "mod"), ("gateway", "std"), ("project", "match")] {
+        let refused = generate(folder.path(), &[what, name]);
+        let text = String::from_utf8(refused.stderr).unwrap();
+        assert!(text.contains(&format!("`{name}` ")), "{text}");
+        assert_eq!(refused.status.code(), Some(2), "{text}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
 /// P-16: it answers a ping.
 #[test]
 fn a_generated_gateway_answers() {
