@@ -19,6 +19,7 @@ use crate::gateway::container::{Container, Dependency, Inject, Injectable, Resol
 use crate::gateway::relay::Relay;
 use crate::gateway::reply::Exception;
 use crate::gateway::server::WsServer;
+use crate::gateway::topics::Topics;
 use crate::id::Tenant;
 use crate::proto::event::ReadOnce;
 use crate::proto::json::{self, InvalidValue};
@@ -130,6 +131,12 @@ impl FromCall for Tenant {
 impl FromCall for Relay {
     fn from_call(call: &CallContext) -> Result<Self, Exception> {
         Arc::<Self>::from_call(call).map(|relay| Self::clone(&relay))
+    }
+}
+
+impl FromCall for Topics {
+    fn from_call(call: &CallContext) -> Result<Self, Exception> {
+        Arc::<Self>::from_call(call).map(|topics| Self::clone(&topics))
     }
 }
 

@@ -14,6 +14,7 @@ use crate::id::ConnId;
 
 use super::container::{Container, Dependency, Inject, Resolver, StartError};
 use super::relay::Relay;
+use super::topics::Topics;
 
 /// What happened to a topic.
 #[derive(Debug, Clone)]
@@ -143,6 +144,13 @@ impl FromRelayCall for RelayEvent {
 impl FromRelayCall for Relay {
     fn from_call(call: &RelayCall) -> Result<Self, StartError> {
         Ok(call.relay.clone())
+    }
+}
+
+impl FromRelayCall for Topics {
+    fn from_call(call: &RelayCall) -> Result<Self, StartError> {
+        let topics: Arc<Self> = FromRelayCall::from_call(call)?;
+        Ok(Self::clone(&topics))
     }
 }
 

@@ -6,11 +6,12 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
-use tidegate::{Open, Relay, RelayEvent, State, Topics};
+use tidegate::prelude::*;
+use tidegate::{Open, TopicError, Topics};
 
 use crate::durable::{Durable as _, plan};
 use crate::harness::http::{ask, request};
-use crate::harness::{Plan, Site, both_shards, tenant, token, wait};
+use crate::harness::{Client, Plan, Site, both_shards, tenant, token, wait};
 
 #[expect(dead_code, reason = "its `main` serves, which a test does not")]
 #[path = "../../examples/durable_consumer.rs"]
@@ -57,7 +58,7 @@ both_shards! {
 
     /// A handler of another dialect publishes and reads in the tenant of its caller.
     fn topics_in_a_relay_handler(shards) {
-        async fn keep(event: RelayEvent, relay: Relay, topics: State<Topics>) -> tidegate::Result<()> {
+        async fn keep(event: RelayEvent, relay: Relay, topics: Topics) -> tidegate::Result<()> {
             if let RelayEvent::Message { payload, .. } = event {
                 topics.resolve("kept").await?;
                 let seq = topics.publish("kept", &payload).await?.last_seq;
@@ -74,6 +75,35 @@ both_shards! {
         let topics = site.server().topics().tenant(tenant("demo"));
         let history = wait(topics.history("kept", 1, 10)).unwrap();
         assert_eq!(&history.messages[0].payload[..], br#"{"a":1}"#);
+    }
+
+    /// An event is kept in the tenant of whoever sent it, and answered by its seq.
+    fn topics_in_a_gateway(shards) {
+        let data = tempfile::tempdir().unwrap();
+        let gateway = |app: &mut App| {
+            app.gateway::<Keeper>();
+        };
+        let site = plan(shards, data.path()).with(move |server| server.app(gateway)).start();
+        for (ns, seq) in [("demo", 1), ("demo", 2), ("other", 1)] {
+            let mut ada = Client::connect(site.address, "/keep", &token(ns, "ada"));
+            let answer = format!(r#"{{"event":"keep","data":{seq}}}"#);
+            ada.ask(&format!(r#"{{"event":"keep","data":"{ns}"}}"#), &answer);
+        }
+        let kept = wait(site.server().topics().tenant(tenant("other")).history("kept", 1, 10)).unwrap();
+        assert_eq!(&kept.messages[0].payload[..], br#""other""#);
+    }
+}
+
+#[gateway(path = "/keep")]
+#[derive(Default)]
+struct Keeper;
+
+#[messages]
+impl Keeper {
+    #[subscribe_message("keep")]
+    async fn keep(&self, topics: Topics, text: String) -> Result<u64, TopicError> {
+        topics.resolve("kept").await?;
+        Ok(topics.publish("kept", &text).await?.last_seq)
     }
 }
 
