@@ -10,30 +10,15 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tidegate::{Delivery, Open, Server, TopicError, Topics};
 
-/// What a request fails with.
-struct Failed(TopicError);
-
-impl From<TopicError> for Failed {
-    fn from(error: TopicError) -> Self {
-        Self(error)
-    }
-}
-
-impl IntoResponse for Failed {
-    fn into_response(self) -> Response {
-        (StatusCode::SERVICE_UNAVAILABLE, self.0.to_string()).into_response()
-    }
-}
-
 /// Answers when the job is on the disk.
-async fn add(topics: Topics, Json(job): Json<Value>) -> Result<Json<Value>, Failed> {
+async fn add(topics: Topics, Json(job): Json<Value>) -> Result<Json<Value>, TopicError> {
     topics.resolve("jobs").await?;
     let published = topics.publish("jobs", &job).await?;
     Ok(Json(json!({ "seq": published.last_seq })))
 }
 
 /// The jobs that there are, whoever has done them.
-async fn list(topics: Topics) -> Result<Json<Vec<Value>>, Failed> {
+async fn list(topics: Topics) -> Result<Json<Vec<Value>>, TopicError> {
     topics.resolve("jobs").await?;
     let history = topics.history("jobs", 1, 100).await?;
     let jobs = history.messages.iter();
@@ -53,7 +38,7 @@ async fn work(
     topics: Topics,
     Path(worker): Path<String>,
     Query(Done { done }): Query<Done>,
-) -> Result<Response, Failed> {
+) -> Result<Response, TopicError> {
     topics.resolve("jobs").await?;
     let open = Open {
         from_seq: Some(0),

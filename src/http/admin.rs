@@ -143,8 +143,7 @@ pub(super) async fn durable_topics(
     Query(page): Query<Page>,
 ) -> Result<Json<DurableTopics>, Problem> {
     let limit = page.limit.unwrap_or(PAGE_DEFAULT).min(PAGE_DEFAULT);
-    let views = handle.list(page.after.as_deref(), limit).await;
-    let views = views.map_err(topics::problem_of)?;
+    let views = handle.list(page.after.as_deref(), limit).await?;
     let with_subscriptions = views.into_iter().map(|view| {
         let handle = &handle;
         async move {
@@ -154,7 +153,7 @@ pub(super) async fn durable_topics(
                 Ok(found) => found,
                 // It was deleted meanwhile.
                 Err(TopicError::Refused(_)) => Vec::new(),
-                Err(error) => return Err(topics::problem_of(error)),
+                Err(error) => return Err(Problem::from(error)),
             };
             let more = SUBSCRIPTIONS_MAX < found.len();
             found.truncate(SUBSCRIPTIONS_MAX);

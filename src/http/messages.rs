@@ -22,7 +22,7 @@ use crate::gateway::topics::{History, Published};
 
 use super::problem::{self, Problem};
 use super::query::Query;
-use super::topics::{Owned, bad_json, problem_of, read};
+use super::topics::{Owned, bad_json, read};
 
 /// A message in a body.
 #[derive(Deserialize, ToSchema)]
@@ -59,10 +59,7 @@ pub(super) async fn publish(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let (messages, is_one) = messages_of(&headers, &body)?;
-    let published = topics
-        .publish_all(&topic, messages)
-        .await
-        .map_err(problem_of)?;
+    let published = topics.publish_all(&topic, messages).await?;
     Ok(answer(&published, is_one))
 }
 
@@ -218,10 +215,7 @@ pub(super) async fn history(
 ) -> Result<Response, Problem> {
     let limit = range.limit.unwrap_or(LIMIT).min(LIMIT_MAX);
     let from_seq = range.from_seq.unwrap_or(1);
-    let history = topics
-        .history(&topic, from_seq, limit)
-        .await
-        .map_err(problem_of)?;
+    let history = topics.history(&topic, from_seq, limit).await?;
     Ok(json(written(&history)))
 }
 

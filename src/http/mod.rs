@@ -9,6 +9,8 @@ mod connections;
 
 mod console;
 
+mod failures;
+
 mod health;
 
 mod messages;

@@ -56,6 +56,11 @@ impl Problem {
         Self::of_status(StatusCode::NOT_FOUND)
     }
 
+    /// What went wrong inside: the log says what.
+    pub(super) fn internal() -> Self {
+        Self::of_status(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
     fn of_status(status: StatusCode) -> Self {
         let detail = match status {
             StatusCode::NOT_FOUND => "there is nothing here",

@@ -17,7 +17,6 @@ use crate::gateway::server::Scope;
 use crate::id::ConnId;
 
 use super::problem::{Problem, Refused};
-use super::relay::problem_of;
 
 /// What goes out, and to whom: to everybody, to a room, or to one connection.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -78,5 +77,5 @@ async fn send(scope: &Scope, broadcast: &Broadcast<'_>) -> Result<usize, Problem
             return Err(Problem::unprocessable("`room` or `client`, not both"));
         }
     };
-    sent.map_err(problem_of)
+    Ok(sent?)
 }

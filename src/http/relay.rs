@@ -17,7 +17,6 @@ use utoipa::{IntoParams, ToSchema};
 use crate::broker::presence::PresenceEntry;
 use crate::config::Limits;
 use crate::gateway::relay::Relay;
-use crate::gateway::send::SendError;
 use crate::proto::json::{Field, JsonParser, Scalar};
 
 use super::Deps;
@@ -72,8 +71,7 @@ pub(super) async fn push(
     )?;
     relay
         .push(topic, event, verbatim(payload.as_ref())?)
-        .await
-        .map_err(problem_of)?;
+        .await?;
     Ok(Json(Pushed {}))
 }
 
@@ -121,7 +119,7 @@ pub(super) async fn presence(
     Query(query): Query<PresenceQuery>,
 ) -> Result<Json<Presence>, Problem> {
     let topic = topic_name(query.topic.as_deref(), &deps.limits)?;
-    let members = relay.presence(topic).await.map_err(problem_of)?;
+    let members = relay.presence(topic).await?;
     Ok(Json(Presence {
         count: members.len(),
         members,
@@ -163,13 +161,4 @@ fn name<'a>(
 fn verbatim<'a>(payload: Option<&Field<'a>>) -> Result<&'a RawValue, Problem> {
     let span = payload.map_or(b"null".as_slice(), |field| field.span);
     serde_json::from_slice(span).map_err(|error| Problem::unprocessable(error.to_string()))
-}
-
-pub(super) fn problem_of(error: SendError) -> Problem {
-    let status = match &error {
-        SendError::Overloaded | SendError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-        SendError::NoRelay => StatusCode::NOT_FOUND,
-        _ => StatusCode::UNPROCESSABLE_ENTITY,
-    };
-    Problem::new(status, error.to_string())
 }

@@ -20,7 +20,7 @@ use crate::id::HomedId;
 
 use super::problem::{self, Problem};
 use super::query::Query;
-use super::topics::{Owned, PAGE_MAX, bad_json, problem_of, read};
+use super::topics::{Owned, PAGE_MAX, bad_json, read};
 
 /// A subscription as it is shown: one that nobody reads is seen by `attached` and `active_at`.
 #[derive(Debug, Serialize, ToSchema)]
@@ -97,7 +97,7 @@ pub(super) async fn list(
         .map_err(|_| Problem::unprocessable("`after` is no id"))?;
     let page = (after, which.limit.unwrap_or(PAGE_MAX).min(PAGE_MAX));
     let views = topics.subscriptions(which.topic.as_deref(), which.sub_name.as_deref(), page);
-    let views = views.await.map_err(problem_of)?;
+    let views = views.await?;
     Ok(Json(List {
         subscriptions: views.into_iter().map(Shown::from).collect(),
     }))
@@ -116,7 +116,7 @@ pub(super) async fn get(
     Owned(topics): Owned,
     Path(id): Path<String>,
 ) -> Result<Json<Shown>, Problem> {
-    let view = topics.subscription(parse(&id)?).await.map_err(problem_of)?;
+    let view = topics.subscription(parse(&id)?).await?;
     Ok(Json(view.into()))
 }
 
@@ -152,7 +152,7 @@ pub(super) async fn move_to(
         Move::Cursor(cursor) => cursor.saturating_add(1),
     };
     let moved = topics.move_subscription(parse(&id)?, from_seq).await;
-    Ok(Json(moved.map_err(problem_of)?.into()))
+    Ok(Json(moved?.into()))
 }
 
 /// `DELETE /v1/subscriptions/{id}`.
@@ -168,15 +168,12 @@ pub(super) async fn delete(
     Owned(topics): Owned,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    topics
-        .delete_subscription(parse(&id)?)
-        .await
-        .map_err(problem_of)?;
+    topics.delete_subscription(parse(&id)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// What is no id names nothing.
 fn parse(id: &str) -> Result<HomedId, Problem> {
-    let unknown = |_| problem_of(TopicError::Refused(Refused::UnknownSubscription));
+    let unknown = |_| Problem::from(TopicError::Refused(Refused::UnknownSubscription));
     id.parse().map_err(unknown)
 }

@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::auth::Caller;
-use crate::broker::durable::{Refused, Retention, TopicView};
-use crate::gateway::topics::{TopicError, Topics};
+use crate::broker::durable::{Retention, TopicView};
+use crate::gateway::topics::Topics;
 
 use super::problem::{self, Problem};
 use super::query::Query;
@@ -140,7 +140,7 @@ pub(super) async fn resolve(Owned(topics): Owned, body: Bytes) -> Result<Respons
         messages_max: max_messages,
     };
     let resolved = topics.resolve_with(&wanted.name, retention).await;
-    let (view, created) = resolved.map_err(problem_of)?;
+    let (view, created) = resolved?;
     let status = if created {
         StatusCode::CREATED
     } else {
@@ -183,10 +183,7 @@ pub(super) async fn list(
     Query(page): Query<Page>,
 ) -> Result<Json<List>, Problem> {
     let limit = page.limit.unwrap_or(PAGE_MAX).min(PAGE_MAX);
-    let views = topics
-        .list(page.after.as_deref(), limit)
-        .await
-        .map_err(problem_of)?;
+    let views = topics.list(page.after.as_deref(), limit).await?;
     Ok(Json(List {
         topics: views.into_iter().map(Shown::from).collect(),
     }))
@@ -205,7 +202,7 @@ pub(super) async fn get(
     Owned(topics): Owned,
     Path(topic): Path<String>,
 ) -> Result<Json<Shown>, Problem> {
-    let view = topics.topic(&topic).await.map_err(problem_of)?;
+    let view = topics.topic(&topic).await?;
     Ok(Json(view.into()))
 }
 
@@ -222,7 +219,7 @@ pub(super) async fn delete(
     Owned(topics): Owned,
     Path(topic): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    topics.delete(&topic).await.map_err(problem_of)?;
+    topics.delete(&topic).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -237,40 +234,4 @@ pub(super) fn bad_json(error: &serde_json::Error) -> Problem {
         false => StatusCode::BAD_REQUEST,
     };
     Problem::new(status, format!("the body is not as expected: {error}"))
-}
-
-/// Why a home refused, as HTTP says it. What is foreign and what is unknown are the same.
-pub(super) fn problem_of(error: TopicError) -> Problem {
-    let refused = match &error {
-        TopicError::Refused(refused) => refused,
-        TopicError::Disabled => return Problem::not_found(),
-        TopicError::Overloaded | TopicError::Stopping => {
-            return Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
-        }
-        _ => return Problem::unprocessable(error.to_string()),
-    };
-    let (status, code) = match refused {
-        Refused::UnknownSubscription => (StatusCode::NOT_FOUND, "unknown_subscription"),
-        other => (status_of(other), other.code().as_str()),
-    };
-    Problem::new(status, refused.to_string()).coded(code)
-}
-
-fn status_of(refused: &Refused) -> StatusCode {
-    match refused {
-        Refused::UnknownTopic | Refused::UnknownSubscription => StatusCode::NOT_FOUND,
-        Refused::NotSubscribed
-        | Refused::Fenced
-        | Refused::Duplicate
-        | Refused::AckAhead { .. }
-        | Refused::IdempotencyConflict => StatusCode::CONFLICT,
-        Refused::SeqOutOfRange { .. } | Refused::Empty { .. } | Refused::NameBytes { .. } => {
-            StatusCode::UNPROCESSABLE_ENTITY
-        }
-        Refused::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-        Refused::TopicsFull { .. } | Refused::SubscriptionLimit { .. } => StatusCode::FORBIDDEN,
-        Refused::BytesFull { .. } | Refused::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
-        Refused::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
-        Refused::StorageFailed => StatusCode::SERVICE_UNAVAILABLE,
-    }
 }

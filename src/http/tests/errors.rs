@@ -1,5 +1,9 @@
 //! Errors of all kinds are problem documents.
 
+use crate::broker::durable::Refused;
+use crate::gateway::send::SendError;
+use crate::gateway::topics::TopicError;
+
 use super::*;
 
 #[test]
@@ -62,4 +66,37 @@ fn a_query_that_does_not_fit_is_refused_alike_by_every_route() {
         let detail = refused.json()["detail"].as_str().unwrap().to_owned();
         assert!(detail.contains("query string"), "{path}: {detail}");
     }
+}
+
+/// Whoever asked learns what concerns it, and nothing of a fault of the program.
+#[test]
+fn a_route_of_the_user_fails_as_the_server_s_own_do() {
+    let routes = Router::new()
+        .route("/full", get(|| async { SendError::Overloaded }))
+        .route("/relay", get(|| async { SendError::NoRelay }))
+        .route("/nobody", get(|| async { SendError::NoTenant }))
+        .route(
+            "/unknown",
+            get(|| async { TopicError::Refused(Refused::UnknownTopic) }),
+        )
+        .route("/nobodys", get(|| async { TopicError::NoTenant }));
+    let rig = rig().with_user(routes);
+    let good = token("demo", &[]);
+    let refused = |path: &str, status: u16| rig.get(path, &good).problem(status).json();
+    let full = refused("/full", 503);
+    assert!(
+        full["detail"]
+            .as_str()
+            .unwrap()
+            .contains("outside_queue_max"),
+        "{full}"
+    );
+    let relay = refused("/relay", 404);
+    assert!(
+        relay["detail"].as_str().unwrap().contains("no relay mount"),
+        "{relay}"
+    );
+    assert_eq!(refused("/nobody", 500)["detail"], "internal");
+    assert_eq!(refused("/nobodys", 500)["detail"], "internal");
+    assert_eq!(refused("/unknown", 404)["code"], "unknown_topic");
 }
