@@ -102,17 +102,15 @@ impl ChatGateway {
     }
 
     #[subscribe_message("join")]
-    async fn join(&self, room: Room, client: &WsClient) -> Result<(), SendError> {
+    async fn join(&self, room: Room, client: &WsClient) -> Result<Reply, SendError> {
         client.join(&room.name)?;
-        client.send_json(&json!({ "event": "joined", "room": room.name }))?;
-        Ok(())
+        Ok(Reply::raw(json!({ "event": "joined", "room": room.name })))
     }
 
     #[subscribe_message("leave")]
-    async fn leave(&self, room: Room, client: &WsClient) -> Result<(), SendError> {
+    async fn leave(&self, room: Room, client: &WsClient) -> Result<Reply, SendError> {
         client.leave(&room.name)?;
-        client.send_json(&json!({ "event": "left", "room": room.name }))?;
-        Ok(())
+        Ok(Reply::raw(json!({ "event": "left", "room": room.name })))
     }
 
     #[subscribe_message("ping")]

@@ -33,15 +33,6 @@ impl UpgradeGuard for NotBanned {
 }
 
 #[injectable]
-struct AdminOnly;
-
-impl MessageGuard for AdminOnly {
-    async fn can_activate(&self, context: &ExecutionContext<'_>) -> bool {
-        context.switch_to_ws().client().caller().has_role("admin")
-    }
-}
-
-#[injectable]
 struct Timing;
 
 impl Interceptor for Timing {
@@ -55,7 +46,9 @@ impl Interceptor for Timing {
     }
 }
 
-#[derive(Clone, Copy, Debug, thiserror::Error)]
+/// What `fail` is asked for, and fails with.
+#[derive(Deserialize, thiserror::Error, Debug)]
+#[serde(rename_all = "lowercase")]
 enum Failure {
     #[error("short and stout")]
     Teapot,
@@ -65,6 +58,8 @@ enum Failure {
     Close,
     #[error("plain failure")]
     Plain,
+    #[error("a handler that panics has no error")]
+    Panic,
 }
 
 #[injectable]
@@ -77,19 +72,9 @@ impl ExceptionFilter for TeapotFilter {
             Some(Failure::Teapot) => Caught::replace(json!({ "error": error, "code": 418 })),
             Some(Failure::Silent) => Caught::Swallow,
             Some(Failure::Close) => Caught::close(4418, error),
-            Some(Failure::Plain) | None => Caught::Pass,
+            Some(Failure::Plain | Failure::Panic) | None => Caught::Pass,
         }
     }
-}
-
-#[derive(Deserialize)]
-struct Text {
-    text: String,
-}
-
-#[derive(Deserialize)]
-struct How {
-    how: String,
 }
 
 #[gateway(path = "/chat", interceptors(Timing))]
@@ -113,8 +98,8 @@ impl ChatGateway {
     }
 
     #[subscribe_message("say")]
-    async fn say(&self, said: Text, client: &WsClient) {
-        let _ = client.broadcast("said", &json!({ "text": said.text }));
+    async fn say(&self, #[message_body("text")] text: String, client: &WsClient) {
+        let _ = client.broadcast("said", &json!({ "text": text }));
     }
 
     #[subscribe_message("presence")]
@@ -123,20 +108,17 @@ impl ChatGateway {
     }
 
     #[subscribe_message("shout")]
-    #[use_guards(AdminOnly)]
-    async fn shout(&self, shouted: Text) {
-        self.notifier.shout(&shouted.text);
+    #[use_guards(RoleGuard<Admin>)]
+    async fn shout(&self, #[message_body("text")] text: String) {
+        self.notifier.shout(&text);
     }
 
     #[subscribe_message("fail")]
     #[use_filters(TeapotFilter)]
-    async fn fail(&self, fail: How) -> Result<(), Failure> {
-        match fail.how.as_str() {
-            "teapot" => Err(Failure::Teapot),
-            "silent" => Err(Failure::Silent),
-            "close" => Err(Failure::Close),
-            "panic" => panic!("as the client wished"),
-            _ => Err(Failure::Plain),
+    async fn fail(&self, #[message_body("how")] how: Failure) -> Result<(), Failure> {
+        match how {
+            Failure::Panic => panic!("as the client wished"),
+            other => Err(other),
         }
     }
 }

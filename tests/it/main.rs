@@ -21,6 +21,8 @@ mod relay;
 
 mod handlers;
 
+mod orders;
+
 mod tenants;
 
 mod builtin;
