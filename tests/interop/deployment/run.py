@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """What is shipped for deployment, against the tools that read it: the unit and the socket by
-`systemd-analyze`, the seccomp profile by libseccomp around a real server, the image by Docker."""
+`systemd-analyze`, the seccomp profile by libseccomp around a real server, the image by Docker,
+and nginx with its file between a client and a server."""
 
 import ctypes
 import ctypes.util
@@ -15,13 +16,14 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-from harness import ROOT, Server, Skip, binary, equal, run_checks, token  # noqa: E402
+from harness import ROOT, Server, Skip, binary, equal, run_checks, token, venv  # noqa: E402
 
 TUNING = ROOT / "tuning"
 
 
 def tool(name):
-    found = shutil.which(name)
+    # Where Debian puts what only root should need.
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin")
     if not found:
         raise Skip(f"no {name}")
     return found
@@ -125,11 +127,24 @@ def docker_builds_and_runs_the_image():
     assert "ok     io_uring" in done.stdout, done.stdout + done.stderr
 
 
+def clients_come_through_nginx():
+    for name in ("nginx", "openssl"):
+        tool(name)
+    try:
+        python = venv("python", HERE.parent / "python/requirements.txt")
+    except SystemExit as end:
+        raise Skip("no Python packages") from end
+    done = subprocess.run([python, HERE / "nginx.py"], capture_output=True, text=True, timeout=300)
+    sys.stdout.write(done.stdout)
+    equal((done.returncode, done.stderr), (0, ""))
+
+
 if __name__ == "__main__":
     run_checks([
         systemd_finds_nothing_wrong_with_the_units,
         systemd_calls_the_service_well_contained,
         a_server_works_under_the_seccomp_profile,
         without_io_uring_a_server_says_so,
+        clients_come_through_nginx,
         docker_builds_and_runs_the_image,
     ])
