@@ -405,6 +405,34 @@ fn profiles_are_complete() {
     );
 }
 
+/// What a profile changes has an effect that was measured, or a reason why none was.
+#[test]
+fn every_knob_of_a_profile_is_accounted_for() {
+    let effects = fs::read_to_string("tuning/effects.py").unwrap();
+    let measured_elsewhere = "conformance";
+    for (name, text) in PROFILES
+        .iter()
+        .filter(|(name, _)| *name != measured_elsewhere)
+    {
+        let profile: Table = text.parse().unwrap();
+        for section in SECTIONS {
+            let Some(Value::Table(table)) = profile.get(*section) else {
+                continue;
+            };
+            let defaults = own_defaults(section);
+            let is_turned = |(key, value): &(&String, &Value)| {
+                defaults
+                    .iter()
+                    .any(|(own, default)| own == *key && default != *value)
+            };
+            for (key, _) in table.iter().filter(is_turned) {
+                let named = format!("\"{section}.{key}\"");
+                assert!(effects.contains(&named), "profile {name} turns {named}");
+            }
+        }
+    }
+}
+
 /// The file to start from says the same as no file, also with every mark taken away.
 #[test]
 fn the_template_holds_every_default() {
