@@ -86,7 +86,7 @@ impl Worker {
             close: frame::masked(frame::CLOSE, &CLOSE_NORMAL.to_be_bytes()).leak(),
             target,
             window,
-            ring: Ring::new(TaskWork::Deferred, BUFFER_BYTES)?,
+            ring: Ring::new(TaskWork::Deferred, BUFFER_BYTES, OPEN_MAX)?,
             schedule: Schedule::new(window.start, options.rate),
             visits: Slab::new(),
             tally: Tally {

@@ -117,7 +117,7 @@ struct Worker<'a> {
 
 impl<'a> Worker<'a> {
     fn new(plan: &'a Plan, streams: Vec<TcpStream>, window: Window) -> Result<Self> {
-        let mut ring = Ring::new(TaskWork::Deferred, plan.buffer_bytes)?;
+        let mut ring = Ring::new(TaskWork::Deferred, plan.buffer_bytes, streams.len())?;
         let share = streams.len() as f64 / plan.connections as f64;
         let schedule = plan
             .rate

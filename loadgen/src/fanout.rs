@@ -112,7 +112,7 @@ struct Worker<'a> {
 
 impl<'a> Worker<'a> {
     fn new(plan: &'a Plan, streams: Vec<TcpStream>, window: Window) -> Result<Self> {
-        let mut ring = Ring::new(TaskWork::Deferred, plan.buffer_bytes)?;
+        let mut ring = Ring::new(TaskWork::Deferred, plan.buffer_bytes, streams.len())?;
         let mut subscribers = Vec::with_capacity(streams.len());
         for (stream, id) in streams.into_iter().zip(0..) {
             let connection = Connection::arm(stream, &mut ring, id)?;

@@ -58,7 +58,7 @@ fn hold(
     progress: &Progress,
     memory: impl FnOnce() -> Result<Memory>,
 ) -> Result<Tally> {
-    let mut ring = Ring::new(TaskWork::Deferred, BUFFER_BYTES)?;
+    let mut ring = Ring::new(TaskWork::Deferred, BUFFER_BYTES, streams.len())?;
     let mut connections = Vec::with_capacity(streams.len());
     for (stream, id) in streams.into_iter().zip(0..) {
         connections.push(Connection::arm(stream, &mut ring, id)?);

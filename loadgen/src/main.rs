@@ -18,6 +18,7 @@ mod schedule;
 mod setup;
 mod socket;
 mod stall;
+mod units;
 mod usage;
 
 use std::fmt::Display;

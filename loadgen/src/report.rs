@@ -9,6 +9,7 @@ use crate::clock::Nanos;
 use crate::latency::{Latencies, Summary};
 use crate::options::Common;
 use crate::run::Measured;
+use crate::units::{percent, plural};
 use crate::usage::Memory;
 
 /// What was asked for.
@@ -241,15 +242,13 @@ impl fmt::Display for Report {
         self.write_load(f)?;
         self.write_memory(f)?;
         let unit = self.load.unit;
-        let plural = match unit {
-            "delivery" => "deliveries".into(),
-            one => format!("{one}s"),
-        };
         if 0 < self.count {
             writeln!(
                 f,
-                "rate     {:.0} {plural}/s, {} in all",
-                self.per_second, self.count
+                "rate     {:.0} {}/s, {} in all",
+                self.per_second,
+                plural(unit),
+                self.count
             )?;
         }
         for series in self.latencies.iter().filter(|series| 0 < series.count) {
@@ -298,10 +297,6 @@ impl fmt::Display for Report {
             .iter()
             .try_for_each(|fault| write!(f, "\nTHROW AWAY: {fault}"))
     }
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.1} %", share * 100.0)
 }
 
 /// Loads that are no messages.

@@ -63,19 +63,25 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// A ring whose receive buffers hold `buffer_bytes` each. The thread that makes it uses it.
-    pub fn new(task_work: TaskWork, buffer_bytes: usize) -> io::Result<Self> {
+    /// A ring for so many connections, whose receive buffers hold `buffer_bytes` each. The thread
+    /// that makes it uses it.
+    pub fn new(task_work: TaskWork, buffer_bytes: usize, connections: usize) -> io::Result<Self> {
+        // Each has a send and a receive that may have ended, and each buffer is a completion.
+        let operations = u32::try_from(2 * connections).unwrap_or(u32::MAX);
+        let operations = operations.min(COMPLETIONS_MAX);
+        let completions = (operations + u32::from(BUFFERS)).next_power_of_two();
         let mut builder = IoUring::builder();
         builder
             .setup_single_issuer()
             .setup_submit_all()
-            .setup_cqsize(COMPLETIONS);
+            .setup_cqsize(completions.min(COMPLETIONS_MAX));
         match task_work {
             TaskWork::Deferred => builder.setup_defer_taskrun(),
             TaskWork::Cooperative => builder.setup_coop_taskrun(),
         };
-        let io = builder.build(SUBMISSIONS)?;
-        let buffers = BufferRing::register(&io, buffer_bytes)?;
+        let submissions = operations.next_power_of_two();
+        let io = with_patience(|| builder.build(submissions.min(SUBMISSIONS_MAX)))?;
+        let buffers = with_patience(|| BufferRing::register(&io, buffer_bytes))?;
         Ok(Self {
             io,
             buffers,
@@ -182,6 +188,22 @@ impl std::fmt::Debug for Ring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Ring").finish_non_exhaustive()
     }
+}
+
+/// The kernel takes the memory of a ring from what is free at that moment, and may say no where a
+/// moment later, when it has dropped some of its caches, it says yes.
+fn with_patience<T>(mut make: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..TRIES {
+        match make() {
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => std::thread::sleep(PAUSE),
+            made => return made,
+        }
+    }
+    let told = |error: io::Error| {
+        let text = format!("the kernel has no memory for a ring, nor has `ulimit -l`: {error}");
+        io::Error::new(error.kind(), text)
+    };
+    make().map_err(told)
 }
 
 fn send_entry(socket: RawFd, bytes: &[u8]) -> squeue::Entry {
@@ -307,8 +329,10 @@ fn zeroed_pages(bytes: usize) -> io::Result<NonNull<u8>> {
     Ok(NonNull::new(memory).unwrap_or_else(|| handle_alloc_error(layout)))
 }
 
-const SUBMISSIONS: u32 = 4096;
-const COMPLETIONS: u32 = 32_768;
+const SUBMISSIONS_MAX: u32 = 4096;
+const COMPLETIONS_MAX: u32 = 32_768;
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(100);
 const BUFFERS: u16 = 1024;
 const BUFFER_GROUP: u16 = 0;
 const PAGE_BYTES: usize = 4096;

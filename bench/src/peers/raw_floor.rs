@@ -18,7 +18,7 @@ pub(super) fn serve(listen: &Listen) -> Result<()> {
     announce(listener.local_addr()?)?;
     let (accepted, arriving) = mpsc::channel();
     std::thread::spawn(move || accept(&listener, &accepted));
-    let mut ring = Ring::new(TaskWork::Cooperative, BUFFER_BYTES)?;
+    let mut ring = Ring::new(TaskWork::Cooperative, BUFFER_BYTES, CONNECTIONS)?;
     let mut streams: Vec<Option<TcpStream>> = Vec::new();
     loop {
         for stream in arriving.try_iter() {
@@ -60,5 +60,7 @@ fn echo(ring: &mut Ring, slot: &mut Option<TcpStream>, completion: &Completion) 
 }
 
 const BUFFER_BYTES: usize = 4 << 10;
+/// More than a comparison opens.
+const CONNECTIONS: usize = 16_000;
 const ACCEPT_EVERY: Duration = Duration::from_millis(5);
 const ENOBUFS: i32 = 105;

@@ -16,8 +16,9 @@ pub(crate) struct Facts {
     latencies: Vec<Summary>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 struct Figure {
+    #[serde(skip)]
     name: &'static str,
     value: f64,
     unit: &'static str,
@@ -71,5 +72,5 @@ impl fmt::Display for Facts {
 }
 
 fn as_map<S: Serializer>(figures: &[Figure], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(figures.iter().map(|figure| (figure.name, figure.value)))
+    serializer.collect_map(figures.iter().map(|figure| (figure.name, figure)))
 }

@@ -108,7 +108,7 @@ struct Worker<'a> {
 
 impl<'a> Worker<'a> {
     fn new(plan: &'a Plan, streams: Vec<TcpStream>, window: Window) -> Result<Self> {
-        let mut ring = Ring::new(TaskWork::Deferred, BUFFER_BYTES)?;
+        let mut ring = Ring::new(TaskWork::Deferred, BUFFER_BYTES, streams.len())?;
         let mut publishers = Vec::with_capacity(streams.len());
         for ((stream, id), in_flight) in streams.into_iter().zip(0..).zip(&plan.windows) {
             publishers.push(Publisher {

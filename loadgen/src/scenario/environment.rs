@@ -11,6 +11,10 @@ pub(crate) struct Environment(pub(crate) Vec<(&'static str, String)>);
 impl Environment {
     pub(crate) fn look(program: Option<&Path>) -> Self {
         let mut rows = vec![
+            (
+                "date",
+                printed(Command::new("date").args(["-u", "+%F %T UTC"])),
+            ),
             ("kernel", read("/proc/sys/kernel/osrelease")),
             ("processor", field("/proc/cpuinfo", "model name")),
             (
@@ -23,17 +27,19 @@ impl Environment {
             ("load before", read("/proc/loadavg")),
             ("loadgen", env!("CARGO_PKG_VERSION").to_owned()),
         ];
-        let version =
-            program.and_then(|program| Command::new(program).arg("--version").output().ok());
-        rows.extend(version.map(|output| {
-            (
-                "server",
-                String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-            )
-        }));
+        let version = program.map(|program| printed(Command::new(program).arg("--version")));
+        rows.extend(version.map(|version| ("server", version)));
         rows.push(("command", command()));
         Self(rows)
     }
+}
+
+/// Nothing, where that program is not there.
+fn printed(program: &mut Command) -> String {
+    let output = program.output().map(|output| output.stdout);
+    String::from_utf8_lossy(&output.unwrap_or_default())
+        .trim()
+        .to_owned()
 }
 
 fn read(path: &str) -> String {

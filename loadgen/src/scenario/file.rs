@@ -101,11 +101,4 @@ impl Load {
         changed.options.insert(key.to_owned(), Value::Float(value));
         changed
     }
-
-    /// How many connections it holds, if it says so.
-    pub(crate) fn connections(&self) -> u64 {
-        let each = self.options.get("connections").and_then(Value::as_integer);
-        let each = each.and_then(|each| u64::try_from(each).ok()).unwrap_or(0);
-        each * u64::from(self.copies)
-    }
 }

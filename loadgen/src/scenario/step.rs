@@ -1,7 +1,9 @@
 //! One step: its loads as processes of this program, beside each other, and what they print. While
 //! they run, the memory of the server is looked at.
 
-use std::process::{Child, Command, Stdio};
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -12,19 +14,20 @@ use crate::usage::Memory;
 
 use super::Run;
 use super::file::{Load, Step};
-use super::ramp::{self, Round};
+use super::ramp::{self, Search};
 use super::server::Server;
 
 /// What a step came to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct StepResult {
     pub(crate) name: String,
     pub(crate) loads: Vec<LoadResult>,
     /// Resident bytes of the server: before, and at most meanwhile.
     pub(crate) memory: Option<(u64, u64)>,
-    pub(crate) connections: u64,
     /// The search for the highest rate; the loads are those of its best round.
-    pub(crate) ramp: Option<(f64, Vec<Round>)>,
+    pub(crate) ramp: Option<Search>,
+    /// Why there is nothing to show.
+    pub(crate) failure: Option<String>,
 }
 
 /// What a load came to.
@@ -39,6 +42,12 @@ impl StepResult {
     /// Nothing has to be thrown away.
     pub(crate) fn is_good(&self) -> bool {
         self.loads.iter().all(LoadResult::is_good)
+    }
+
+    /// Connections of all loads, those that a load comes and goes with left out.
+    pub(crate) fn connections(&self) -> u64 {
+        let of = |load: &LoadResult| load.report["connections"].as_u64();
+        self.loads.iter().filter_map(of).sum()
     }
 }
 
@@ -65,40 +74,47 @@ impl LoadResult {
     }
 }
 
-/// Runs a step.
-pub(crate) fn run(step: &Step, server: &Server, options: &Run) -> Result<StepResult> {
-    let bar = progress(&step.name);
+/// Runs a step, which has a place in its scenario.
+pub(crate) fn run(step: &Step, place: &str, server: &Server, options: &Run) -> StepResult {
+    let bar = progress(&format!("{place}: {}", step.name));
     let before = resident(server);
     let mut most = 0;
     let mut look = || most = most.max(resident(server).unwrap_or(0));
     let (loads, ramp) = match step.ramp {
-        None => (together(&step.load, server, options, &mut look)?, None),
+        None => (together(&step.load, server, options, &mut look), None),
         Some(wanted) => {
+            let mut round = 0;
             let mut at = |rate: f64| {
-                bar.set_message(format!("{}: {rate:.0}/s", step.name));
+                round += 1;
+                bar.set_message(format!("{place}: {}, run {round}: {rate:.0}/s", step.name));
                 let mut loads = step.load.clone();
                 loads[0] = loads[0].with("rate", rate);
                 together(&loads, server, options, &mut look)
             };
-            let (best, rounds) = ramp::search(wanted, &mut at)?;
-            (best, Some((wanted.p99_us_max, rounds)))
+            let (best, search) = ramp::search(wanted, &mut at);
+            (Ok(best), Some(search))
         }
     };
     bar.finish_and_clear();
-    Ok(StepResult {
+    let nothing_held = ramp.as_ref().filter(|search| search.found().is_none());
+    let failure = match &loads {
+        Ok(_) => nothing_held.map(Search::told),
+        Err(error) => Some(format!("{error:#}")),
+    };
+    StepResult {
         name: step.name.clone(),
-        loads,
+        loads: loads.unwrap_or_default(),
         memory: before.map(|before| (before, most)),
-        connections: step.load.iter().map(Load::connections).sum(),
         ramp,
-    })
+        failure,
+    }
 }
 
-fn progress(name: &str) -> ProgressBar {
+fn progress(message: &str) -> ProgressBar {
     let bar = ProgressBar::new_spinner();
     let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}");
     bar.enable_steady_tick(LOOKED_EVERY);
-    bar.set_message(name.to_owned());
+    bar.set_message(message.to_owned());
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
 }
 
@@ -107,7 +123,7 @@ fn resident(server: &Server) -> Option<u64> {
     Some(memory.resident_bytes())
 }
 
-/// All loads at once; a load that fails ends the scenario, the others are ended with it.
+/// All loads at once; one that fails is told at once, and the others are ended.
 fn together(
     loads: &[Load],
     server: &Server,
@@ -120,16 +136,34 @@ fn together(
             running.push(Running::start(load, number, server, options)?);
         }
     }
-    while running.iter_mut().any(Running::is_running) {
+    loop {
+        let mut all_ended = true;
+        for one in &mut running {
+            match one.child.try_wait().context("wait for a load")? {
+                None => all_ended = false,
+                Some(status) if has_failed(status) => bail!(one.complaint()?),
+                Some(_) => {}
+            }
+        }
+        if all_ended {
+            return running.iter_mut().map(Running::result).collect();
+        }
         look();
         std::thread::sleep(LOOKED_EVERY);
     }
-    running.into_iter().map(Running::finish).collect()
+}
+
+/// One whose numbers must be thrown away has told them.
+fn has_failed(status: ExitStatus) -> bool {
+    !status.success() && status.code() != Some(i32::from(crate::THROWN_AWAY))
 }
 
 struct Running {
-    child: Option<Child>,
+    child: Child,
     command: String,
+    /// Files and no pipes: what nobody reads yet stops nobody.
+    printed: File,
+    complained: File,
 }
 
 impl Running {
@@ -156,47 +190,50 @@ impl Running {
         if let Some(token) = &server.token {
             command.env("LOADGEN_TOKEN", token);
         }
+        let file = || tempfile::tempfile().context("make a file for what a load prints");
+        let (printed, complained) = (file()?, file()?);
         let child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stdout(printed.try_clone()?)
+            .stderr(complained.try_clone()?)
             .spawn();
         Ok(Self {
-            child: Some(child.context("start a load")?),
+            child: child.context("start a load")?,
             command: format!("loadgen {}", words.join(" ")),
+            printed,
+            complained,
         })
     }
 
-    fn is_running(&mut self) -> bool {
-        let child = self.child.as_mut().map(Child::try_wait);
-        matches!(child, Some(Ok(None)))
-    }
-
-    fn finish(mut self) -> Result<LoadResult> {
-        let child = self.child.take().context("a load ends once")?;
-        let output = child.wait_with_output().context("wait for a load")?;
-        let report = serde_json::from_slice(&output.stdout);
-        match report {
+    fn result(&mut self) -> Result<LoadResult> {
+        match serde_json::from_str(&text_of(&mut self.printed)?) {
             Ok(report) => Ok(LoadResult {
                 command: std::mem::take(&mut self.command),
                 report,
             }),
-            Err(_) => bail!(
-                "`{}`: {}",
-                self.command,
-                String::from_utf8_lossy(&output.stderr).trim()
-            ),
+            Err(_) => bail!(self.complaint()?),
         }
     }
+
+    fn complaint(&mut self) -> Result<String> {
+        let text = text_of(&mut self.complained)?;
+        let text = text.trim().trim_start_matches("error: ");
+        Ok(format!("{text} (`{}`)", self.command))
+    }
+}
+
+fn text_of(file: &mut File) -> Result<String> {
+    let mut text = String::new();
+    file.rewind()?;
+    file.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// A load whose scenario fails is not left behind.
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            // It may have ended by itself.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -4,10 +4,11 @@ use clap::Parser;
 use serde_json::json;
 
 use super::environment::Environment;
-use super::file::Scenario;
+use super::file::{Ramp, Scenario};
 use super::page::Page;
-use super::ramp::Round;
+use super::ramp::{Came, Round, Search};
 use super::step::{LoadResult, StepResult};
+use super::tables::summary;
 use crate::options::Options;
 
 fn shipped() -> Vec<(String, Scenario)> {
@@ -52,18 +53,30 @@ fn result() -> StepResult {
         json!({"one_in": 100.0, "us": 9.0}),
     ];
     let report = json!({
-        "mode": "echo", "unit": "message", "per_second": 1234.5, "offered_per_second": 1300.0,
+        "mode": "echo", "unit": "message", "count": 22, "connections": 10,
+        "per_second": 1170.0, "offered_per_second": 1300.0, "wrong": 3,
         "latencies": [{"name": "<echo>", "count": 22, "p50_us": 3.0, "p99_us": 9.0, "max_us": 11.0,
             "over_time": slices, "percentiles": percentiles}],
-        "server": {"pid": 1, "cpu_ns_per_unit": 7654.0, "cpu_share": 0.5},
+        "server": {"pid": 1, "cpu_share": 0.00585},
         "notes": [], "throw_away": ["steal 3.0 % (> 1 %)"],
     });
-    let round = |rate, holds| Round {
+    let round = |rate, fault: Option<&str>| Round {
         rate,
-        per_second: rate,
-        p99_us: rate / 100.0,
-        holds,
+        came: Some(Came {
+            per_second: rate,
+            p99_us: rate / 100.0,
+        }),
+        fault: fault.map(str::to_owned),
     };
+    let wanted = Ramp {
+        from: 1_000.0,
+        p99_us_max: 15.0,
+        rounds: 2,
+    };
+    let rounds = vec![
+        round(1_000.0, None),
+        round(2_000.0, Some("p99 20 us (> 15 us)")),
+    ];
     StepResult {
         name: "one".into(),
         loads: vec![LoadResult {
@@ -71,12 +84,12 @@ fn result() -> StepResult {
             report,
         }],
         memory: Some((1_000, 3_000)),
-        connections: 10,
-        ramp: Some((15.0, vec![round(1_000.0, true), round(2_000.0, false)])),
+        ramp: Some(Search { wanted, rounds }),
+        failure: None,
     }
 }
 
-/// C-27: one file, and everything that was measured is in it.
+/// C-27: one file, and everything that was measured is in it, with what went wrong
 #[test]
 fn the_page_needs_no_other_file() {
     let scenario = Scenario::parse(
@@ -84,22 +97,48 @@ fn the_page_needs_no_other_file() {
     )
     .unwrap();
     let environment = Environment::look(None);
+    let idle = json!({"mode": "idle", "count": 0, "connections": 100, "server": {"cpu_share": 0.01},
+        "memory_per_connection": {"resident": 415, "private": 400, "slab": 2048}});
+    let replay = json!({"mode": "durable replay",
+        "figures": {"payload, median round": {"value": 650.0, "unit": "MB/s"}}});
+    let loads = [("loadgen idle", idle), ("loadgen durable replay", replay)];
+    let [idle, replay] = loads.map(|(command, report)| StepResult {
+        name: "facts".into(),
+        loads: vec![LoadResult {
+            command: command.into(),
+            report,
+        }],
+        ..StepResult::default()
+    });
+    let failed = StepResult {
+        name: "broken".into(),
+        failure: Some("no delivery for 3 s".into()),
+        ..StepResult::default()
+    };
+    let results = [result(), idle, replay, failed];
     let page = Page {
         scenario: &scenario,
         environment: &environment,
-        results: &[result()],
+        results: &results,
     };
     let html = page.html().unwrap();
     for wanted in [
         "A &lt;b&gt;",
-        "7654 ns per message",
-        "200 B at most",
+        "5000 ns per message",
+        "200 B for each of 10 connections",
         "Latency by percentile",
         "p99 over time",
         "Throughput over time",
         "p99 by offered rate",
+        "1000/s is the highest rate with p99 within 15 us, in 2 runs",
+        "<td>2000/s</td><td>2000/s</td><td>20 us</td><td>p99 20 us (&gt; 15 us)</td>",
         "loadgen echo --rate 1300",
         "THROW AWAY: steal 3.0 %",
+        "FAILED: no delivery for 3 s",
+        "<td>1.2k messages/s</td><td>10.0 %</td><td>3</td>",
+        "<td>resident memory of a connection</td><td>415 B</td>",
+        "<td>100.00 us a second</td>",
+        "<td>650 MB/s</td>",
         "<th>kernel</th>",
         "&lt;echo&gt;",
     ] {
@@ -111,10 +150,14 @@ fn the_page_needs_no_other_file() {
         assert!(!addresses.contains(outside), "{outside}");
     }
     assert_eq!(html.matches("<svg").count(), 4);
-    assert!(
-        page.summary()
-            .contains("the highest rate with p99 within 15 us")
-    );
+    // Ink and paper are the reader's.
+    assert!(!html.contains("fill=\"#FFFFFF\""));
+    let lines: Vec<_> = results.iter().map(summary).collect();
+    let first =
+        "one\n  echo: 1.2k messages/s, p99 of `<echo>` 9 us, server CPU 5000 ns per message";
+    assert!(lines[0].starts_with(first), "{}", lines[0]);
+    assert!(lines[2].contains("durable replay: payload, median round 650 MB/s"));
+    assert_eq!(lines[3], "broken\n  FAILED: no delivery for 3 s");
 }
 
 #[test]
