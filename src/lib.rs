@@ -135,7 +135,8 @@ mod http;
 pub mod server;
 
 #[cfg(feature = "client")]
-pub mod client;
+#[doc(inline)]
+pub use tidegate_client as client;
 
 pub mod cli;
 

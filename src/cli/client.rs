@@ -4,12 +4,12 @@
 use std::error::Error;
 use std::fmt;
 use std::io::{ErrorKind, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::client::{self, Client, Durable, Refusal};
+use crate::client::{self, Client, Durable, Reconnect, Refusal};
 
 /// Where the server is and who asks.
 #[derive(Debug, Args)]
@@ -118,10 +118,8 @@ pub(super) fn told(refusal: &Refusal) -> String {
 impl Target {
     fn token(&self) -> Result<String, ClientError> {
         if let Some(path) = &self.token_file {
-            let read = std::fs::read_to_string(path);
-            let read = read.map(|token| token.trim().to_owned());
             let path = path.clone();
-            return read.map_err(|source| ClientError::TokenFile { path, source });
+            return token_in(&path).map_err(|source| ClientError::TokenFile { path, source });
         }
         let token = std::env::var("TIDEGATE_TOKEN").ok();
         token
@@ -129,9 +127,14 @@ impl Target {
             .ok_or(ClientError::NoToken)
     }
 
-    /// What is printed is what came, so nothing more than the dialect itself is agreed on.
+    /// What is printed is what came, so nothing more than the dialect itself is agreed on. A token
+    /// in a file is read again for each connection: whoever renews it writes it there.
     fn client(&self) -> Result<Client, ClientError> {
-        Ok(Client::new(&self.url, &self.token()?)?.plain())
+        let client = Client::new(&self.url, &self.token()?)?.plain();
+        Ok(match self.token_file.clone() {
+            Some(path) => client.token_from(move |_| token_in(&path)),
+            None => client,
+        })
     }
 
     /// The id of a topic: a name is registered or resolved.
@@ -143,4 +146,14 @@ impl Target {
     pub(super) fn connect(&self) -> Result<Durable, ClientError> {
         Ok(self.client()?.durable_at(&self.path)?)
     }
+
+    /// One that comes back.
+    pub(super) fn connect_again_and_again(&self, how: Reconnect) -> Result<Durable, ClientError> {
+        let client = self.client()?.reconnecting(how);
+        Ok(client.durable_at(&self.path)?)
+    }
+}
+
+fn token_in(path: &Path) -> std::io::Result<String> {
+    Ok(std::fs::read_to_string(path)?.trim().to_owned())
 }

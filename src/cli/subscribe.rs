@@ -2,10 +2,11 @@
 //! it is printed, so that the next run goes on behind it.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 
-use crate::client::{DurableFrame, Subscribe, Subscribed};
+use crate::client::{Durable, DurableFrame, Reconnect, Subscribe, Subscribed};
 
 use super::client::{ClientError, Target, print_line, told};
 use super::{Failure, complain};
@@ -21,7 +22,11 @@ Examples:
 
 The standard output has the `message` and `gap` frames, one a line, and nothing else. A message is
 acked when it is written: what a crash keeps from being written comes again. One --sub-name has one
-reader: a second one takes it over and the first ends.")]
+reader: a second one takes it over and the first ends.
+
+A connection that is lost comes back, on behind the last ack that the server has: no message is left
+out, and those whose acks it has not got are printed again. A token that is refused, or a close that
+says not to come again, ends it with 1; one in --token-file is read again for each connection.")]
 pub(super) struct SubOptions {
     /// The topic's id, or a name that is registered if it is new
     topic: String,
@@ -40,8 +45,37 @@ pub(super) struct SubOptions {
     /// Do not ack: the same messages come again the next time, and no more of them than the window
     #[arg(long)]
     no_ack: bool,
+    /// End with 1 when the connection is lost
+    #[arg(long)]
+    no_reconnect: bool,
+    /// Seconds that a wait before another attempt may last; each is chosen at random, the first
+    /// below half a second
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 30,
+        conflicts_with = "no_reconnect"
+    )]
+    reconnect_wait_max: u32,
+    /// Failed attempts in a row until it gives up; without it, it never does
+    #[arg(long, value_name = "N", conflicts_with = "no_reconnect")]
+    reconnect_attempts_max: Option<u32>,
     #[command(flatten)]
     target: Target,
+}
+
+impl SubOptions {
+    fn connect(&self) -> Result<Durable, ClientError> {
+        if self.no_reconnect {
+            return self.target.connect();
+        }
+        let wait_max = Duration::from_secs(self.reconnect_wait_max.into());
+        self.target.connect_again_and_again(Reconnect {
+            wait_max,
+            attempts_max: self.reconnect_attempts_max.unwrap_or(u32::MAX),
+            ..Reconnect::default()
+        })
+    }
 }
 
 pub(super) fn run(options: &SubOptions) -> Result<ExitCode, Failure> {
@@ -51,7 +85,7 @@ pub(super) fn run(options: &SubOptions) -> Result<ExitCode, Failure> {
 
 fn subscribe(options: &SubOptions) -> Result<ExitCode, ClientError> {
     let topic = options.target.topic(&options.topic)?;
-    let mut connection = options.target.connect()?;
+    let mut connection = options.connect()?;
     let name = &options.sub_name;
     let mut subscribe = Subscribe::new(&topic, name);
     if let Some(from) = options.from {
@@ -75,26 +109,72 @@ fn subscribe(options: &SubOptions) -> Result<ExitCode, ClientError> {
                 }
             }
             DurableFrame::Gap(_) => print_line(&received.text)?,
-            DurableFrame::Subscribed(subscribed) => greet(subscribed),
-            DurableFrame::Unsubscribed(ended) => {
-                let reason = ended.reason.as_deref().unwrap_or("no reason given");
-                complain(format_args!("tidegate: the subscription ended: {reason}"));
-                return Ok(ExitCode::FAILURE);
+            frame => {
+                if let Some(end) = handle(frame, &received.text) {
+                    return Ok(end);
+                }
             }
-            DurableFrame::Refused(refusal) => {
-                complain(format_args!("tidegate: {}", told(refusal)));
-                return Ok(ExitCode::FAILURE);
-            }
-            _ => complain(format_args!("tidegate: {}", received.text)),
         }
     }
-    if let Some(seq) = last {
-        // The last ack with an answer: the next run goes on behind what was printed.
-        connection.ack_surely(&topic, name, seq)?;
-        while !matches!(connection.receive()?.frame, DurableFrame::Acked(_)) {}
-    }
+    let end = match last {
+        Some(seq) => finish(&mut connection, (&topic, name), seq)?,
+        None => ExitCode::SUCCESS,
+    };
     connection.close();
-    Ok(ExitCode::SUCCESS)
+    Ok(end)
+}
+
+/// What is said of the subscription and of the connection; some of it is the end.
+fn handle(frame: &DurableFrame, text: &str) -> Option<ExitCode> {
+    match frame {
+        DurableFrame::Subscribed(subscribed) => greet(subscribed),
+        DurableFrame::Unsubscribed(ended) => {
+            let reason = ended.reason.as_deref().unwrap_or("no reason given");
+            complain(format_args!("tidegate: the subscription ended: {reason}"));
+            return Some(ExitCode::FAILURE);
+        }
+        DurableFrame::Refused(refusal) => {
+            complain(format_args!("tidegate: {}", told(refusal)));
+            return Some(ExitCode::FAILURE);
+        }
+        DurableFrame::Lost(loss) => {
+            let reason = &loss.reason;
+            complain(format_args!(
+                "tidegate: the connection is lost ({reason}); trying again"
+            ));
+        }
+        DurableFrame::Back => complain("tidegate: connected again"),
+        _ => complain(format_args!("tidegate: {text}")),
+    }
+    None
+}
+
+/// The last ack with an answer: the next run goes on behind what was printed. After a loss what
+/// was printed comes again first.
+fn finish(connection: &mut Durable, of: (&str, &str), last: u64) -> Result<ExitCode, ClientError> {
+    connection.ack_surely(of.0, of.1, last)?;
+    loop {
+        let received = connection.receive()?;
+        match &received.frame {
+            DurableFrame::Acked(acked) if last <= acked.seq => return Ok(ExitCode::SUCCESS),
+            DurableFrame::Message(message) if message.seq < last => {
+                connection.ack(of.0, of.1, message.seq)?;
+            }
+            DurableFrame::Message(message) if message.seq == last => {
+                connection.ack_surely(of.0, of.1, last)?;
+            }
+            // The ack had reached the disk before the loss.
+            DurableFrame::Subscribed(subscribed) if last <= subscribed.cursor => {
+                return Ok(ExitCode::SUCCESS);
+            }
+            DurableFrame::Message(_) | DurableFrame::Gap(_) | DurableFrame::Subscribed(_) => {}
+            frame => {
+                if let Some(end) = handle(frame, &received.text) {
+                    return Ok(end);
+                }
+            }
+        }
+    }
 }
 
 /// Where it goes on, for the person who looks on.

@@ -58,6 +58,8 @@ mod generate;
 
 mod registries;
 
+mod reconnect;
+
 mod rust_client;
 
 mod service;

@@ -2,10 +2,13 @@
 //! for programs, scripts and tests with a thread to spare; what it reads it gives as typed frames
 //! with the text that came. Knows the wire; nothing of a server's inside.
 //!
-//! It does not come back by itself: an error is the end of a connection, and a durable
-//! subscription goes on behind its last ack on the next one.
+//! An error is the end of a connection, unless [`Client::reconnecting`] says that it comes back:
+//! then `receive` tells that it was lost and that it is back, relay topics are subscribed to again
+//! and have missed what was pushed meanwhile, a durable subscription goes on behind its last ack (so
+//! messages come at least once, and none is left out), and publishes with a key go out again.
 //!
 //! ```no_run
+//! # mod tidegate { pub(super) use tidegate_client as client; }
 //! use tidegate::client::{Client, DurableFrame, Publish, Subscribe};
 //!
 //! # fn main() -> Result<(), tidegate::client::ClientError> {
@@ -32,21 +35,30 @@
 
 mod durable;
 
+mod line;
+
+mod reconnect;
+
 mod relay;
 
 mod rest;
 
 mod socket;
 
+use std::io;
+use std::sync::Arc;
+
 use serde::Serialize;
 
-use crate::broker::presence::PresenceEntry;
+use line::Line;
 
 pub use durable::{
-    Acked, Durable, DurableFrame, Gap, Message, Publish, Published, Subscribe, Subscribed,
+    Acked, Durable, DurableFrame, Gap, Loss, Message, Publish, Published, Subscribe, Subscribed,
     Unsubscribed,
 };
+pub use reconnect::Reconnect;
 pub use relay::{Push, Relay, RelayFrame};
+pub use rest::Present;
 pub use socket::{Received, Refusal};
 
 /// Why the server cannot be asked, or says no.
@@ -59,12 +71,15 @@ pub enum ClientError {
     /// The token cannot stand in a header.
     #[error("the token is no line of visible characters")]
     BadToken,
+    /// Whoever gives tokens has none.
+    #[error("no token")]
+    Token(#[source] io::Error),
     /// Nobody answers there.
     #[error("cannot reach {0}")]
-    Connect(String, #[source] std::io::Error),
+    Connect(String, #[source] io::Error),
     /// The connection broke in a request.
     #[error("the connection broke")]
-    Broken(#[source] std::io::Error),
+    Broken(#[source] io::Error),
     /// No such mount, or it lets nobody in with this token.
     #[error("no mount answers at {path}: {reason}")]
     Upgrade {
@@ -72,7 +87,15 @@ pub enum ClientError {
         path: String,
         /// What the server or the network said.
         reason: String,
+        /// The status of the answer, if there was one.
+        status: Option<u16>,
     },
+    /// The connection is lost and will come back: `receive` says when.
+    #[error("the connection is lost, and comes back while something is received")]
+    Lost,
+    /// So many publishes wait for their answer.
+    #[error("{0} publishes wait for their answer: receive first")]
+    Unanswered(usize),
     /// The WebSocket has ended.
     #[error("the server closed the connection: {0}")]
     Closed(String),
@@ -96,8 +119,15 @@ pub enum ClientError {
 #[derive(Clone)]
 pub struct Client {
     host: String,
-    token: String,
+    tokens: Tokens,
     plain: bool,
+    reconnect: Option<Reconnect>,
+}
+
+#[derive(Clone)]
+enum Tokens {
+    One(String),
+    Asked(Arc<dyn Fn(bool) -> io::Result<String> + Send + Sync>),
 }
 
 impl std::fmt::Debug for Client {
@@ -122,9 +152,30 @@ impl Client {
         let host = host.ok_or_else(|| ClientError::Url(url.to_owned()))?;
         Ok(Self {
             host: host.to_owned(),
-            token: token.to_owned(),
+            tokens: Tokens::One(token.to_owned()),
             plain: false,
+            reconnect: None,
         })
+    }
+
+    /// Asks for a token before each connection and each request. It is told `true` when the last
+    /// one was refused or ended, so that it gives no old one out of a cache.
+    #[must_use]
+    pub fn token_from(
+        mut self,
+        ask: impl Fn(bool) -> io::Result<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.tokens = Tokens::Asked(Arc::new(ask));
+        self
+    }
+
+    /// Connections of this client come back when they are lost, while somebody receives. What
+    /// does not heal is an error all the same: a token that is refused with nobody to ask for
+    /// another, a mount that is not there, a close that says not to come again.
+    #[must_use]
+    pub fn reconnecting(mut self, how: Reconnect) -> Self {
+        self.reconnect = Some(how);
+        self
     }
 
     /// Speaks the dialects without a subprotocol: errors have no code then, and messages nothing
@@ -160,7 +211,7 @@ impl Client {
     ///
     /// # Errors
     /// When the server cannot be asked or refuses.
-    pub fn presence(&self, topic: &str) -> Result<Vec<PresenceEntry>, ClientError> {
+    pub fn presence(&self, topic: &str) -> Result<Vec<Present>, ClientError> {
         rest::presence(self, topic)
     }
 
@@ -177,7 +228,7 @@ impl Client {
     /// # Errors
     /// As [`Client::durable`].
     pub fn durable_at(&self, path: &str) -> Result<Durable, ClientError> {
-        Ok(Durable(socket::open(self, path, "tidegate.durable.v1")?))
+        Ok(Durable::on(Line::open(self, path, "tidegate.durable.v1")?))
     }
 
     /// A connection to the relay mount at its default path.
@@ -193,6 +244,23 @@ impl Client {
     /// # Errors
     /// As [`Client::relay`].
     pub fn relay_at(&self, path: &str) -> Result<Relay, ClientError> {
-        Ok(Relay(socket::open(self, path, "tidegate.relay.v1")?))
+        Ok(Relay::on(Line::open(self, path, "tidegate.relay.v1")?))
+    }
+
+    /// The token of a request; `renew` asks for another one than the last.
+    fn token(&self, renew: bool) -> Result<String, ClientError> {
+        let token = match &self.tokens {
+            Tokens::One(token) => token.clone(),
+            Tokens::Asked(ask) => ask(renew).map_err(ClientError::Token)?,
+        };
+        // A line end in a token would begin a header of its own.
+        match token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            true => Ok(token),
+            false => Err(ClientError::BadToken),
+        }
+    }
+
+    fn can_renew(&self) -> bool {
+        matches!(self.tokens, Tokens::Asked(_))
     }
 }

@@ -5,11 +5,16 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::ClientError;
-use super::socket::{Received, Refusal, Socket, kind_of, read};
+use super::line::{Heard, Line};
+use super::socket::{Received, Refusal, kind_of, read};
 
 /// A connection to a relay mount.
 #[derive(Debug)]
-pub struct Relay(pub(super) Socket);
+pub struct Relay {
+    line: Line,
+    /// What is subscribed to again on the next connection.
+    topics: Vec<String>,
+}
 
 /// What the server says.
 #[derive(Debug, Clone)]
@@ -23,6 +28,10 @@ pub enum RelayFrame {
     Push(Push),
     /// So many pushes of a topic were lost, for this connection did not read.
     Lagged(String, u64),
+    /// The connection is lost, and why. What is pushed until it is back is missed.
+    Lost(String),
+    /// There is a connection again, and the topics are subscribed to again.
+    Back,
     /// The answer to a ping.
     Pong,
     /// Something was refused.
@@ -59,12 +68,20 @@ struct Said<'a, T: ?Sized> {
 }
 
 impl Relay {
+    pub(super) fn on(line: Line) -> Self {
+        let topics = Vec::new();
+        Self { line, topics }
+    }
+
     /// Asks to hear a topic; the answer comes by `receive`.
     ///
     /// # Errors
     /// When the connection has ended.
     pub fn subscribe(&mut self, topic: &str) -> Result<(), ClientError> {
-        self.0.send(&json!({ "type": "subscribe", "topic": topic }))
+        if self.line.is_lasting() && !self.topics.iter().any(|known| known == topic) {
+            self.topics.push(topic.to_owned());
+        }
+        self.ask("subscribe", topic).map(|_| ())
     }
 
     /// Asks to hear it no more; the answer comes by `receive`.
@@ -72,26 +89,32 @@ impl Relay {
     /// # Errors
     /// When the connection has ended.
     pub fn unsubscribe(&mut self, topic: &str) -> Result<(), ClientError> {
-        self.0
-            .send(&json!({ "type": "unsubscribe", "topic": topic }))
+        self.topics.retain(|known| known != topic);
+        // Without a connection there is nothing to leave.
+        self.ask("unsubscribe", topic).map(|_| ())
+    }
+
+    fn ask(&mut self, kind: &str, topic: &str) -> Result<bool, ClientError> {
+        self.line.send(&json!({ "type": kind, "topic": topic }))
     }
 
     /// Gives a message to the topic's handler; where there is none, everybody gets it.
     ///
     /// # Errors
-    /// When the connection has ended or the payload cannot be JSON.
+    /// When the connection has ended or is lost, or the payload cannot be JSON.
     pub fn send<T: Serialize + ?Sized>(
         &mut self,
         topic: &str,
         event: &str,
         payload: &T,
     ) -> Result<(), ClientError> {
-        self.0.send(&Said {
+        let said = Said {
             kind: "message",
             topic,
             event,
             payload,
-        })
+        };
+        surely(self.line.send(&said))
     }
 
     /// Asks for a [`RelayFrame::Pong`].
@@ -99,7 +122,7 @@ impl Relay {
     /// # Errors
     /// When the connection has ended.
     pub fn ping(&mut self) -> Result<(), ClientError> {
-        self.0.send(&json!({ "type": "ping" }))
+        surely(self.line.send(&json!({ "type": "ping" })))
     }
 
     /// The next frame, however long that takes.
@@ -107,7 +130,18 @@ impl Relay {
     /// # Errors
     /// When the connection has ended, or a frame is not understood.
     pub fn receive(&mut self) -> Result<Received<RelayFrame>, ClientError> {
-        let text = self.0.receive()?;
+        let text = match self.line.receive()? {
+            Heard::Text(text) => text,
+            Heard::Lost(reason) => return Ok(Received::untold(RelayFrame::Lost(reason))),
+            Heard::Back => {
+                let topics = std::mem::take(&mut self.topics);
+                for topic in &topics {
+                    self.ask("subscribe", topic)?;
+                }
+                self.topics = topics;
+                return Ok(Received::untold(RelayFrame::Back));
+            }
+        };
         let kind = kind_of(&text)?;
         let about = || read::<About>(&text);
         let frame = match kind.as_str() {
@@ -124,6 +158,13 @@ impl Relay {
 
     /// Says goodbye and waits until the server has heard it, so that nothing sent is cut off.
     pub fn close(self) {
-        self.0.close();
+        self.line.close();
+    }
+}
+
+fn surely(sent: Result<bool, ClientError>) -> Result<(), ClientError> {
+    match sent? {
+        true => Ok(()),
+        false => Err(ClientError::Lost),
     }
 }

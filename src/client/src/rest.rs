@@ -2,25 +2,39 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::time::Duration;
 
+use rustix::net::sockopt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-
-use crate::broker::presence::PresenceEntry;
-use crate::id::HomedId;
+use uuid::fmt::Hyphenated;
 
 use super::{Client, ClientError};
+
+/// Somebody who is present in a relay topic.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Present {
+    /// The connection.
+    pub conn_id: u64,
+    /// What the topic's handler said of it.
+    pub meta: Value,
+}
 
 pub(super) fn connect(client: &Client) -> Result<TcpStream, ClientError> {
     let connected = TcpStream::connect(&client.host).and_then(|stream| {
         stream.set_nodelay(true)?;
+        // A server whose machine has gone says nothing: the kernel asks.
+        sockopt::set_socket_keepalive(&stream, true)?;
+        sockopt::set_tcp_keepidle(&stream, ASKED_AFTER)?;
+        sockopt::set_tcp_keepintvl(&stream, ASKED_EVERY)?;
+        sockopt::set_tcp_keepcnt(&stream, ASKED_TIMES)?;
         Ok(stream)
     });
     connected.map_err(|source| ClientError::Connect(client.host.clone(), source))
 }
 
 pub(super) fn topic(client: &Client, topic: &str) -> Result<String, ClientError> {
-    if topic.parse::<HomedId>().is_ok() {
+    if topic.parse::<Hyphenated>().is_ok() {
         return Ok(topic.to_owned());
     }
     let body = json!({ "name": topic }).to_string();
@@ -50,26 +64,23 @@ pub(super) fn push<T: Serialize + ?Sized>(
     request(client, "POST", "/v1/relay/push", &body).map(|_| ())
 }
 
-pub(super) fn presence(client: &Client, topic: &str) -> Result<Vec<PresenceEntry>, ClientError> {
+pub(super) fn presence(client: &Client, topic: &str) -> Result<Vec<Present>, ClientError> {
     #[derive(Deserialize)]
-    struct Present {
-        members: Vec<PresenceEntry>,
+    struct Presence {
+        members: Vec<Present>,
     }
     let query: String = form_urlencoded::Serializer::new(String::new())
         .append_pair("topic", topic)
         .finish();
     let answer = request(client, "GET", &format!("/v1/relay/presence?{query}"), "")?;
     let text = answer.to_string();
-    let present: Present =
+    let present: Presence =
         serde_json::from_value(answer).map_err(|_| ClientError::Strange(text))?;
     Ok(present.members)
 }
 
 fn request(client: &Client, method: &str, target: &str, body: &str) -> Result<Value, ClientError> {
-    if !is_header(&client.token) {
-        return Err(ClientError::BadToken);
-    }
-    let (host, token, bytes) = (&client.host, &client.token, body.len());
+    let (host, token, bytes) = (&client.host, client.token(false)?, body.len());
     let request = format!(
         "{method} {target} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n\
          Connection: close\r\nContent-Type: application/json\r\n\
@@ -94,7 +105,6 @@ fn request(client: &Client, method: &str, target: &str, body: &str) -> Result<Va
     Err(ClientError::Refused { status, detail })
 }
 
-/// A line end in a token would begin a header of its own.
-pub(super) fn is_header(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_graphic())
-}
+const ASKED_AFTER: Duration = Duration::from_secs(30);
+const ASKED_EVERY: Duration = Duration::from_secs(10);
+const ASKED_TIMES: u32 = 3;

@@ -6,17 +6,25 @@ use std::net::TcpStream;
 use serde::{Deserialize, Serialize};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::http::HeaderValue;
-use tungstenite::{Message, WebSocket};
+use tungstenite::{Error, HandshakeError, Message, WebSocket};
 
 use super::{Client, ClientError, rest};
 
 /// A frame and the text that it came as.
 #[derive(Debug, Clone)]
 pub struct Received<F> {
-    /// Every byte of it.
+    /// Every byte of it; nothing where the connection itself is what is told.
     pub text: String,
     /// What it says.
     pub frame: F,
+}
+
+impl<F> Received<F> {
+    /// What no server said.
+    pub(super) fn untold(frame: F) -> Self {
+        let text = String::new();
+        Self { text, frame }
+    }
 }
 
 /// Something that the server would not do; the connection goes on.
@@ -43,15 +51,26 @@ impl std::fmt::Debug for Socket {
     }
 }
 
-pub(super) fn open(client: &Client, path: &str, protocol: &str) -> Result<Socket, ClientError> {
+/// Why there are no more texts.
+pub(super) struct Ended {
+    /// Of the server's close; nothing where it said none.
+    pub(super) code: Option<u16>,
+    pub(super) reason: String,
+}
+
+/// Connects and upgrades; `renew` asks for another token than the last.
+pub(super) fn open(
+    client: &Client,
+    path: &str,
+    protocol: &str,
+    renew: bool,
+) -> Result<Socket, ClientError> {
     let refused = |error: &dyn std::fmt::Display| ClientError::Upgrade {
         path: path.to_owned(),
         reason: error.to_string(),
+        status: None,
     };
-    if !rest::is_header(&client.token) {
-        return Err(ClientError::BadToken);
-    }
-    let bearer = HeaderValue::from_str(&format!("Bearer {}", client.token));
+    let bearer = HeaderValue::from_str(&format!("Bearer {}", client.token(renew)?));
     let bearer = bearer.map_err(|_| ClientError::BadToken)?;
     let request = format!("ws://{}{path}", client.host).into_client_request();
     let mut request = request.map_err(|error| refused(&error))?;
@@ -63,7 +82,14 @@ pub(super) fn open(client: &Client, path: &str, protocol: &str) -> Result<Socket
             .insert("sec-websocket-protocol", protocol);
     }
     let upgraded = tungstenite::client(request, rest::connect(client)?);
-    let (socket, _) = upgraded.map_err(|error| refused(&error))?;
+    let (socket, _) = upgraded.map_err(|error| match &error {
+        HandshakeError::Failure(Error::Http(response)) => ClientError::Upgrade {
+            path: path.to_owned(),
+            reason: error.to_string(),
+            status: Some(response.status().as_u16()),
+        },
+        _ => refused(&error),
+    })?;
     Ok(Socket(socket))
 }
 
@@ -75,16 +101,22 @@ impl Socket {
     }
 
     /// The next text; pings are answered on the way.
-    pub(super) fn receive(&mut self) -> Result<String, ClientError> {
+    pub(super) fn receive(&mut self) -> Result<String, Ended> {
         loop {
             match self.0.read() {
                 Ok(Message::Text(text)) => return Ok(text.to_string()),
                 Ok(Message::Close(frame)) => {
-                    let reason = frame.map(|frame| frame.to_string());
-                    return Err(ClientError::Closed(reason.unwrap_or_default()));
+                    // The answer to it goes out now or never.
+                    let _ = self.0.flush();
+                    let code = frame.as_ref().map(|frame| frame.code.into());
+                    let reason = frame.map(|frame| frame.to_string()).unwrap_or_default();
+                    return Err(Ended { code, reason });
                 }
                 Ok(_) => {}
-                Err(error) => return Err(ClientError::Closed(error.to_string())),
+                Err(error) => {
+                    let (code, reason) = (None, error.to_string());
+                    return Err(Ended { code, reason });
+                }
             }
         }
     }

@@ -26,7 +26,12 @@ pub(crate) struct Start<'a> {
 impl Start<'_> {
     /// Starts it and waits until it listens.
     pub(crate) fn run(&self) -> Process {
-        self.run_by(&[])
+        self.run_by(&[], ANY_PORT)
+    }
+
+    /// The same at the address of one that has ended.
+    pub(crate) fn run_at(&self, address: SocketAddr) -> Process {
+        self.run_by(&[], &address.to_string())
     }
 
     /// The same with `data` on a file system of so many bytes that only the process sees, or
@@ -40,16 +45,16 @@ impl Start<'_> {
         let mut by = vec!["unshare"];
         by.extend(way);
         by.extend(["sh", "-c", &script, "sh"]);
-        Some(self.run_by(&by))
+        Some(self.run_by(&by, ANY_PORT))
     }
 
-    fn run_by(&self, by: &[&str]) -> Process {
+    fn run_by(&self, by: &[&str], listen: &str) -> Process {
         let program = env!("CARGO_BIN_EXE_tidegate");
         let mut words = by.iter().copied().chain([program]);
         let mut command = Command::new(words.next().unwrap());
         command
             .args(words)
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"]);
+            .args(["serve", "--listen", listen, "--data"]);
         command
             .arg(self.data)
             .args(["--shards", &self.shards.to_string()]);
@@ -127,3 +132,5 @@ impl Drop for Process {
         let _ = self.child.wait();
     }
 }
+
+const ANY_PORT: &str = "127.0.0.1:0";
