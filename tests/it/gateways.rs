@@ -224,7 +224,7 @@ both_shards! {
         expect_nothing(&mut ada);
     }
 
-    /// N-02 to N-10: two registries, equal numbers, one service that pushes to the other
+    /// N-02 to N-10, N-14, X-26: two registries, one of them without a room, equal numbers, one service that pushes to the other
     fn registries_do_not_meet(shards) {
         let site = notify(shards);
         let mut ada = connect_as(&site, "/chat", "admin");
@@ -279,7 +279,7 @@ both_shards! {
         assert_eq!(site.count(Counter::HandlerPanics), 1);
     }
 
-    /// P-14, D-14: other events pass a stream, and a cancel reaches it
+    /// P-14, P-19, D-14: other events pass a stream, and a cancel reaches it
     fn a_stream_can_be_cancelled(shards) {
         let site = ai(shards);
         let mut ada = connect(&site, "/ai", "demo", "ada");

@@ -15,6 +15,8 @@ mod handshake;
 
 mod frames;
 
+mod mounts;
+
 mod raw;
 
 mod relay;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use tidegate::prelude::*;
 
+use crate::harness::http::ask;
+use crate::harness::wire::upgrade_request;
 use crate::harness::{Client, Plan, Site, both_shards, eventually, token};
 
 struct Red;
@@ -103,7 +105,32 @@ fn expect_count(client: &mut Client, count: usize) {
     );
 }
 
+/// N-16: the guide says when to use which.
+#[test]
+fn the_guide_tells_a_registry_from_a_room() {
+    let guide = include_str!("../../src/guide/registries.md");
+    assert!(guide.contains("Another audience is a registry; a part of one audience is a room."));
+}
+
 both_shards! {
+    /// N-11: every registry is behind the same port, with the same origins
+    fn one_port_has_one_policy(shards) {
+        let origins = |config: &mut tidegate::config::Config| {
+            config.auth.allowed_origins = vec!["https://app.example".to_owned()];
+        };
+        let plan = Plan::new(shards).config(origins);
+        let site = plan.with(|server| server.module::<ColourModule>()).start();
+        for path in ["/red", "/blue", "/ws"] {
+            let target = format!("{path}?token={}", token("demo", "ada"));
+            let status = |origin: &str| {
+                let origin = format!("Origin: {origin}");
+                ask(site.address, &upgrade_request(&target, &[&origin])).status
+            };
+            let statuses = (status("https://app.example"), status("https://evil.test"));
+            assert_eq!(statuses, (101, 403), "{path}");
+        }
+    }
+
     /// X-01, D-16: whoever says hello has been counted on every shard, whoever has gone is not,
     /// however it went; each registry and each tenant by itself
     fn counts_are_exact(shards) {

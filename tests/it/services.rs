@@ -62,7 +62,7 @@ impl LampGateway {
     #[subscribe_message("aside")]
     #[concurrent]
     async fn aside(&self, number: u32) -> u32 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        self.gate.open.notified().await;
         number
     }
 
@@ -155,7 +155,8 @@ fn connect(site: &Site, sub: &str) -> Client {
 }
 
 both_shards! {
-    /// D-14: in order, one at a time, unless a handler lets others pass
+    /// D-14, M-15: in order, one at a time, unless a handler lets others pass; a number of the
+    /// client's own in the payload tells the replies apart
     fn events_of_a_connection_keep_their_order(shards) {
         let site = site(shards);
         let mut ada = connect(&site, "ada");
@@ -172,6 +173,7 @@ both_shards! {
         }
         ada.send(r#"{"event":"aside","data":1}"#);
         ada.ask(r#"{"event":"quick","data":2}"#, r#"{"event":"quick","data":2}"#);
+        ada.send(r#"{"event":"open"}"#);
         ada.expect(r#"{"event":"aside","data":1}"#);
     }
 
@@ -202,6 +204,8 @@ both_shards! {
         let mut ada = connect(&site, "ada");
         ada.send(r#"{"event":"aside","data":1}"#);
         ada.ask(r#"{"event":"quick","data":2}"#, r#"{"event":"quick","data":{"error":"overloaded"}}"#);
+        let mut bob = connect(&site, "bob");
+        bob.send(r#"{"event":"open"}"#);
         ada.expect(r#"{"event":"aside","data":1}"#);
         ada.ask(r#"{"event":"quick","data":2}"#, r#"{"event":"quick","data":2}"#);
     }

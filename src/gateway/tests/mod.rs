@@ -4,6 +4,8 @@ mod dispatch;
 
 mod layers;
 
+mod log;
+
 mod registries;
 
 mod start;
@@ -238,8 +240,11 @@ pub(super) fn caller(tenant: &str, roles: &[&str]) -> Arc<Caller> {
     })
 }
 
+/// Who traces requests sends this along.
+const TRACE: &str = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
 pub(super) fn handshake(path: &str) -> Arc<Handshake> {
-    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nx-colour: blue\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nx-colour: blue\r\n{TRACE}\r\n\r\n");
     let head = parse_head(request.as_bytes(), &HeadLimits::default())
         .unwrap()
         .unwrap();
