@@ -443,8 +443,39 @@ fn the_architecture_names_what_exists() {
             }
         } else if is_path(name) && !is_there(name, &sources) {
             wrong.push(format!("ARCHITECTURE.md: no file {name}"));
+        } else if let Some((of, item)) = name.rsplit_once("::")
+            && !sources.iter().any(|file| has_item(&file.text, of, item))
+        {
+            wrong.push(format!("ARCHITECTURE.md: no {name}"));
         }
     }
+    assert_none(&wrong);
+}
+
+/// Whether a file has a function or a variant `item`, and somewhere `of`: its type, or its module.
+fn has_item(text: &str, of: &str, item: &str) -> bool {
+    let of = of.rsplit("::").next().unwrap();
+    let starts = |line: &str| {
+        let rest = line.trim_start().strip_prefix(item);
+        rest.is_some_and(|rest| rest.starts_with([',', '(', ' ']) || rest.is_empty())
+    };
+    let is_there =
+        functions(text).iter().any(|(found, _, _)| *found == item) || text.lines().any(starts);
+    is_there && has_word(text, of)
+}
+
+/// The map has every folder, and of the folder that everything goes through every file.
+#[test]
+fn the_architecture_names_all_there_is() {
+    let text = fs::read_to_string("ARCHITECTURE.md").unwrap();
+    let names = |folder: &str| {
+        let entries = fs::read_dir(folder).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.collect::<Vec<_>>()
+    };
+    let mut wrong: Vec<_> = names("src");
+    wrong.extend(names("src/shard"));
+    wrong.retain(|name| name != "mod.rs" && !has_word(&text, name));
     assert_none(&wrong);
 }
 

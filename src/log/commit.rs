@@ -1,4 +1,7 @@
 //! From a record to a durable batch: room, queue, one batch in flight, what its end means.
+//!
+//! Bound: what waits fits the active segment and the one that is prepared; past that an append is
+//! refused with [`AppendError::Busy`] or [`AppendError::StorageFull`], and the caller keeps it.
 
 use std::io;
 

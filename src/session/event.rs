@@ -1,5 +1,8 @@
 //! One connection on an event mount: which of its events run, and which wait behind one that
 //! runs (D-14). Knows no socket and no other connection; events are copied only if they wait.
+//!
+//! Bound: `inbox_bytes_max` and `inbox_messages_max`; past them the peer is not read from until half
+//! of what waits has run.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

@@ -402,7 +402,7 @@ fn is_at_work(session: &Session) -> bool {
 }
 
 /// How long the peer's close frame is awaited, or a handler that answers what came before it.
-const CLOSE_MS_MAX: u64 = 2_000;
+pub(super) const CLOSE_MS_MAX: u64 = 2_000;
 
 pub(crate) fn home_limits(
     limits: &Limits,

@@ -35,7 +35,7 @@ use super::handover::Http;
 use super::mailbox::Mailboxes;
 use super::ring::{Completion, Ring, RingError, RingSizes, SlotKey, Token};
 use super::shared::{Live, Shared};
-use super::state::State;
+use super::state::{CLOSE_MS_MAX, State};
 use super::{CURRENT, Shard};
 
 /// What a shard is started with.
@@ -106,8 +106,6 @@ const FANOUT_TURN_MAX: usize = 64;
 const RUNTIME_US_MAX: u64 = 100;
 /// The clock is looked at after so many completions.
 const CLOCK_COMPLETIONS: usize = 32;
-/// Aborting connections that do not finish closing.
-const CLOSE_MS_MAX: u64 = 2_000;
 
 /// Runs a shard on this thread until it has drained.
 ///

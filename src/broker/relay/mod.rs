@@ -3,7 +3,8 @@
 //!
 //! Invariants: all that concerns one topic passes through here, so it has one order; the events
 //! of one member of one topic run one at a time; a refused join leaves no member, no presence
-//! and no push behind.
+//! and no push behind. Bound: `handler_queue_max` events wait for the handler of one member in one
+//! topic; past that a message is answered `overloaded` and a join is refused.
 
 mod event;
 
