@@ -178,6 +178,13 @@ fn limit_relations(section: &str, limits: &Limits, source_of: SourceOf<'_>) -> R
             "the name of an event stands in the message",
         ),
         pair(
+            "drain_spread_ms",
+            limits.drain_spread_ms,
+            "drain_ms_max",
+            limits.drain_ms_max,
+            "who is told last must have the time to leave",
+        ),
+        pair(
             "memory_refuse_percent",
             limits.memory_refuse_percent,
             "memory_close_percent",

@@ -82,6 +82,8 @@ section! {
         turn_us_max: u64 = 2_000, in 10..=1_000_000;
         /// Time of a graceful stop. Longer: what is left is closed at once.
         drain_ms_max: u64 = 9_000, in 100..=600_000;
+        /// Part of `drain_ms_max` over which connections are told to come back. 0 tells all at once.
+        drain_spread_ms: u64 = 0, in 0..=600_000;
         /// Topics of one tenant. More: refused.
         topics_per_tenant_max: usize = 100_000, in 1..=1_073_741_824;
         /// Durable subscriptions of one tenant. More: refused.

@@ -305,6 +305,10 @@ const TOPIC: &str = "01890a5d-ac96-7001-8aab-55a3f9b1f0bb";
 /// What the server ends a connection with.
 const CLOSES: &[(u16, &str)] = &[
     (1000, "the answer to a close; idle for too long"),
+    (
+        1001,
+        "the connection is as old as it may be: connect again, as after 1012",
+    ),
     (1002, "the frames break the WebSocket protocol"),
     (1007, "a text message is not UTF-8"),
     (

@@ -1,5 +1,5 @@
-//! The end of a shard: nobody new, everybody is told to come back, and when nobody is connected
-//! to any shard any more the logs end. Time passes in any case (`limits.drain_ms_max`).
+//! The end of a shard: nobody new, everybody is told to come back, at once or one after the other
+//! (`limits.drain_spread_ms`), and when nobody is connected to any shard any more the logs end. Time passes in any case (`limits.drain_ms_max`).
 
 use std::sync::atomic::Ordering;
 
@@ -13,16 +13,7 @@ use super::turn::Turn;
 
 impl Turn {
     pub(super) fn drain(&mut self) {
-        {
-            let mut state = self.shard.state.borrow_mut();
-            state.draining = true;
-            let drain_ms_max = state.live.limits.drain_ms_max;
-            let end_ms = state.now_ms + drain_ms_max;
-            for key in state.connections.keys() {
-                state.drain_one(key);
-            }
-            state.drain_until_ms = Some(end_ms);
-        }
+        self.shard.state.borrow_mut().begin_drain();
         for index in 0..self.listeners.len() {
             self.ring
                 .cancel_accept(u32::try_from(index).unwrap_or(u32::MAX));
@@ -35,7 +26,8 @@ impl Turn {
     /// the logs end. Time passes in any case.
     pub(super) fn is_drained(&mut self) -> bool {
         let mut state = self.shard.state.borrow_mut();
-        let Some(end_ms) = state.drain_until_ms else {
+        state.drain_some();
+        let Some(end_ms) = state.drain.as_ref().map(|drain| drain.until_ms) else {
             return false;
         };
         let hooks = state.ended.len() + state.hooks_running;
@@ -56,7 +48,60 @@ impl Turn {
     }
 }
 
+/// A drain that has begun.
+#[derive(Debug)]
+pub(crate) struct Drain {
+    began_ms: u64,
+    /// When it ends whether or not everybody has left.
+    until_ms: u64,
+    /// Open connections that are not told yet, and how many there were.
+    waiting: Vec<SlotKey>,
+    count: usize,
+}
+
+impl Drain {
+    /// Takes the next one that is to be told: their share of `spread_ms` has passed.
+    fn next(&mut self, spread_ms: u64, now_ms: u64) -> Option<SlotKey> {
+        let passed_ms = now_ms.saturating_sub(self.began_ms);
+        let told = (self.count - self.waiting.len()) as u64;
+        let is_due = told.saturating_mul(spread_ms) <= passed_ms.saturating_mul(self.count as u64);
+        is_due.then(|| self.waiting.pop()).flatten()
+    }
+}
+
 impl State {
+    /// Whoever is not connected yet goes at once, the others over `drain_spread_ms`.
+    fn begin_drain(&mut self) {
+        self.draining = true;
+        let keys = self.connections.keys().into_iter();
+        let (waiting, others): (Vec<_>, Vec<_>) = keys.partition(|key| self.is_open(*key));
+        for key in others {
+            self.drain_one(key);
+        }
+        self.drain = Some(Drain {
+            began_ms: self.now_ms,
+            until_ms: self.now_ms + self.live.limits.drain_ms_max,
+            count: waiting.len(),
+            waiting,
+        });
+        self.drain_some();
+    }
+
+    /// Somebody is to be told later.
+    pub(super) fn is_spreading(&self) -> bool {
+        let drain = self.drain.as_ref();
+        drain.is_some_and(|drain| !drain.waiting.is_empty())
+    }
+
+    /// Tells those whose turn has come.
+    fn drain_some(&mut self) {
+        let (spread_ms, now_ms) = (self.live.limits.drain_spread_ms, self.now_ms);
+        let next = |state: &mut Self| state.drain.as_mut()?.next(spread_ms, now_ms);
+        while let Some(key) = next(self) {
+            self.drain_one(key);
+        }
+    }
+
     /// The server stops: the peer is told to come back.
     pub(super) fn close_for_restart(&mut self, key: SlotKey) {
         self.close(key, 1012, "the server restarts", LeaveReason::Shutdown);

@@ -412,7 +412,7 @@ impl State {
         connection.is_some_and(|connection| matches!(connection.phase, Phase::Head(_)))
     }
 
-    fn is_open(&mut self, key: SlotKey) -> bool {
+    pub(super) fn is_open(&mut self, key: SlotKey) -> bool {
         let connection = self.connections.get(key);
         connection.is_some_and(|connection| connection.takes_frames())
     }

@@ -24,6 +24,7 @@ use super::command::Command;
 use super::commit::Recovered;
 use super::connection::{Connection, Connections, Pauses, Phase, Receiving};
 use super::deadlines::LINGER_MS_MAX;
+use super::drain::Drain;
 use super::durable::Homes;
 use super::handlers::Opened;
 use super::mailbox::Mailboxes;
@@ -72,8 +73,8 @@ pub(crate) struct State {
     /// Which look at the memory was acted on last.
     pub(crate) memory_sample: u64,
     pub(crate) draining: bool,
-    /// When draining ends whether or not everybody has left.
-    pub(crate) drain_until_ms: Option<u64>,
+    /// The server stops, and this is how far it is.
+    pub(crate) drain: Option<Drain>,
     /// Connections of raw mounts whose handlers are still to be started.
     pub(crate) opened: Vec<Opened>,
     /// Connections that came back from HTTP, with frames that were read already.
@@ -122,7 +123,7 @@ impl State {
             now_ms: 0,
             measure_at_ms: 0,
             memory_sample: 0,
-            drain_until_ms: None,
+            drain: None,
             opened: Vec::new(),
             returned: Vec::new(),
             ended: VecDeque::new(),

@@ -451,7 +451,7 @@ impl Turn {
 
     fn next_deadline_ms(&self) -> u64 {
         let state = self.shard.state.borrow();
-        let look_ms = if self.quiet {
+        let look_ms = if self.quiet || state.is_spreading() {
             super::drain::LOOK_MS
         } else {
             IDLE_MS_MAX

@@ -352,6 +352,33 @@ both_shards! {
         assert!(Duration::from_millis(350) < took && took < Duration::from_secs(4), "{took:?}");
     }
 
+    /// drain_spread_ms: connections are told one after the other, and work until they are
+    fn a_stop_may_tell_one_after_the_other(shards) {
+        let site = start(shards, |limits| limits.drain_spread_ms = 1_000);
+        let wires = (0..20).map(|_| Wire::upgraded(site.address, "/raw"));
+        let wires: Vec<_> = wires.collect();
+        let began = Instant::now();
+        site.server().drain();
+        let ends: Vec<_> = std::thread::scope(|scope| {
+            let end = |mut wire: Wire| {
+                let _ = wire.try_write(&frame(true, Opcode::TEXT, b"still here"));
+                let (opcode, payload) = wire.read_frame();
+                let answered = opcode == Opcode::TEXT;
+                match answered {
+                    true => assert_eq!(wire.expect_close(1012), "the server restarts"),
+                    false => assert_eq!(payload[..2], 1012_u16.to_be_bytes()),
+                }
+                (began.elapsed(), answered)
+            };
+            let ends: Vec<_> = wires.into_iter().map(|wire| scope.spawn(move || end(wire))).collect();
+            ends.into_iter().map(|end| end.join().unwrap()).collect()
+        });
+        let early = ends.iter().filter(|(told, _)| *told < Duration::from_millis(400)).count();
+        assert!(early <= 12, "{ends:?}");
+        let last = ends.iter().max().unwrap();
+        assert!(Duration::from_millis(850) < last.0 && last.1, "{ends:?}");
+    }
+
     /// turn_completions_max, turn_us_max: the smallest turns do all there is to do
     fn small_turns_are_enough(shards) {
         let site = start(shards, |limits| {

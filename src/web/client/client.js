@@ -66,7 +66,8 @@ export function afterClose(code) {
       return { action: 'renew' };
     case 1008: // policy
       return { action: 'retry', attempt: 3, policy: true };
-    case 1012: // restart: everybody comes back at once, so spread
+    case 1001: // lived long enough: those who came together are told together
+    case 1012: // restart: everybody is told at once, so spread
       return { action: 'retry', attempt: 2 };
     case 1013: // overloaded
       return { action: 'retry', attempt: 4 };

@@ -20,6 +20,30 @@ test('close codes decide whether and when it comes back', () => {
   assert.ok(afterClose(1012).attempt < afterClose(1013).attempt);
 });
 
+// A herd: who was told together does not come back together.
+for (const code of [1001, 1012]) {
+  test(`after ${code} they come back one by one`, async (t) => {
+    const [count, spreadMs] = [200, 1600];
+    const fake = await Fake.start(t);
+    const options = { backoffMsMin: spreadMs / 4, backoffMsMax: 30_000, pingIntervalMs: 0 };
+    const all = Array.from({ length: count }, () => start(t, RelayClient, fake.url, options));
+    for (const one of all) one.connect();
+    const peers = [];
+    for (let nth = 0; nth < count; nth += 1) peers.push(await fake.peer());
+    const toldAt = performance.now();
+    for (const peer of peers) peer.socket.close(code, 'the server restarts');
+    const waits = [];
+    for (let nth = 0; nth < count; nth += 1) {
+      await fake.peer();
+      waits.push(performance.now() - toldAt);
+    }
+    // Evenly over all of it a quarter has 50. The bound leaves room for chance and a busy machine.
+    const quarters = [0, 0, 0, 0, 0];
+    for (const wait of waits) quarters[Math.min(4, Math.floor((4 * wait) / spreadMs))] += 1;
+    assert.ok(Math.max(...quarters) < 100, `arrivals by quarter: ${quarters}`);
+  });
+}
+
 // D-09
 test('when the token has expired it comes back with another one', async (t) => {
   const fake = await Fake.start(t);
