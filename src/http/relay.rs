@@ -82,6 +82,8 @@ pub(super) struct PresenceQuery {
     /// The topic's name.
     #[param(required, min_length = 1, max_length = 255)]
     topic: Option<String>,
+    /// No more members than so many; `count` is of all.
+    limit: Option<usize>,
 }
 
 /// Who is present.
@@ -119,11 +121,10 @@ pub(super) async fn presence(
     Query(query): Query<PresenceQuery>,
 ) -> Result<Json<Presence>, Problem> {
     let topic = topic_name(query.topic.as_deref(), &deps.limits)?;
-    let members = relay.presence(topic).await?;
-    Ok(Json(Presence {
-        count: members.len(),
-        members,
-    }))
+    let mut members = relay.presence(topic).await?;
+    let count = members.len();
+    members.truncate(query.limit.unwrap_or(count));
+    Ok(Json(Presence { count, members }))
 }
 
 fn text<'a>(field: Option<Field<'a>>) -> Option<&'a str> {

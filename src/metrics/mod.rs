@@ -233,7 +233,13 @@ impl Metrics {
 
     /// All numbers in the OpenMetrics text format.
     pub fn to_text(&self) -> String {
-        text::encode(self)
+        text::encode(self, None)
+    }
+
+    /// Some of them, by their families as the `TYPE` lines name them. Nothing is looked up if it is
+    /// for none of these.
+    pub fn to_text_of(&self, families: &[&str]) -> String {
+        text::encode(self, Some(families))
     }
 }
 

@@ -23,6 +23,17 @@ pub enum Measure {
     SecondsTotal,
 }
 
+impl Measure {
+    /// What follows the name in that of its family.
+    pub(super) fn suffix(self) -> &'static str {
+        match self {
+            Self::Count | Self::Total => "",
+            Self::Bytes => "_bytes",
+            Self::Seconds | Self::SecondsTotal => "_seconds",
+        }
+    }
+}
+
 /// One number, or one for each value of a label. Labels are bounded by the program.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {

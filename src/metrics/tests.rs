@@ -25,6 +25,52 @@ fn numbers_are_kept_by_shard_and_added_when_read() {
     }
 }
 
+/// Whoever wants a few numbers each second does not pay for all of them.
+#[test]
+fn some_families_are_told_without_the_others() {
+    let metrics = Metrics::new(1);
+    let looked = Arc::new(AtomicU64::new(0));
+    let looks = Arc::clone(&looked);
+    metrics.look_up(move || {
+        looks.fetch_add(1, Ordering::Relaxed);
+        vec![
+            Sample::one("up_time", "For how long", Measure::Seconds, 3.0),
+            Sample::one("idle_time", "For how long not", Measure::Seconds, 4.0),
+        ]
+    });
+    let families_of = |text: &str| -> Vec<String> {
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        types
+            .map(|line| line.split(' ').next().unwrap().to_owned())
+            .collect()
+    };
+    let counted = [
+        "tidegate_sent_bytes",
+        "tidegate_turns",
+        "tidegate_turn_duration_seconds",
+    ];
+    let text = metrics.to_text_of(&counted);
+    let mut families = families_of(&text);
+    families.sort_unstable();
+    assert_eq!(
+        families,
+        [
+            "tidegate_sent_bytes",
+            "tidegate_turn_duration_seconds",
+            "tidegate_turns"
+        ]
+    );
+    assert!(text.ends_with("# EOF\n"));
+    assert_eq!(looked.load(Ordering::Relaxed), 0);
+    let text = metrics.to_text_of(&["tidegate_turns", "tidegate_up_time_seconds", "turn"]);
+    assert_eq!(
+        families_of(&text),
+        ["tidegate_turns", "tidegate_up_time_seconds"]
+    );
+    assert_eq!(looked.load(Ordering::Relaxed), 1);
+    assert_eq!(families_of(&metrics.to_text_of(&[])), Vec::<String>::new());
+}
+
 /// Labels come from the program: whatever code a peer sends, the number of series is the same.
 #[test]
 fn labels_are_bounded() {

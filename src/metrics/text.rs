@@ -7,20 +7,52 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet,
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::{CLOSE_CODES, Counter, Durations, Gauge, Metrics, Refusal, ShardMetrics, Timing};
+use super::{
+    CLOSE_CODES, Counter, Durations, Gauge, Metrics, Refusal, Sample, ShardMetrics, Timing,
+};
 
-/// All of it. A string takes every text, so nothing can fail here.
-pub(super) fn encode(metrics: &Metrics) -> String {
-    let mut registry = Registry::with_prefix("tidegate");
-    registry.register_collector(Box::new(Reading(metrics.clone())));
+/// All of it, or some families. A string takes every text, so nothing can fail here.
+pub(super) fn encode(metrics: &Metrics, families: Option<&[&str]>) -> String {
+    let mut registry = Registry::with_prefix(PREFIX);
+    let families = families.map(|names| names.iter().copied().map(Box::from).collect());
+    registry.register_collector(Box::new(Reading(metrics.clone(), Families(families))));
     let mut buffer = String::new();
     let encoded = text::encode(&mut buffer, &registry);
     debug_assert!(encoded.is_ok(), "a string takes every text");
     buffer
 }
 
+/// Stands before every name.
+const PREFIX: &str = "tidegate";
+
+/// What somebody asked for; without a list it is everything.
 #[derive(Debug)]
-struct Reading(Metrics);
+struct Families(Option<Box<[Box<str>]>>);
+
+impl Families {
+    /// Whether the family is wanted that `name` and its unit make.
+    fn want(&self, name: &str, unit: &str) -> bool {
+        let is = |family: &str| {
+            let own = family.strip_prefix(PREFIX)?.strip_prefix('_')?;
+            Some(own.strip_prefix(name)? == unit)
+        };
+        let some = |all: &[Box<str>]| all.iter().any(|family| is(family) == Some(true));
+        self.0.as_deref().is_none_or(some)
+    }
+
+    /// Whether all of them are counted along the way, so that nothing has to be looked up.
+    fn are_counted(&self) -> bool {
+        let counters = Counter::ALL.iter().map(|one| (one.name(), ""));
+        let gauges = Gauge::ALL.iter().map(|one| (one.name(), ""));
+        let timings = Timing::ALL.iter().map(|one| (one.name(), "_seconds"));
+        let own = counters.chain(gauges).chain(timings);
+        let counted = own.filter(|(name, unit)| self.want(name, unit)).count();
+        self.0.as_deref().is_some_and(|all| all.len() <= counted)
+    }
+}
+
+#[derive(Debug)]
+struct Reading(Metrics, Families);
 
 impl Collector for Reading {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
@@ -40,9 +72,15 @@ impl Collector for Reading {
         self.refusals(&mut encoder)?;
         self.closes(&mut encoder)?;
         self.timings(&mut encoder)?;
+        if self.1.are_counted() {
+            return Ok(());
+        }
         let samples = self.0.sampler.get().map(|sampler| (sampler.0)());
-        let mut samples = samples.into_iter().flatten();
-        samples.try_for_each(|sample| sample.encode(&mut encoder))
+        let samples = samples.into_iter().flatten();
+        let wanted = |sample: &Sample| self.1.want(sample.name, sample.measure.suffix());
+        samples
+            .filter(wanted)
+            .try_for_each(|sample| sample.encode(&mut encoder))
     }
 }
 
@@ -54,6 +92,9 @@ impl Reading {
         grows: bool,
         value_of: &dyn Fn(&ShardMetrics) -> u64,
     ) -> Result<(), fmt::Error> {
+        if !self.1.want(name, "") {
+            return Ok(());
+        }
         let unit = name.ends_with("_bytes").then_some(Unit::Bytes);
         let name = name.trim_end_matches("_bytes");
         let kind = if grows {
@@ -75,23 +116,30 @@ impl Reading {
     }
 
     fn refusals(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let help = "Connections that were not upgraded.";
+        let (name, help) = ("connections_refused", "Connections that were not upgraded.");
+        if !self.1.want(name, "") {
+            return Ok(());
+        }
         let samples = Refusal::ALL.iter().map(|refusal| {
             let number = self.sum(&|shard| &shard.refusals[*refusal as usize]);
             ([("reason", refusal.name().to_owned())], number)
         });
-        counters(encoder, ("connections_refused", help), samples)
+        counters(encoder, (name, help), samples)
     }
 
     fn closes(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let name = "connections_closed";
         let help = "Connections that ended, by the close code that the server sent or saw.";
+        if !self.1.want(name, "") {
+            return Ok(());
+        }
         let samples = (0..=CLOSE_CODES.len()).map(|place| {
             let code = CLOSE_CODES
                 .get(place)
                 .map_or_else(|| "other".to_owned(), u16::to_string);
             ([("code", code)], self.sum(&|shard| &shard.closes[place]))
         });
-        counters(encoder, ("connections_closed", help), samples)
+        counters(encoder, (name, help), samples)
     }
 
     fn sum(&self, number_of: &dyn Fn(&ShardMetrics) -> &std::sync::atomic::AtomicU64) -> u64 {
@@ -102,7 +150,8 @@ impl Reading {
     }
 
     fn timings(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        for timing in Timing::ALL {
+        let wanted = |timing: &&Timing| self.1.want(timing.name(), "_seconds");
+        for timing in Timing::ALL.iter().filter(wanted) {
             let help = format!("{}.", timing.help());
             let unit = Unit::Seconds;
             let kind = MetricType::Histogram;

@@ -65,6 +65,8 @@ pub(crate) struct Connection {
     pub(crate) dirty: bool,
     /// It was told that its token is about to expire.
     pub(crate) expiry_told: bool,
+    /// It is counted as one of its tenant's.
+    pub(crate) enrolled: bool,
     /// Frames in a row that were no valid message.
     pub(crate) invalid_frames: u16,
     pub(crate) mount: u16,
@@ -143,6 +145,7 @@ impl Connection {
             sending: false,
             dirty: false,
             expiry_told: false,
+            enrolled: false,
             invalid_frames: 0,
             mount: 0,
             decoder: Decoder::default(),
@@ -313,13 +316,18 @@ impl Connections {
         self.count
     }
 
-    /// All of them, for the rare calls that look at every one.
-    pub(crate) fn keys(&self) -> Vec<SlotKey> {
+    /// All of them by slot, for the rare calls that look at many.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SlotKey, &Connection)> {
         let slots = (0..).zip(self.chunks.iter().flatten());
-        let key = |(slot, connection): (u32, &Option<Connection>)| {
-            let generation = connection.as_ref()?.generation;
-            Some(SlotKey { slot, generation })
-        };
-        slots.filter_map(key).collect()
+        slots.filter_map(|(slot, connection)| {
+            let connection = connection.as_ref()?;
+            let generation = connection.generation;
+            Some((SlotKey { slot, generation }, connection))
+        })
+    }
+
+    /// The keys of all, for the rare calls that change every one.
+    pub(crate) fn keys(&self) -> Vec<SlotKey> {
+        self.iter().map(|(key, _)| key).collect()
     }
 }

@@ -1,5 +1,8 @@
-//! The connections of one shard as an operator sees them. For rare questions: it looks at every
-//! connection. Knows no other shard.
+//! The connections of one shard as an operator sees them. How many a tenant has is counted when
+//! one comes or goes, so the first few are told without a look at the others; a search looks at
+//! every connection. Knows no other shard.
+
+use ahash::AHashMap;
 
 use crate::broker::relay::LeaveReason;
 use crate::id::{ConnId, Tenant};
@@ -38,48 +41,90 @@ pub(crate) struct ListPage {
 impl Listed {
     /// Its name in the whole server: shard, slot and generation.
     pub(crate) fn id(&self, shard: u16) -> String {
-        format!("{shard}-{}-{}", self.key.slot, self.key.generation)
+        id_of(self.key, shard)
+    }
+}
+
+fn id_of(key: SlotKey, shard: u16) -> String {
+    format!("{shard}-{}-{}", key.slot, key.generation)
+}
+
+/// Whether an address may be written with these signs.
+fn is_of_address(text: &str) -> bool {
+    let may = |byte: u8| byte.is_ascii_hexdigit() || b".:[]%".contains(&byte);
+    text.bytes().all(may)
+}
+
+/// How many open connections each tenant has on this shard.
+#[derive(Debug, Default)]
+pub(crate) struct Roll(AHashMap<Tenant, usize>);
+
+impl Roll {
+    pub(crate) fn add(&mut self, tenant: &Tenant) {
+        *self.0.entry(tenant.clone()).or_default() += 1;
+    }
+
+    pub(crate) fn remove(&mut self, tenant: &Tenant) {
+        let Some(count) = self.0.get_mut(tenant) else {
+            return;
+        };
+        *count -= 1;
+        if *count == 0 {
+            self.0.remove(tenant);
+        }
+    }
+
+    pub(crate) fn count(&self, tenant: &Tenant) -> usize {
+        self.0.get(tenant).copied().unwrap_or_default()
+    }
+
+    /// The tenants that have any.
+    pub(crate) fn tenants(&self) -> impl Iterator<Item = &Tenant> {
+        self.0.keys()
     }
 }
 
 impl State {
     /// The open connections of a tenant: how many `contains` finds, and the first of them.
-    pub(crate) fn listed(&mut self, tenant: &Tenant, filter: &ListFilter) -> ListPage {
-        let mut page = ListPage::default();
-        for key in self.connections.keys() {
-            let Some(connection) = self.connections.get(key) else {
-                continue;
+    pub(crate) fn listed(&self, tenant: &Tenant, filter: &ListFilter) -> ListPage {
+        let all = self.connections.iter();
+        let theirs = all.filter(|(_, connection)| Self::belongs(connection, tenant));
+        if filter.contains.is_empty() {
+            let first = theirs.take(filter.limit);
+            return ListPage {
+                count: self.roll.count(tenant),
+                listed: first.map(|(key, one)| Self::listed_one(key, one)).collect(),
             };
-            if !Self::belongs(connection, tenant) {
-                continue;
-            }
-            let wanted = page.listed.len() < filter.limit;
-            // Where a peer is only the kernel knows, so it is not asked for what nobody sees.
-            if filter.contains.is_empty() && !wanted {
-                page.count += 1;
-                continue;
-            }
-            let one = Self::listed_one(key, connection);
-            if !filter.contains.is_empty() && !self.has(&one, &filter.contains) {
-                continue;
-            }
+        }
+        let mut page = ListPage::default();
+        for (key, connection) in theirs.filter(|(key, one)| self.has(*key, one, &filter.contains)) {
             page.count += 1;
-            if wanted {
-                page.listed.push(one);
+            // Where a peer is only the kernel knows, so it is not asked for what nobody sees.
+            if page.listed.len() < filter.limit {
+                page.listed.push(Self::listed_one(key, connection));
             }
         }
         page
     }
 
-    /// Whether a text, in lower case, stands in what is shown of a connection.
-    fn has(&self, one: &Listed, text: &str) -> bool {
-        let mount = self.shared.mounts.get(usize::from(one.mount));
-        let path = mount.map(|mount| mount.path.to_lowercase());
-        let subject = one.subject.as_ref().map(|subject| subject.to_lowercase());
-        let peer = one.peer.map(|peer| peer.to_string());
-        let conn_id = one.conn_id.map(|conn_id| conn_id.to_string());
-        let shown = [path, subject, peer, conn_id, Some(one.id(self.index))];
-        shown.iter().flatten().any(|shown| shown.contains(text))
+    /// Whether a text, in lower case, stands in what is shown of a connection. What costs least is
+    /// looked at first, and the kernel is asked only for what may be an address.
+    fn has(&self, key: SlotKey, connection: &Connection, text: &str) -> bool {
+        let mount = self.shared.mounts.get(usize::from(connection.mount));
+        let subject = connection.caller.as_ref();
+        let subject = subject.and_then(|caller| caller.subject.as_ref());
+        let in_number =
+            || conn_id(&connection.session).is_some_and(|one| one.to_string().contains(text));
+        let in_peer = || {
+            connection
+                .peer()
+                .map(|peer| peer.to_string().contains(text))
+        };
+        mount.is_some_and(|mount| mount.path.to_lowercase().contains(text))
+            || subject.is_some_and(|subject| subject.to_lowercase().contains(text))
+            || id_of(key, self.index).contains(text)
+            || in_number()
+            || (is_of_address(text) && in_peer().unwrap_or(false))
     }
 
     pub(super) fn listed_one(key: SlotKey, connection: &Connection) -> Listed {

@@ -52,6 +52,8 @@ impl super::Shard {
             now_ms,
         );
         connection.caller = Some(Arc::clone(&admitted.caller));
+        connection.enrolled = true;
+        state.roll.add(&admitted.caller.tenant);
         let left_s = admitted
             .caller
             .expires_at

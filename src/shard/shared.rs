@@ -21,6 +21,7 @@ use crate::id::{ConnId, Partition, Tenant};
 
 use super::command::Command;
 use super::durable::DurableWorld;
+use super::listing::Roll;
 use super::mailbox::Port;
 use super::memory::Memory;
 use super::outbox::OutboxLimits;
@@ -120,28 +121,21 @@ impl RelayWorld {
 /// sends that name no tenant.
 #[derive(Debug, Default)]
 pub(crate) struct Census {
-    tenants: Mutex<AHashMap<Tenant, usize>>,
+    roll: Mutex<Roll>,
 }
 
 impl Census {
     pub(crate) fn add(&self, tenant: &Tenant) {
-        *self.tenants.lock().entry(tenant.clone()).or_default() += 1;
+        self.roll.lock().add(tenant);
     }
 
     pub(crate) fn remove(&self, tenant: &Tenant) {
-        let mut tenants = self.tenants.lock();
-        let Some(count) = tenants.get_mut(tenant) else {
-            return;
-        };
-        *count -= 1;
-        if *count == 0 {
-            tenants.remove(tenant);
-        }
+        self.roll.lock().remove(tenant);
     }
 
     pub(crate) fn connected(&self) -> Connected {
-        let tenants = self.tenants.lock();
-        let mut names = tenants.keys();
+        let roll = self.roll.lock();
+        let mut names = roll.tenants();
         match (names.next(), names.next()) {
             (None, _) => Connected::None,
             (Some(tenant), None) => Connected::One(tenant.clone()),

@@ -23,13 +23,10 @@ pub(crate) struct Slow {
 
 impl State {
     /// The slowest connections of a tenant: those with the most bytes waiting first.
-    pub(crate) fn slow(&mut self, tenant: &Tenant, limit: usize) -> Vec<Slow> {
+    pub(crate) fn slow(&self, tenant: &Tenant, limit: usize) -> Vec<Slow> {
         let now_ms = self.now_ms;
         let mut slow = Vec::new();
-        for key in self.connections.keys() {
-            let Some(connection) = self.connections.get(key) else {
-                continue;
-            };
+        for (key, connection) in self.connections.iter() {
             if Self::belongs(connection, tenant) && is_slow(connection, now_ms) {
                 slow.push(Slow {
                     who: Self::listed_one(key, connection),

@@ -27,6 +27,7 @@ use super::deadlines::LINGER_MS_MAX;
 use super::drain::Drain;
 use super::durable::Homes;
 use super::handlers::Opened;
+use super::listing::Roll;
 use super::mailbox::Mailboxes;
 use super::members::Members;
 use super::outbox::Spare;
@@ -50,6 +51,8 @@ pub(crate) struct State {
     pub(crate) shared: Arc<Shared>,
     pub(crate) live: Arc<Live>,
     pub(crate) connections: Connections,
+    /// How many of them each tenant has.
+    pub(crate) roll: Roll,
     pub(crate) spare: Spare,
     /// Connections that have output, or whose end is due.
     pub(crate) dirty: Vec<SlotKey>,
@@ -107,6 +110,7 @@ impl State {
             index,
             live,
             connections: Connections::new(),
+            roll: Roll::default(),
             spare: Spare::default(),
             dirty: Vec::new(),
             wishes: Vec::new(),
@@ -352,6 +356,11 @@ impl State {
             return;
         };
         connection.leave_reason = leave;
+        if std::mem::take(&mut connection.enrolled)
+            && let Some(caller) = &connection.caller
+        {
+            self.roll.remove(&caller.tenant);
+        }
         if connection.pauses.any() {
             // Nobody is protected by them any more, and the peer's close is to be seen.
             connection.pauses = Pauses::default();

@@ -10,7 +10,7 @@ use tidegate::auth::{AuthConfig, Authenticator, Claims, Key, Rules};
 use tidegate::metrics::Counter;
 
 use crate::harness::{
-    Client, Plan, SECRET, Site, both_shards, http, tenant, token, token_of, unix_s,
+    Client, Plan, SECRET, Site, both_shards, eventually, http, tenant, token, token_of, unix_s,
 };
 
 fn ask(site: &Site, method: &str, target: &str, token: &str, body: &str) -> http::Answer {
@@ -70,12 +70,18 @@ both_shards! {
         assert_eq!(found("contains=%2Fws&limit=0"), (2.into(), 0));
         assert_eq!(found(&format!("contains={}", of("bob")["id"].as_str().unwrap())).0, 1);
         assert_eq!(found("contains=eve"), (0.into(), 0));
+        let port = of("ada")["peer"].as_str().unwrap().rsplit(':').next().unwrap();
+        assert_eq!(found(&format!("contains=1:{port}")).0, 1);
         let target = format!("/v1/connections/{}", of("ada")["id"].as_str().unwrap());
         assert_eq!(ask(&site, "DELETE", &target, &token("demo", "x"), "").status, 403);
         assert_eq!(ask(&site, "DELETE", &target, &admin("other"), "").status, 404);
         assert_eq!(ask(&site, "DELETE", &target, &admin("demo"), "").status, 204);
         ada.expect_close(1008, "closed by an administrator");
         bob.expect_nothing();
+        // Who has left is neither counted nor shown.
+        assert_eq!(found("limit=9"), (1.into(), 1));
+        drop(bob);
+        eventually("nobody is left", || found("limit=9") == (0.into(), 0));
         for wrong in ["x", "0-0", "99-0-0", "0-99-1", "0-0-0-0"] {
             let target = format!("/v1/connections/{wrong}");
             assert_eq!(ask(&site, "DELETE", &target, &admin("demo"), "").status, 404, "{wrong}");
@@ -95,6 +101,9 @@ both_shards! {
         let read: u64 = numbers.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum();
         assert_eq!(read, site.count(Counter::MessagesReceived));
         assert!(2 <= read, "{read}");
+        let some = ask(&site, "GET", "/metrics?families=tidegate_turns,no,tidegate_sent_bytes", &admin("demo"), "");
+        let shown: std::collections::BTreeSet<_> = some.body.lines().filter(|line| !line.starts_with('#')).map(|line| line.split('{').next().unwrap()).collect();
+        assert_eq!(Vec::from_iter(shown), ["tidegate_sent_bytes_total", "tidegate_turns_total"]);
         // Neither a tenant nor who is in it is anybody's label.
         assert!(!metrics.body.contains("demo") && !metrics.body.contains("ada"));
     }

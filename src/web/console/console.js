@@ -1,5 +1,5 @@
-// The console page: asks the server's own routes once a second, and only those whose answers are
-// looked at. Keeps its token in memory and nowhere else.
+// The console page: asks the server for a few numbers once a second, for what the chosen tab shows
+// more seldom, and for nothing while nobody looks. Keeps its token in memory and nowhere else.
 
 import { Rest } from '/client.js';
 import * as numbers from './numbers.js';
@@ -8,6 +8,9 @@ import * as tables from './tables.js';
 import { Durable, Relay } from './topics.js';
 
 const POLL_MS = 1_000;
+// For so long a page that is hidden still hears the topic that it follows.
+const HIDDEN_MS_MAX = 60_000;
+const NUMBERS = `/metrics?families=${numbers.FAMILIES.map((name) => `tidegate_${name}`)}`;
 
 const settings = await (await fetch('/console/config.json')).json();
 write(byId('version'), settings.version);
@@ -70,10 +73,10 @@ let looked;
 const choice = tabs(byId('tabs'), (name) => {
   looked = name;
   // Before the first look there is nobody to ask as.
-  if (began) look().catch(() => {});
+  if (began) look({ now: true }).catch(() => {});
 });
 
-const look = () => parts[looked]?.poll() ?? Promise.resolve();
+const look = (how) => parts[looked]?.poll(how) ?? Promise.resolve();
 
 // --- the clock
 
@@ -99,7 +102,7 @@ async function start() {
   byId('token-form').hidden = true;
   while (mine === running) {
     try {
-      numbers.show(await rest.request('GET', '/metrics'));
+      numbers.show(await rest.request('GET', NUMBERS));
       if (!began) begin();
       await look();
       status('good', 'live');
@@ -114,6 +117,13 @@ async function start() {
   }
   return undefined;
 }
+
+let resting;
+document.addEventListener('visibilitychange', () => {
+  clearTimeout(resting);
+  if (document.hidden) resting = setTimeout(() => parts.relay?.rest(), HIDDEN_MS_MAX);
+  else parts.relay?.wake();
+});
 
 function refused(error) {
   status('bad', error.status === 403 ? 'this token has not the role admin' : 'a token is needed');

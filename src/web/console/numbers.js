@@ -5,6 +5,11 @@ import { byId, drawn, make, meter, scaled, time, whole, write } from './page.js'
 
 const SAMPLES_MAX = 120;
 
+/** What is asked for: the families that are shown here, and no others. */
+export const FAMILIES = ['connections_open', 'messages_received', 'messages_sent', 'sent_bytes', 'frames_lagged',
+  'publishes', 'fan_out_duration_seconds', 'publish_ack_duration_seconds', 'turns', 'turn_duration_seconds',
+  'mailbox_depth', 'completions_waiting', 'completions_max'];
+
 /** name -> shard (or '') -> number, from the OpenMetrics text; a bucket's name ends with its bound. */
 export function parse(text) {
   const all = new Map();

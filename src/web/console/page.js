@@ -87,6 +87,21 @@ export function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/**
+ * Asks no more often than each `msMin`, and more seldom where an answer takes long, so that looking
+ * costs little; `now` is for what somebody has just done.
+ */
+export function paced(msMin, ask) {
+  let due = 0;
+  return async ({ now = false } = {}) => {
+    const began = performance.now();
+    if (!now && began < due) return;
+    due = began + msMin;
+    await ask();
+    due = began + Math.max(msMin, 100 * (performance.now() - began));
+  };
+}
+
 /** Tabs as keyboards expect them: arrows, Home and End move, one of them is in the tab order. */
 export function tabs(list, chosen) {
   const all = [...list.querySelectorAll('[role=tab]')];

@@ -1,9 +1,12 @@
 // Connections, slow subscribers and the configuration as tables. Knows the routes that tell of
 // them; each table asks only while it is looked at.
 
-import { byId, make, showRows, whole, write } from './page.js';
+import { byId, make, paced, showRows, whole, write } from './page.js';
 
-const ROWS_MAX = 200;
+const ROWS_MAX = 50;
+// Somewhat less than the ticks of the page's clock that lie between.
+const TABLE_MS = 2_900;
+const CONFIG_MS = 29_900;
 
 const cell = (text, className = '') => make('td', { textContent: text, className });
 
@@ -15,18 +18,11 @@ function row(cells, classes, button) {
 }
 
 export function connections(rest, complain) {
-  let due = 0;
   const search = byId('search');
-
-  async function poll() {
-    const began = performance.now();
-    if (began < due) return;
+  const poll = paced(TABLE_MS, async () => {
     const query = new URLSearchParams({ limit: ROWS_MAX, contains: search.value.trim() });
-    const page = await rest.request('GET', `/v1/connections?${query}`);
-    // What takes long is asked for more seldom, so that looking costs little.
-    due = began + Math.max(900, 50 * (performance.now() - began));
-    draw(page);
-  }
+    draw(await rest.request('GET', `/v1/connections?${query}`));
+  });
 
   function draw({ count, connections: shown }) {
     const filtered = search.value.trim() !== '';
@@ -50,37 +46,32 @@ export function connections(rest, complain) {
       } catch (error) {
         complain(`not disconnected: ${error.message}`);
       }
-      due = 0;
-      await poll().catch(() => {});
+      await poll({ now: true }).catch(() => {});
     });
     return button;
   }
 
-  search.addEventListener('input', () => {
-    due = 0;
-    poll().catch(() => {});
-  });
+  search.addEventListener('input', () => poll({ now: true }).catch(() => {}));
   return { poll };
 }
 
 export function slow(rest) {
-  return {
-    async poll() {
-      const { connections: all } = await rest.request('GET', `/v1/admin/slow?limit=${ROWS_MAX}`);
-      byId('slow-empty').hidden = 0 < all.length;
-      byId('slow-table').hidden = all.length === 0;
-      showRows(byId('slow-rows'), all, (one) => one.id, (one) => {
-        const line = row([one.sub ?? '–', one.path, one.peer ?? '–', '', '', '', ''],
-          ['strong', 'wide', 'wide', 'number', 'number wide', 'number', '']);
-        line.show = (now) => {
-          const texts = [whole(now.missed), whole(now.queued_frames), `${whole(now.queued_bytes / 1024)} KiB`,
-            state(now)];
-          texts.forEach((text, index) => write(line.children[3 + index], text));
-        };
-        return line;
-      });
-    },
-  };
+  const poll = paced(TABLE_MS, async () => {
+    const { connections: all } = await rest.request('GET', `/v1/admin/slow?limit=${ROWS_MAX}`);
+    byId('slow-empty').hidden = 0 < all.length;
+    byId('slow-table').hidden = all.length === 0;
+    showRows(byId('slow-rows'), all, (one) => one.id, (one) => {
+      const line = row([one.sub ?? '–', one.path, one.peer ?? '–', '', '', '', ''],
+        ['strong', 'wide', 'wide', 'number', 'number wide', 'number', '']);
+      line.show = (now) => {
+        const texts = [whole(now.missed), whole(now.queued_frames), `${whole(now.queued_bytes / 1024)} KiB`,
+          state(now)];
+        texts.forEach((text, index) => write(line.children[3 + index], text));
+      };
+      return line;
+    });
+  });
+  return { poll };
 }
 
 function state({ stalled_ms: ms, paused }) {
@@ -90,7 +81,6 @@ function state({ stalled_ms: ms, paused }) {
 
 export function config(rest) {
   let settings = [];
-  let due = 0;
   const filter = byId('config-filter');
   const chosen = byId('config-chosen');
 
@@ -113,13 +103,10 @@ export function config(rest) {
 
   filter.addEventListener('input', draw);
   chosen.addEventListener('change', draw);
-  return {
-    async poll() {
-      // It changes with a reload only.
-      if (performance.now() < due) return;
-      ({ settings } = await rest.request('GET', '/v1/admin/config'));
-      due = performance.now() + 10_000;
-      draw();
-    },
-  };
+  // It changes with a reload only.
+  const poll = paced(CONFIG_MS, async () => {
+    ({ settings } = await rest.request('GET', '/v1/admin/config'));
+    draw();
+  });
+  return { poll };
 }

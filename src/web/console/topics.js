@@ -2,12 +2,14 @@
 // comes, and a box to publish. Payloads are shown as text, and only of the topic that is followed.
 
 import { RelayClient } from '/client.js';
-import { ago, byId, clock, make, meter, scaled, showRows, whole, write } from './page.js';
+import { ago, byId, clock, make, meter, paced, scaled, showRows, whole, write } from './page.js';
 
 const TAIL_MAX = 200;
 const PRESENT_MAX = 200;
 const PAYLOAD_CHARS_MAX = 2_000;
-const TOPICS_MAX = 100;
+const TOPICS_MAX = 50;
+const TOPICS_MS = 1_900;
+const PRESENCE_MS = 4_900;
 
 /** The newest lines first, drawn once a frame however many come. */
 class Tail {
@@ -81,6 +83,7 @@ export class Relay {
   #token;
   #client;
   #followed;
+  #resting = false;
   #tail = new Tail('relay');
 
   constructor(rest, path, token) {
@@ -92,7 +95,7 @@ export class Relay {
       event.preventDefault();
       this.follow(byId('topic').value.trim());
     });
-    byId('topic').addEventListener('input', () => this.poll().catch(() => {}));
+    byId('topic').addEventListener('input', () => this.poll({ now: true }).catch(() => {}));
     byId('publish-form').addEventListener('submit', (event) => {
       event.preventDefault();
       this.#publish();
@@ -100,27 +103,52 @@ export class Relay {
   }
 
   open() {
+    this.#connect();
+    this.follow(this.#followed?.topic ?? 'news');
+  }
+
+  #connect() {
     this.#client?.close();
+    this.#resting = false;
     this.#client = new RelayClient(this.#url, { token: this.#token });
     this.#client.on('state', (state) => write(byId('relay-state'), state === 'open' ? '' : state));
     this.#client.connect().catch((error) => write(byId('relay-state'), error.message));
-    this.follow(this.#followed?.topic ?? 'news');
   }
 
   close() {
     this.#client?.close();
     this.#client = undefined;
+    this.#resting = false;
+  }
+
+  /** Nobody looks, so nothing is sent to this page. */
+  rest() {
+    if (!this.#client) return;
+    this.close();
+    this.#resting = true;
+  }
+
+  /** Somebody looks again: the topic goes on, and that something is missing is said. */
+  wake() {
+    if (!this.#resting) return;
+    this.#connect();
+    this.#tail.add('hidden', 'while this page was hidden nothing was followed', { className: 'lagged' });
+    this.#hear(this.#followed.topic);
   }
 
   async follow(topic) {
-    this.#followed?.unsubscribe?.();
-    this.#followed = { topic };
-    const mine = this.#followed;
     this.#tail.clear();
     byId('present').replaceChildren();
     write(byId('present-count'), '');
     write(byId('relay-name'), topic);
     write(byId('relay-hint'), topic);
+    await this.#hear(topic);
+  }
+
+  async #hear(topic) {
+    this.#followed?.unsubscribe?.();
+    this.#followed = { topic };
+    const mine = this.#followed;
     try {
       const subscription = await this.#client.subscribe(topic,
         (push) => this.#tail.add(push.event, JSON.stringify(push.payload)));
@@ -132,19 +160,22 @@ export class Relay {
         `${whole(missed)} pushes were lost here`, { className: 'lagged' }));
       this.#followed = subscription;
       write(byId('relay-state'), '');
-      await this.poll();
+      await this.poll({ now: true });
     } catch (error) {
       if (mine === this.#followed) write(byId('relay-state'), error.message);
     }
   }
 
-  async poll() {
+  async poll(how) {
+    await this.#pollTopics(how);
+    await this.#pollPresence(how);
+  }
+
+  #pollTopics = paced(TOPICS_MS, async () => {
     const text = byId('topic').value.trim();
     const query = new URLSearchParams({ limit: TOPICS_MAX, contains: text });
-    const page = await this.#rest.request('GET', `/v1/admin/relay/topics?${query}`);
-    this.#draw(page);
-    await this.#pollPresence();
-  }
+    this.#draw(await this.#rest.request('GET', `/v1/admin/relay/topics?${query}`));
+  });
 
   #draw({ count, topics }) {
     write(byId('relay-count'), `${whole(count)} ${byId('topic').value.trim() ? 'found' : 'live'}`);
@@ -163,19 +194,20 @@ export class Relay {
     });
   }
 
-  async #pollPresence() {
+  #pollPresence = paced(PRESENCE_MS, async () => {
     const topic = this.#followed?.topic;
     if (!topic) return;
-    const { count, members } = await this.#rest.presence(topic);
+    const query = new URLSearchParams({ topic, limit: PRESENT_MAX });
+    const { count, members } = await this.#rest.request('GET', `/v1/relay/presence?${query}`);
     if (this.#followed?.topic !== topic) return;
     write(byId('present-count'), whole(count));
-    showRows(byId('present'), members.slice(0, PRESENT_MAX), (one) => one.conn_id, (one) => {
+    showRows(byId('present'), members, (one) => one.conn_id, (one) => {
       const meta = make('span');
       const line = make('li', {}, make('b', { textContent: one.conn_id }), meta);
       line.show = (now) => write(meta, JSON.stringify(now.meta));
       return line;
     });
-  }
+  });
 
   async #publish() {
     const topic = this.#followed?.topic;
@@ -210,13 +242,13 @@ export class Durable {
     });
   }
 
-  async poll() {
+  poll = paced(TOPICS_MS, async () => {
     const page = await this.#rest.request('GET', `/v1/admin/topics?limit=${TOPICS_MAX}`);
     this.#topics = page.topics;
     this.#chosen ??= page.topics[0]?.name;
     this.#draw();
     await this.#follow();
-  }
+  });
 
   #draw() {
     const topics = this.#topics;
@@ -295,7 +327,7 @@ export class Durable {
       byId('durable-topic').value = '';
       this.#topics = [];
       this.#choose(name);
-      await this.poll();
+      await this.poll({ now: true });
     } catch (error) {
       write(byId('durable-state'), error.message);
     }
@@ -307,7 +339,7 @@ export class Durable {
     try {
       const { seq } = await this.#rest.publish(topic.id, payloadOf(byId('durable-payload').value));
       write(byId('durable-publish-state'), `stored as ${seq}`);
-      await this.poll();
+      await this.poll({ now: true });
     } catch (error) {
       write(byId('durable-publish-state'), error.message);
     }
