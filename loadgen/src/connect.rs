@@ -4,14 +4,13 @@
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 
-use std::time::Duration;
-
 use anyhow::{Context, Result};
 use loadgen::ring::{Completion, Kind, Ring, TaskWork};
 use slab::Slab;
 use socket2::SockAddr;
 
 use crate::clock::Nanos;
+use crate::drive::{Drive, drive};
 use crate::frame::{self, Frame, FrameWalker};
 use crate::latency::Latencies;
 use crate::options::Connect;
@@ -97,22 +96,7 @@ impl Worker {
     }
 
     fn drive(mut self, progress: &Progress) -> Result<Tally> {
-        let clock = self.window.clock;
-        clock.sleep_until(self.window.start);
-        let mut told = 0;
-        while !progress.has_ended() {
-            self.begin_due(clock.now())?;
-            let at_most = self.schedule.next().saturating_sub(clock.now());
-            self.ring
-                .wait(Duration::from_nanos(at_most.min(WAIT_MAX)))?;
-            let completions = self.ring.completions();
-            completions
-                .iter()
-                .try_for_each(|completion| self.handle(completion))?;
-            self.ring.recycle(completions);
-            progress.add(self.tally.messages - told);
-            told = self.tally.messages;
-        }
+        drive(self.window, &mut self, progress)?;
         let stuck = self
             .visits
             .iter()
@@ -121,20 +105,7 @@ impl Worker {
         Ok(self.tally)
     }
 
-    fn begin_due(&mut self, now: Nanos) -> Result<()> {
-        while self.schedule.next() <= now {
-            let due = self.schedule.next();
-            let number = usize::try_from(self.schedule.advance())?;
-            if self.visits.len() < OPEN_MAX {
-                self.begin(number, due)?;
-            } else {
-                self.tally.wrong += 1;
-            }
-        }
-        Ok(())
-    }
-
-    fn begin(&mut self, number: usize, due: Nanos) -> Result<()> {
+    fn open(&mut self, number: usize, due: Nanos) -> Result<()> {
         let socket = TcpStream::from(self.target.bound_socket(number, self.sources)?);
         let visit = Visit {
             socket,
@@ -150,21 +121,6 @@ impl Worker {
         self.ring
             .connect(socket, self.address, id)
             .context("start a connect")
-    }
-
-    fn handle(&mut self, completion: &Completion) -> Result<()> {
-        let id = completion.id as usize;
-        match completion.kind {
-            Kind::Connect => self.handle_connected(completion)?,
-            Kind::Receive => self.handle_received(completion)?,
-            Kind::Send | Kind::SendOwned => self.visits[id].sends -= 1,
-        }
-        let visit = &self.visits[id];
-        if !visit.receiving && visit.sends == 0 {
-            let visit = self.visits.remove(id);
-            self.tally.wrong += u64::from(visit.phase != Phase::Closing);
-        }
-        Ok(())
     }
 
     fn handle_connected(&mut self, completion: &Completion) -> Result<()> {
@@ -221,6 +177,44 @@ impl Worker {
     }
 }
 
+impl Drive for Worker {
+    fn ring(&mut self) -> &mut Ring {
+        &mut self.ring
+    }
+
+    fn messages(&self) -> u64 {
+        self.tally.messages
+    }
+
+    fn send_due(&mut self, now: Nanos) -> Result<Nanos> {
+        while self.schedule.next() <= now {
+            let due = self.schedule.next();
+            let number = usize::try_from(self.schedule.advance())?;
+            if self.visits.len() < OPEN_MAX {
+                self.open(number, due)?;
+            } else {
+                self.tally.wrong += 1;
+            }
+        }
+        Ok(self.schedule.next())
+    }
+
+    fn handle(&mut self, completion: &Completion) -> Result<()> {
+        let id = completion.id as usize;
+        match completion.kind {
+            Kind::Connect => self.handle_connected(completion)?,
+            Kind::Receive => self.handle_received(completion)?,
+            Kind::Send | Kind::SendOwned => self.visits[id].sends -= 1,
+        }
+        let visit = &self.visits[id];
+        if !visit.receiving && visit.sends == 0 {
+            let visit = self.visits.remove(id);
+            self.tally.wrong += u64::from(visit.phase != Phase::Closing);
+        }
+        Ok(())
+    }
+}
+
 enum Answer {
     Nothing,
     Upgraded,
@@ -256,5 +250,4 @@ const OPEN_MAX: usize = 10_000;
 /// Ports of connections that ended lately are not free at once: spread them over addresses.
 const PORTS_WANTED: usize = 64_000;
 const BUFFER_BYTES: usize = 4 << 10;
-const WAIT_MAX: Nanos = 50_000_000;
 const STUCK_AFTER: Nanos = 5_000_000_000;

@@ -3,13 +3,12 @@
 
 use std::net::TcpStream;
 
-use std::time::Duration;
-
 use anyhow::{Result, bail, ensure};
 use loadgen::ring::{Completion, Kind, Ring, TaskWork};
 
 use crate::clock::Nanos;
 use crate::connection::Connection;
+use crate::drive::{Drive, drive};
 use crate::frame;
 use crate::latency::Latencies;
 use crate::options::Echo;
@@ -151,26 +150,7 @@ impl<'a> Worker<'a> {
     }
 
     fn drive(mut self, progress: &Progress) -> Result<Tally> {
-        let clock = self.window.clock;
-        clock.sleep_until(self.window.start);
-        if self.schedule.is_none() {
-            (0..self.connections.len()).try_for_each(|index| self.start_round(index))?;
-        }
-        let mut told = 0;
-        while !progress.has_ended() {
-            let next = self.send_due(clock.now())?;
-            let now = clock.now();
-
-            let at_most = next.min(now + WAIT_MAX).saturating_sub(now);
-            self.ring.wait(Duration::from_nanos(at_most))?;
-            let completions = self.ring.completions();
-            completions
-                .iter()
-                .try_for_each(|completion| self.handle(completion))?;
-            self.ring.recycle(completions);
-            progress.add(self.messages - told);
-            told = self.messages;
-        }
+        drive(self.window, &mut self, progress)?;
         let mut latencies = vec![self.round_trip];
         latencies.extend(self.schedule.map(|_| self.lateness));
         let (messages, wrong) = (self.messages, self.wrong);
@@ -180,20 +160,6 @@ impl<'a> Worker<'a> {
             latencies,
             ..Tally::default()
         })
-    }
-
-    fn handle(&mut self, completion: &Completion) -> Result<()> {
-        let index = completion.id as usize;
-        match completion.kind {
-            Kind::Receive => self.handle_received(index, completion),
-            Kind::Send => {
-                self.connections[index]
-                    .connection
-                    .sent(&mut self.ring, completion)?;
-                self.flush(index)
-            }
-            Kind::Connect | Kind::SendOwned => bail!("an operation that an echo run never starts"),
-        }
     }
 
     fn handle_received(&mut self, index: usize, completion: &Completion) -> Result<()> {
@@ -240,7 +206,38 @@ impl<'a> Worker<'a> {
         self.flush(index)
     }
 
-    /// Open loop: hands what is due to its connections, in turn; returns when the next is.
+    fn flush(&mut self, index: usize) -> Result<()> {
+        let peer = &mut self.connections[index];
+        if peer.due == 0 || peer.connection.is_sending() {
+            return Ok(());
+        }
+        let at_once = peer
+            .due
+            .min((self.plan.frames.len() / self.plan.frame_bytes) as u64);
+        peer.due -= at_once;
+        let bytes = &self.plan.frames[..usize::try_from(at_once)? * self.plan.frame_bytes];
+        peer.connection
+            .send(&mut self.ring, bytes, u32::try_from(index)?)
+    }
+}
+
+impl Drive for Worker<'_> {
+    fn ring(&mut self) -> &mut Ring {
+        &mut self.ring
+    }
+
+    fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    fn begin(&mut self, _: Nanos) -> Result<()> {
+        match self.schedule {
+            Some(_) => Ok(()),
+            None => (0..self.connections.len()).try_for_each(|index| self.start_round(index)),
+        }
+    }
+
+    /// Hands what is due to its connections, in turn.
     fn send_due(&mut self, now: Nanos) -> Result<Nanos> {
         let Some(mut schedule) = self.schedule else {
             return Ok(Nanos::MAX);
@@ -258,18 +255,18 @@ impl<'a> Worker<'a> {
         Ok(schedule.next())
     }
 
-    fn flush(&mut self, index: usize) -> Result<()> {
-        let peer = &mut self.connections[index];
-        if peer.due == 0 || peer.connection.is_sending() {
-            return Ok(());
+    fn handle(&mut self, completion: &Completion) -> Result<()> {
+        let index = completion.id as usize;
+        match completion.kind {
+            Kind::Receive => self.handle_received(index, completion),
+            Kind::Send => {
+                self.connections[index]
+                    .connection
+                    .sent(&mut self.ring, completion)?;
+                self.flush(index)
+            }
+            Kind::Connect | Kind::SendOwned => bail!("an operation that an echo run never starts"),
         }
-        let at_once = peer
-            .due
-            .min((self.plan.frames.len() / self.plan.frame_bytes) as u64);
-        peer.due -= at_once;
-        let bytes = &self.plan.frames[..usize::try_from(at_once)? * self.plan.frame_bytes];
-        peer.connection
-            .send(&mut self.ring, bytes, u32::try_from(index)?)
     }
 }
 
@@ -277,4 +274,3 @@ impl<'a> Worker<'a> {
 const OPEN_LOOP_BATCH_MAX: usize = 16;
 const BUFFER_BYTES_MIN: usize = 4 << 10;
 const BUFFER_BYTES_MAX: usize = 64 << 10;
-const WAIT_MAX: Nanos = 20_000_000;

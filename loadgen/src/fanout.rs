@@ -4,14 +4,13 @@
 use std::collections::VecDeque;
 use std::net::TcpStream;
 
-use std::time::Duration;
-
 use anyhow::{Result, bail, ensure};
 use loadgen::ring::{Completion, Kind, Ring, TaskWork};
 use serde_json::json;
 
 use crate::clock::Nanos;
 use crate::connection::Connection;
+use crate::drive::{Drive, drive};
 use crate::frame;
 use crate::latency::Latencies;
 use crate::options::Fanout;
@@ -147,42 +146,8 @@ impl<'a> Worker<'a> {
     }
 
     fn drive(mut self, progress: &Progress) -> Result<Tally> {
-        let clock = self.window.clock;
-        clock.sleep_until(self.window.start);
-        if self.schedule.is_none() {
-            self.publish(clock.now())?;
-        }
-        let mut told = 0;
-        while !progress.has_ended() {
-            let next = self.publish_due(clock.now())?;
-            let now = clock.now();
-
-            self.check_progress(now)?;
-            let at_most = next.min(now + WAIT_MAX).saturating_sub(now);
-            self.ring.wait(Duration::from_nanos(at_most))?;
-            let completions = self.ring.completions();
-            completions
-                .iter()
-                .try_for_each(|completion| self.handle(completion))?;
-            self.ring.recycle(completions);
-            progress.add(self.tally.messages - told);
-            told = self.tally.messages;
-        }
+        drive(self.window, &mut self, progress)?;
         Ok(self.tally)
-    }
-
-    fn handle(&mut self, completion: &Completion) -> Result<()> {
-        let index = completion.id as usize;
-        match completion.kind {
-            Kind::Receive => self.handle_received(index, completion),
-            Kind::Send => {
-                self.subscribers[index]
-                    .connection
-                    .sent(&mut self.ring, completion)?;
-                self.flush()
-            }
-            Kind::Connect | Kind::SendOwned => bail!("an operation that a fan-out never starts"),
-        }
     }
 
     fn handle_received(&mut self, index: usize, completion: &Completion) -> Result<()> {
@@ -235,19 +200,6 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Open loop: publishes the bursts that are due; returns when the next one is.
-    fn publish_due(&mut self, now: Nanos) -> Result<Nanos> {
-        let Some(mut schedule) = self.schedule else {
-            return Ok(Nanos::MAX);
-        };
-        while schedule.next() <= now {
-            self.publish(schedule.next())?;
-            schedule.advance();
-        }
-        self.schedule = Some(schedule);
-        Ok(schedule.next())
-    }
-
     fn publish(&mut self, began: Nanos) -> Result<()> {
         let left = self.plan.burst_messages * self.subscribers.len() as u64;
         self.flying.push_back(Burst { began, left });
@@ -262,6 +214,49 @@ impl<'a> Worker<'a> {
         }
         self.due -= 1;
         publisher.send(&mut self.ring, self.plan.burst, 0)
+    }
+}
+
+impl Drive for Worker<'_> {
+    fn ring(&mut self) -> &mut Ring {
+        &mut self.ring
+    }
+
+    fn messages(&self) -> u64 {
+        self.tally.messages
+    }
+
+    fn begin(&mut self, now: Nanos) -> Result<()> {
+        match self.schedule {
+            Some(_) => Ok(()),
+            None => self.publish(now),
+        }
+    }
+
+    fn send_due(&mut self, now: Nanos) -> Result<Nanos> {
+        let Some(mut schedule) = self.schedule else {
+            return Ok(Nanos::MAX);
+        };
+        while schedule.next() <= now {
+            self.publish(schedule.next())?;
+            schedule.advance();
+        }
+        self.schedule = Some(schedule);
+        Ok(schedule.next())
+    }
+
+    fn handle(&mut self, completion: &Completion) -> Result<()> {
+        let index = completion.id as usize;
+        match completion.kind {
+            Kind::Receive => self.handle_received(index, completion),
+            Kind::Send => {
+                self.subscribers[index]
+                    .connection
+                    .sent(&mut self.ring, completion)?;
+                self.flush()
+            }
+            Kind::Connect | Kind::SendOwned => bail!("an operation that a fan-out never starts"),
+        }
     }
 
     /// A message that the server dropped would hold up a closed loop for ever.
@@ -279,5 +274,4 @@ impl<'a> Worker<'a> {
 
 const BUFFER_BYTES_MIN: usize = 4 << 10;
 const BUFFER_BYTES_MAX: usize = 64 << 10;
-const WAIT_MAX: Nanos = 20_000_000;
 const STALL_MAX: Nanos = 3_000_000_000;

@@ -4,13 +4,14 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use loadgen::ring::{Kind, Ring, TaskWork};
+use loadgen::ring::{Completion, Kind, Ring, TaskWork};
 
 use crate::clock::Nanos;
 use crate::connection::Connection;
+use crate::drive::{Drive, drive};
 use crate::options::Idle;
 use crate::report::{Load, Report};
-use crate::run::{self, Progress, Tally};
+use crate::run::{self, Progress, Tally, Window};
 use crate::setup;
 use crate::usage::Memory;
 
@@ -31,30 +32,48 @@ pub(crate) fn run(options: &Idle) -> Result<Report> {
     let streams = setup::open(&target, options.connections)?;
     let measured = run::measure(
         &options.common,
-        vec![Box::new(|_, progress: &Progress| {
-            hold(streams, progress, || Memory::of(&pid))
+        vec![Box::new(|window: Window, progress: &Progress| {
+            hold(streams, window, progress, || Memory::of(&pid))
         })],
     )?;
-    let after = measured
-        .tally
-        .memory
-        .context("the connections were not held to the end")?;
-    let load = Load {
-        mode: "idle",
-        unit: "message",
-        path: options.path.clone(),
-        connections: options.connections,
-        at_once: 0,
-        message_bytes: 0,
-        offered_per_second: None,
-    };
-    let memory = after.per_connection_since(&before, options.connections as u64);
-    Ok(Report::new(&options.common, load, &measured).with_memory(Some(memory)))
+    let load = Load::held("idle", &options.path, options.connections);
+    Report::new(&options.common, load, &measured).with_memory_since(&before, &measured)
+}
+
+/// Connections that answer pings.
+struct Held {
+    ring: Ring,
+    connections: Vec<Connection>,
+    messages: u64,
+}
+
+impl Drive for Held {
+    fn ring(&mut self) -> &mut Ring {
+        &mut self.ring
+    }
+
+    fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    fn send_due(&mut self, _: Nanos) -> Result<Nanos> {
+        Ok(Nanos::MAX)
+    }
+
+    fn handle(&mut self, completion: &Completion) -> Result<()> {
+        if completion.kind != Kind::Receive {
+            bail!("an operation that an idle run never starts");
+        }
+        let connection = &mut self.connections[completion.id as usize];
+        let messages = &mut self.messages;
+        connection.take(&mut self.ring, completion, |_| *messages += 1)
+    }
 }
 
 /// Holds the connections to the end of the run and reads the server's memory before they close.
 fn hold(
     streams: Vec<TcpStream>,
+    window: Window,
     progress: &Progress,
     memory: impl FnOnce() -> Result<Memory>,
 ) -> Result<Tally> {
@@ -63,21 +82,15 @@ fn hold(
     for (stream, id) in streams.into_iter().zip(0..) {
         connections.push(Connection::arm(stream, &mut ring, id)?);
     }
-    let mut messages = 0;
-    while !progress.has_ended() {
-        ring.wait(Duration::from_nanos(WAIT_MAX))?;
-        let completions = ring.completions();
-        for completion in &completions {
-            if completion.kind != Kind::Receive {
-                bail!("an operation that an idle run never starts");
-            }
-            let connection = &mut connections[completion.id as usize];
-            connection.take(&mut ring, completion, |_| messages += 1)?;
-        }
-        ring.recycle(completions);
-    }
-    Ok(Tally {
+    let messages = 0;
+    let mut held = Held {
+        ring,
+        connections,
         messages,
+    };
+    drive(window, &mut held, progress)?;
+    Ok(Tally {
+        messages: held.messages,
         memory: Some(memory()?),
         ..Tally::default()
     })
@@ -88,4 +101,3 @@ const PRIMED_AT_ONCE: usize = 32;
 /// The server needs a moment to see that the first connections are gone.
 const SETTLE: Duration = Duration::from_millis(500);
 const BUFFER_BYTES: usize = 4 << 10;
-const WAIT_MAX: Nanos = 50_000_000;

@@ -4,6 +4,7 @@
 mod clock;
 mod connect;
 mod connection;
+mod drive;
 mod durable;
 mod echo;
 mod fanout;

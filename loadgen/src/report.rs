@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::clock::Nanos;
@@ -25,6 +26,21 @@ pub(crate) struct Load {
     pub(crate) message_bytes: usize,
     /// Open loop only.
     pub(crate) offered_per_second: Option<f64>,
+}
+
+impl Load {
+    /// Connections that are held and say nothing.
+    pub(crate) fn held(mode: &'static str, path: &str, connections: usize) -> Self {
+        Self {
+            mode,
+            unit: "message",
+            path: path.to_owned(),
+            connections,
+            at_once: 0,
+            message_bytes: 0,
+            offered_per_second: None,
+        }
+    }
 }
 
 /// What it came to.
@@ -117,10 +133,17 @@ impl Report {
         report
     }
 
-    /// Adds what each idle connection costs in memory.
-    pub(crate) fn with_memory(mut self, memory: Option<Memory>) -> Self {
-        self.memory_per_connection = memory;
-        self
+    /// Adds what each connection that was held has cost in memory.
+    pub(crate) fn with_memory_since(
+        mut self,
+        before: &Memory,
+        measured: &Measured,
+    ) -> Result<Self> {
+        let after = measured.tally.memory;
+        let after = after.context("the connections were not held to the end")?;
+        let connections = self.load.connections as u64;
+        self.memory_per_connection = Some(after.per_connection_since(before, connections));
+        Ok(self)
     }
 
     /// Adds what a sync cost just before and after.

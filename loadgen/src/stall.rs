@@ -36,21 +36,8 @@ pub(crate) fn run(options: &Stall) -> Result<Report> {
         })
     };
     let measured = run::measure(&options.common, vec![Box::new(hold)])?;
-    let after = measured
-        .tally
-        .memory
-        .context("the connections were not held to the end")?;
-    let load = Load {
-        mode: "stall",
-        unit: "message",
-        path: options.path.clone(),
-        connections: options.connections,
-        at_once: 0,
-        message_bytes: 0,
-        offered_per_second: None,
-    };
-    let memory = after.per_connection_since(&before, options.connections as u64);
-    Ok(Report::new(&options.common, load, &measured).with_memory(Some(memory)))
+    let load = Load::held("stall", &options.path, options.connections);
+    Report::new(&options.common, load, &measured).with_memory_since(&before, &measured)
 }
 
 const LOOKED_EVERY: Duration = Duration::from_millis(50);

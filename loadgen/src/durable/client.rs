@@ -1,5 +1,5 @@
-//! One client of durable topics over a blocking socket: makes topics, publishes in bulk, subscribes
-//! and counts what comes. For what precedes a measurement or reads as fast as it can.
+//! One client of durable topics over a blocking socket: publishes in bulk, subscribes and counts
+//! what comes without reading it, for to read it would cost more than the server needs to send it.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -112,57 +112,20 @@ impl Client {
     }
 }
 
-/// Makes topics if they are not there, over one connection that is kept.
+/// Makes topics if they are not there.
 pub(crate) fn make_topics(
     place: &Place,
-    names: impl Iterator<Item = String>,
+    names: &[String],
     mut made: impl FnMut(u64),
 ) -> Result<()> {
-    let mut stream = TcpStream::connect(place.common.server).context("connect: is it up?")?;
-    stream.set_nodelay(true)?;
+    let url = format!("http://{}", place.common.server);
     let token = place.common.token.as_deref().unwrap_or_default();
-    let request = |name: &String| {
-        let body = json!({ "name": name }).to_string();
-        format!(
-            "POST /v1/topics HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {token}\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            place.common.server,
-            body.len()
-        )
-    };
-    let names: Vec<String> = names.collect();
+    let client = tidegate_client::Client::new(&url, token)?;
     let mut count = 0;
     for some in names.chunks(MADE_AT_ONCE) {
-        let requests: String = some.iter().map(request).collect();
-        stream.write_all(requests.as_bytes())?;
-        for _ in some {
-            expect_success(&mut stream)?;
-        }
+        client.topics(some).context("make topics")?;
         count += some.len() as u64;
         made(count);
-    }
-    Ok(())
-}
-
-/// Reads one answer, byte by byte up to its body: answers stand one behind the other.
-fn expect_success(stream: &mut TcpStream) -> Result<()> {
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") {
-        stream
-            .read_exact(&mut byte)
-            .context("wait for an answer to POST /v1/topics")?;
-        head.push(byte[0]);
-    }
-    let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
-    let length = head
-        .lines()
-        .find_map(|line| line.strip_prefix("content-length:"))
-        .and_then(|value| value.trim().parse().ok());
-    let mut body = vec![0; length.context("an answer without content-length")?];
-    stream.read_exact(&mut body)?;
-    if !head.starts_with("http/1.1 20") {
-        bail!("POST /v1/topics: {}", String::from_utf8_lossy(&body));
     }
     Ok(())
 }
@@ -180,4 +143,5 @@ fn text_frame(message: &serde_json::Value) -> Vec<u8> {
 const CHUNK_BYTES: usize = 256 << 10;
 const FILL_BYTES: usize = 512 << 10;
 const FILLED_AT_ONCE: usize = 512;
-const MADE_AT_ONCE: usize = 64;
+/// Few enough for a bar that moves, many enough that connections cost nothing.
+const MADE_AT_ONCE: usize = 512;

@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::net::TcpStream;
-use std::time::Duration;
 
 use anyhow::{Result, bail};
 use loadgen::ring::{Completion, Kind, Ring, TaskWork};
@@ -13,6 +12,7 @@ use super::disk::Disk;
 use super::options::Publish;
 use crate::clock::Nanos;
 use crate::connection::Connection;
+use crate::drive::{Drive, drive};
 use crate::latency::Latencies;
 use crate::report::{Load, Report};
 use crate::run::{self, Progress, Tally, Window};
@@ -23,7 +23,7 @@ use crate::setup;
 pub(crate) fn run(options: &Publish) -> Result<Report> {
     let place = &options.place;
     let plan = Plan::new(options)?;
-    make_topics(place, plan.topics.iter().cloned(), |_| ())?;
+    make_topics(place, &plan.topics, |_| ())?;
     let mut disk = place.data_dir.as_deref().map(Disk::new).transpose()?;
     disk.iter_mut().try_for_each(Disk::probe)?;
     let streams = setup::open(&place.common.target(&place.path), plan.windows.len())?;
@@ -134,46 +134,8 @@ impl<'a> Worker<'a> {
     }
 
     fn drive(mut self, progress: &Progress) -> Result<Tally> {
-        let clock = self.window.clock;
-        clock.sleep_until(self.window.start);
-        if self.schedule.is_none() {
-            let now = clock.now();
-            for index in 0..self.publishers.len() {
-                let window = self.publishers[index].window;
-                self.publishers[index].due.extend((0..window).map(|_| now));
-                self.flush(index)?;
-            }
-        }
-        let mut told = 0;
-        while !progress.has_ended() {
-            let next = self.publish_due(clock.now())?;
-            let now = clock.now();
-            self.check_progress(now)?;
-            let at_most = next.min(now + WAIT_MAX).saturating_sub(now);
-            self.ring.wait(Duration::from_nanos(at_most))?;
-            let completions = self.ring.completions();
-            completions
-                .iter()
-                .try_for_each(|completion| self.handle(completion))?;
-            self.ring.recycle(completions);
-            progress.add(self.tally.messages - told);
-            told = self.tally.messages;
-        }
+        drive(self.window, &mut self, progress)?;
         Ok(self.tally)
-    }
-
-    fn handle(&mut self, completion: &Completion) -> Result<()> {
-        let index = completion.id as usize;
-        match completion.kind {
-            Kind::Receive => self.handle_received(index, completion),
-            Kind::Send => {
-                self.publishers[index]
-                    .connection
-                    .sent(&mut self.ring, completion)?;
-                self.flush(index)
-            }
-            Kind::Connect | Kind::SendOwned => bail!("an operation that a publisher never starts"),
-        }
     }
 
     fn handle_received(&mut self, index: usize, completion: &Completion) -> Result<()> {
@@ -203,8 +165,43 @@ impl<'a> Worker<'a> {
         self.flush(index)
     }
 
-    /// Open loop: lets the publishers take turns; returns when the next publish is due.
-    fn publish_due(&mut self, now: Nanos) -> Result<Nanos> {
+    /// Sends what is due in one piece.
+    fn flush(&mut self, index: usize) -> Result<()> {
+        let publisher = &mut self.publishers[index];
+        if publisher.due.is_empty() || publisher.connection.is_sending() {
+            return Ok(());
+        }
+        let count = publisher.due.len().min(publisher.window);
+        publisher.flying.extend(publisher.due.drain(..count));
+        let bytes = &publisher.frames[..count * self.plan.frame_bytes];
+        let id = u32::try_from(index)?;
+        publisher.connection.send(&mut self.ring, bytes, id)
+    }
+}
+
+impl Drive for Worker<'_> {
+    fn ring(&mut self) -> &mut Ring {
+        &mut self.ring
+    }
+
+    fn messages(&self) -> u64 {
+        self.tally.messages
+    }
+
+    fn begin(&mut self, now: Nanos) -> Result<()> {
+        if self.schedule.is_some() {
+            return Ok(());
+        }
+        for index in 0..self.publishers.len() {
+            let window = self.publishers[index].window;
+            self.publishers[index].due.extend((0..window).map(|_| now));
+            self.flush(index)?;
+        }
+        Ok(())
+    }
+
+    /// Lets the publishers take turns.
+    fn send_due(&mut self, now: Nanos) -> Result<Nanos> {
         let Some(mut schedule) = self.schedule else {
             return Ok(Nanos::MAX);
         };
@@ -219,17 +216,18 @@ impl<'a> Worker<'a> {
         Ok(schedule.next())
     }
 
-    /// Sends what is due in one piece.
-    fn flush(&mut self, index: usize) -> Result<()> {
-        let publisher = &mut self.publishers[index];
-        if publisher.due.is_empty() || publisher.connection.is_sending() {
-            return Ok(());
+    fn handle(&mut self, completion: &Completion) -> Result<()> {
+        let index = completion.id as usize;
+        match completion.kind {
+            Kind::Receive => self.handle_received(index, completion),
+            Kind::Send => {
+                self.publishers[index]
+                    .connection
+                    .sent(&mut self.ring, completion)?;
+                self.flush(index)
+            }
+            Kind::Connect | Kind::SendOwned => bail!("an operation that a publisher never starts"),
         }
-        let count = publisher.due.len().min(publisher.window);
-        publisher.flying.extend(publisher.due.drain(..count));
-        let bytes = &publisher.frames[..count * self.plan.frame_bytes];
-        let id = u32::try_from(index)?;
-        publisher.connection.send(&mut self.ring, bytes, id)
     }
 
     /// A publish that is never acked would hold up a closed loop for ever.
@@ -245,5 +243,4 @@ impl<'a> Worker<'a> {
 /// An ack of any seq is shorter, an error frame longer.
 const ACK_BYTES_MAX: u64 = 96;
 const BUFFER_BYTES: usize = 16 << 10;
-const WAIT_MAX: Nanos = 20_000_000;
 const STALL_MAX: Nanos = 5_000_000_000;

@@ -53,7 +53,7 @@ pub(crate) fn run(options: &Replay) -> Result<Facts> {
 /// Publishes the messages that are read later.
 fn fill(options: &Replay, count: u64) -> Result<()> {
     let place = &options.place;
-    make_topics(place, [place.topic.clone()].into_iter(), |_| ())?;
+    make_topics(place, std::slice::from_ref(&place.topic), |_| ())?;
     let bar = ProgressBar::new(count).with_message("filling");
     let bytes = usize::try_from(options.bytes)?;
     Client::connect(place)?.publish_many(&place.topic, bytes, count, |done| {

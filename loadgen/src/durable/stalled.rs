@@ -18,7 +18,7 @@ pub(crate) fn run(options: &Stalled) -> Result<Facts> {
     let pid = place.common.pid.map(|pid| pid.to_string());
     let pid = pid.context("durable stalled needs --pid, the server's process id")?;
     let topic = format!("{}-{}", place.topic, std::process::id());
-    make_topics(place, [topic.clone()].into_iter(), |_| ())?;
+    make_topics(place, std::slice::from_ref(&topic), |_| ())?;
     let mut disk = place.data_dir.as_deref().map(Disk::new).transpose()?;
     disk.iter_mut().try_for_each(Disk::probe)?;
     let bytes = u64::from(options.bytes);

@@ -22,17 +22,13 @@ pub(crate) fn run(options: &Topics) -> Result<Facts> {
     disk.iter_mut().try_for_each(Disk::probe)?;
     let name = |number: u32| format!("{}-{number:05}", place.topic);
     let (bar, clock) = (ProgressBar::new(u64::from(options.count)), Clock::start());
-    make_topics(place, (0..options.count).map(name), |made| {
-        bar.set_position(made);
-    })?;
+    let names: Vec<String> = (0..options.count).map(name).collect();
+    make_topics(place, &names, |made| bar.set_position(made))?;
     let made = clock.now();
     let mut client = Client::connect(place)?;
-    let numbers: Vec<u32> = (0..options.count).collect();
-    for some in numbers.chunks(SENT_AT_ONCE) {
-        let frames: Vec<u8> = some
-            .iter()
-            .flat_map(|number| publish_frame(&name(*number), PAYLOAD_BYTES))
-            .collect();
+    for some in names.chunks(SENT_AT_ONCE) {
+        let frame = |name: &String| publish_frame(name, PAYLOAD_BYTES);
+        let frames: Vec<u8> = some.iter().flat_map(frame).collect();
         client.send(&frames)?;
         client.await_messages(some.len() as u64)?;
     }

@@ -194,6 +194,14 @@ impl Client {
         rest::topic(self, topic)
     }
 
+    /// The ids of many topics by their names, over one connection.
+    ///
+    /// # Errors
+    /// When the server cannot be asked or refuses; those before the refused one are registered.
+    pub fn topics(&self, names: &[String]) -> Result<Vec<String>, ClientError> {
+        rest::topics(self, names)
+    }
+
     /// Pushes to a relay topic, over REST.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
-//! One request over HTTP at a time, each on a connection of its own. Knows routes and documents.
+//! Requests over HTTP, one on a connection of its own or many on one. Knows routes and documents.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -37,8 +37,28 @@ pub(super) fn topic(client: &Client, topic: &str) -> Result<String, ClientError>
     if topic.parse::<Hyphenated>().is_ok() {
         return Ok(topic.to_owned());
     }
-    let body = json!({ "name": topic }).to_string();
-    let resolved = request(client, "POST", "/v1/topics", &body)?;
+    id_in(&request(client, "POST", "/v1/topics", &named(topic))?)
+}
+
+pub(super) fn topics(client: &Client, names: &[String]) -> Result<Vec<String>, ClientError> {
+    let mut line = Line::open(client)?;
+    let mut ids = Vec::with_capacity(names.len());
+    for some in names.chunks(ASKED_TOGETHER) {
+        let request = |name: &String| line.request("POST", "/v1/topics", "", &named(name));
+        let requests: String = some.iter().map(request).collect();
+        line.send(&requests)?;
+        for _ in some {
+            ids.push(id_in(&line.answer()?)?);
+        }
+    }
+    Ok(ids)
+}
+
+fn named(topic: &str) -> String {
+    json!({ "name": topic }).to_string()
+}
+
+fn id_in(resolved: &Value) -> Result<String, ClientError> {
     let id = resolved["id"].as_str().map(str::to_owned);
     id.ok_or_else(|| ClientError::Strange(resolved.to_string()))
 }
@@ -79,32 +99,78 @@ pub(super) fn presence(client: &Client, topic: &str) -> Result<Vec<Present>, Cli
     Ok(present.members)
 }
 
+/// One request on a connection of its own.
 fn request(client: &Client, method: &str, target: &str, body: &str) -> Result<Value, ClientError> {
-    let (host, token, bytes) = (&client.host, client.token(false)?, body.len());
-    let request = format!(
-        "{method} {target} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n\
-         Connection: close\r\nContent-Type: application/json\r\n\
-         Content-Length: {bytes}\r\n\r\n{body}"
-    );
-    let mut stream = connect(client)?;
-    let mut answer = String::new();
-    let sent = stream.write_all(request.as_bytes());
-    sent.and_then(|()| stream.read_to_string(&mut answer))
-        .map_err(ClientError::Broken)?;
-    let strange = || ClientError::Strange(answer.clone());
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(strange)?;
-    let status = head.split(' ').nth(1);
-    let status = status.and_then(|status| status.parse().ok());
-    let status: u16 = status.ok_or_else(strange)?;
-    let body: Value = serde_json::from_str(body).unwrap_or_default();
-    if (200..300).contains(&status) {
-        return Ok(body);
-    }
-    let detail = body["detail"].as_str().unwrap_or("no reason given");
-    let detail = detail.to_owned();
-    Err(ClientError::Refused { status, detail })
+    let mut line = Line::open(client)?;
+    line.send(&line.request(method, target, "Connection: close\r\n", body))?;
+    line.answer()
 }
 
+/// A connection that is kept for several requests.
+struct Line<'a> {
+    host: &'a str,
+    token: String,
+    stream: BufReader<TcpStream>,
+}
+
+impl<'a> Line<'a> {
+    fn open(client: &'a Client) -> Result<Self, ClientError> {
+        Ok(Self {
+            host: &client.host,
+            token: client.token(false)?,
+            stream: BufReader::new(connect(client)?),
+        })
+    }
+
+    fn request(&self, method: &str, target: &str, more: &str, body: &str) -> String {
+        let Self { host, token, .. } = self;
+        format!(
+            "{method} {target} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n\
+             {more}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    }
+
+    fn send(&mut self, requests: &str) -> Result<(), ClientError> {
+        let sent = self.stream.get_mut().write_all(requests.as_bytes());
+        sent.map_err(ClientError::Broken)
+    }
+
+    /// The next answer, in the order of the requests.
+    fn answer(&mut self) -> Result<Value, ClientError> {
+        let (mut head, mut length) = (String::new(), 0);
+        loop {
+            let from = head.len();
+            let read = self.stream.read_line(&mut head);
+            let line = match read.map_err(ClientError::Broken)? {
+                0 => return Err(ClientError::Strange(head)),
+                _ => head[from..].trim_end(),
+            };
+            if line.is_empty() {
+                break;
+            }
+            let field = line.split_once(':');
+            let value = field.filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+            length = value.map_or(length, |(_, value)| value.trim().parse().unwrap_or(0));
+        }
+        let mut body = vec![0; length];
+        let read = self.stream.read_exact(&mut body);
+        read.map_err(ClientError::Broken)?;
+        let status = head.split(' ').nth(1);
+        let status = status.and_then(|status| status.parse().ok());
+        let status: u16 = status.ok_or_else(|| ClientError::Strange(head.clone()))?;
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        if (200..300).contains(&status) {
+            return Ok(body);
+        }
+        let detail = body["detail"].as_str().unwrap_or("no reason given");
+        let detail = detail.to_owned();
+        Err(ClientError::Refused { status, detail })
+    }
+}
+
+/// Requests on their way at once.
+const ASKED_TOGETHER: usize = 64;
 const ASKED_AFTER: Duration = Duration::from_secs(30);
 const ASKED_EVERY: Duration = Duration::from_secs(10);
 const ASKED_TIMES: u32 = 3;

@@ -1,7 +1,7 @@
 //! A well-behaved WebSocket client: blocking, masking as it must, answering pings. Knows texts
 //! and closes; nothing of what they mean.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
 use tungstenite::client::IntoClientRequest;
@@ -10,10 +10,11 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Error, Message, WebSocket};
 
 use super::PATIENCE;
+use super::patient::Patient;
 
 /// One connection.
 pub(crate) struct Client {
-    socket: WebSocket<Patient>,
+    socket: WebSocket<Patient<TcpStream>>,
     /// The 101.
     pub(crate) response: Response,
 }
@@ -186,35 +187,6 @@ impl Client {
     pub(crate) fn vanish(self) {
         let stream = &self.socket.get_ref().0;
         rustix::net::sockopt::set_socket_linger(stream, Some(std::time::Duration::ZERO)).unwrap();
-    }
-}
-
-/// A stream whose reads and writes go on when the kernel interrupts them: the rings of a process
-/// that starts and stops servers do that to threads which have nothing to do with them.
-pub(crate) struct Patient(pub(crate) TcpStream);
-
-impl Read for Patient {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        uninterrupted(|| self.0.read(out))
-    }
-}
-
-impl Write for Patient {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        uninterrupted(|| self.0.write(bytes))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn uninterrupted(mut operate: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
-    loop {
-        match operate() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            outcome => return outcome,
-        }
     }
 }
 

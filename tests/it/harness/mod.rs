@@ -7,6 +7,8 @@
 
 pub(crate) mod client;
 pub(crate) mod http;
+#[path = "../../../src/testing/patient.rs"]
+mod patient;
 pub(crate) mod process;
 pub(crate) mod rustc;
 pub(crate) mod wire;

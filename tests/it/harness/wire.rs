@@ -4,7 +4,8 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
-use super::client::{Patient, connected, is_timeout};
+use super::client::{connected, is_timeout};
+use super::patient::Patient;
 
 /// The kinds of frames, as numbers on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +22,7 @@ impl Opcode {
 
 /// One connection.
 pub(crate) struct Wire {
-    stream: Patient,
+    stream: Patient<TcpStream>,
     /// What was received and not taken yet.
     received: Vec<u8>,
 }

@@ -30,8 +30,9 @@
     reason = "whatever goes wrong in a test is a panic"
 )]
 
+mod patient;
+
 use std::fmt;
-use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +48,8 @@ use crate::config::Config;
 use crate::gateway::reply::WsEnvelope;
 use crate::id::Tenant;
 use crate::server::{Server, ServerBuilder};
+
+use patient::Patient;
 
 /// How long a client waits for anything.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -157,7 +160,7 @@ impl fmt::Debug for TestServer {
 
 /// A client over a real socket. Pings are answered behind the scenes.
 pub struct TestClient {
-    socket: WebSocket<Patient>,
+    socket: WebSocket<Patient<TcpStream>>,
 }
 
 impl TestClient {
@@ -251,35 +254,6 @@ impl TestClient {
 impl fmt::Debug for TestClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("TestClient")
-    }
-}
-
-/// A stream that goes on when a call is interrupted: the rings of a server in the same process do
-/// that to threads which have nothing to do with them.
-struct Patient(TcpStream);
-
-impl Read for Patient {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        uninterrupted(|| self.0.read(out))
-    }
-}
-
-impl Write for Patient {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        uninterrupted(|| self.0.write(bytes))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn uninterrupted(mut operate: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
-    loop {
-        match operate() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            outcome => return outcome,
-        }
     }
 }
 
