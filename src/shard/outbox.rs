@@ -291,21 +291,21 @@ impl Outbox {
         }
     }
 
-    /// Takes the lags out and puts what `write` makes of each in front: what was lost is older
-    /// than everything that the topic still has here.
+    /// Takes the lags out and puts what `write` makes of each in front of what its topic still has
+    /// here, which is younger than what was lost; but behind the frame that confirmed the topic.
     pub(crate) fn tell_lags(&mut self, mut write: impl FnMut(TopicTag, u64, &mut Vec<u8>)) {
-        let lags = std::mem::take(&mut self.lags);
-        let mut bytes = Vec::new();
-        for lag in lags.iter() {
+        for lag in std::mem::take(&mut self.lags) {
+            let mut bytes = Vec::new();
             write(lag.topic, lag.missed, &mut bytes);
+            if bytes.is_empty() {
+                continue;
+            }
+            let oldest = self.chunks.iter().position(|chunk| chunk.is_of(lag.topic));
+            let index = oldest.unwrap_or(self.chunks.len());
+            self.frames += 1;
+            self.bytes += bytes.len();
+            self.chunks.insert(index, Chunk::Own { bytes, frames: 1 });
         }
-        if bytes.is_empty() {
-            return;
-        }
-        let frames = u32::try_from(lags.len()).unwrap_or(u32::MAX);
-        self.frames += frames;
-        self.bytes += bytes.len();
-        self.chunks.insert(0, Chunk::Own { bytes, frames });
     }
 
     /// Takes out what the next send carries: all small chunks in one piece, a large one alone.
@@ -422,7 +422,11 @@ mod tests {
             outbox.push_topic(&piece(text), TOPIC, &LIMITS);
         }
         outbox.tell_lags(|_, missed, out| out.extend_from_slice(format!("<{missed}>").as_bytes()));
-        assert_eq!(drain(&mut outbox), "<2>x345");
+        assert_eq!(drain(&mut outbox), "x<2>345");
+        outbox.push_with(&mut Spare::default(), |out| out.extend_from_slice(b"y"));
+        outbox.note_lag(TOPIC, 7);
+        outbox.tell_lags(|_, missed, out| out.extend_from_slice(format!("<{missed}>").as_bytes()));
+        assert_eq!(drain(&mut outbox), "y<7>", "nothing of the topic is left");
     }
 
     #[test]

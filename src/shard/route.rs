@@ -152,12 +152,16 @@ impl State {
         let limits = self
             .live
             .outbox_limits(connection.mount, self.shared.topic_capacity());
-        if 0 < held.lost {
-            connection.outbox.note_lag(tag, held.lost);
+        let mut lost = held.lost;
+        if 0 < lost {
+            connection.outbox.note_lag(tag, lost);
         }
         for piece in &held.pieces {
-            connection.outbox.push_topic(piece, tag, &limits);
+            lost += connection.outbox.push_topic(piece, tag, &limits);
+            self.metrics
+                .add(Counter::MessagesSent, piece.frames() as u64);
         }
+        self.metrics.add(Counter::FramesLagged, lost as u64);
     }
 
     fn detach(&mut self, key: SlotKey, topic: &Arc<TopicKey>, answer: &Farewell) {
@@ -196,6 +200,7 @@ impl State {
             connection
                 .outbox
                 .note_lag(tag, usize::try_from(frames).unwrap_or(usize::MAX));
+            self.metrics.add(Counter::FramesLagged, frames);
             mark_dirty(&mut self.dirty, connection, key);
         }
     }

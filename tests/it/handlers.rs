@@ -329,6 +329,29 @@ both_shards! {
         ada.expect_push("t:1", "fast", "9");
     }
 
+    /// D-17, D-20: what a Join pushes is held, and what it pushes too much is told and counted
+    fn a_join_may_push_too_much(shards) {
+        async fn greet(event: RelayEvent, relay: Relay) -> Result<()> {
+            if let RelayEvent::Join { topic, .. } = &event {
+                for number in 0..133 {
+                    relay.push(topic, "greeting", &number).await?;
+                }
+            }
+            Ok(())
+        }
+        let site = Plan::new(shards).relay("t", greet).start();
+        for round in 1..=2 {
+            let mut ada = site.join("demo", "ada");
+            ada.subscribe("t");
+            ada.expect(r#"{"type":"lagged","topic":"t","missed":5}"#);
+            for number in 5..133 {
+                ada.expect_push("t", "greeting", &number.to_string());
+            }
+            ada.unsubscribe("t");
+            assert_eq!(site.count(Counter::FramesLagged), 5 * round);
+        }
+    }
+
     /// A message right behind a subscribe waits for its Join, and shares its fate
     fn a_message_may_follow_at_once(shards) {
         async fn slow(event: RelayEvent, relay: Relay) -> Result<()> {
