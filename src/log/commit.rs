@@ -140,16 +140,7 @@ impl CommitLog {
         let ticket = self.append_publish(*first)?;
         for publish in rest {
             let entry = Entry::Publish(*publish);
-            let last = self
-                .state
-                .topics
-                .get(&publish.topic)
-                .map(|topic| topic.last_seq);
-            assert_eq!(
-                last.map(|last| last + 1),
-                Some(publish.seq),
-                "seqs have no gap"
-            );
+            self.assert_next(publish);
             self.state.apply(&entry);
             if let Some(batch) = self.queue.back_mut() {
                 batch.push(publish.topic, Origin::New, &entry);
@@ -158,17 +149,14 @@ impl CommitLog {
         Ok(ticket)
     }
 
+    fn assert_next(&self, publish: &Publish<'_>) {
+        let topic = self.state.topics.get(&publish.topic);
+        let next = topic.map(|topic| topic.last_seq + 1);
+        assert_eq!(next, Some(publish.seq), "seqs have no gap");
+    }
+
     fn append_publish(&mut self, publish: Publish<'_>) -> Result<Ticket, AppendError> {
-        let last = self
-            .state
-            .topics
-            .get(&publish.topic)
-            .map(|topic| topic.last_seq);
-        assert_eq!(
-            last.map(|last| last + 1),
-            Some(publish.seq),
-            "seqs have no gap"
-        );
+        self.assert_next(&publish);
         self.append_entry(publish.topic, Class::Bulk, &Entry::Publish(publish))
     }
 

@@ -1,6 +1,7 @@
 //! The deadlines of a connection: handshake, ping and pong, write stall, fragments, token,
 //! lifetime. A pure decision from times and limits; the caller acts on it.
 
+use crate::auth::Caller;
 use crate::config::Limits;
 
 use super::connection::{Connection, Phase};
@@ -38,6 +39,13 @@ const EXPIRING_MS: u64 = 60_000;
 pub(crate) const LINGER_MS_MAX: u64 = 1_000;
 /// A connection is looked at this often at least.
 const LOOK_MS_MAX: u64 = 30_000;
+
+/// When the token of a caller ends, on the clock of the shard; 0 without a token. Tokens that name a
+/// year past 9999 were refused, so nothing overflows.
+pub(crate) fn expires_ms(caller: &Caller, unix_s: u64, now_ms: u64) -> u64 {
+    let left_s = caller.expires_at.map(|exp| exp.saturating_sub(unix_s));
+    left_s.map_or(0, |left_s| now_ms + left_s * 1_000)
+}
 
 /// Decides what is due at `now_ms`.
 pub(crate) fn due(connection: &Connection, limits: &Limits, now_ms: u64, close_ms_max: u64) -> Due {

@@ -13,6 +13,7 @@ use crate::session::raw::RawSession;
 use crate::session::relay::RelaySession;
 
 use super::connection::Phase;
+use super::deadlines::expires_ms;
 use super::handlers::Opened;
 use super::link::socket_id;
 use super::ring::SlotKey;
@@ -54,11 +55,7 @@ impl super::Shard {
         connection.caller = Some(Arc::clone(&admitted.caller));
         connection.enrolled = true;
         state.roll.add(&admitted.caller.tenant);
-        let left_s = admitted
-            .caller
-            .expires_at
-            .map(|exp| exp.saturating_sub(unix_s()));
-        connection.times.expires_ms = left_s.map_or(0, |left_s| now_ms + left_s * 1_000);
+        connection.times.expires_ms = expires_ms(&admitted.caller, unix_s(), now_ms);
         connection.times.opened_ms = now_ms;
         if answer {
             let response = &admitted.response;

@@ -17,6 +17,7 @@ use crate::proto::ws::{FrameLimits, Input, Message, Payload, ProtocolError};
 use crate::session::Session;
 
 use super::connection::{Phase, Receiving};
+use super::deadlines::expires_ms;
 use super::rates::Verdict;
 use super::ring::{Completion, SlotKey};
 use super::state::{State, Wish};
@@ -519,8 +520,7 @@ impl State {
             let text = "the token is not valid for this connection";
             return self.refuse_text(key, text, ErrorCode::Unauthorized);
         };
-        let left_s = caller.expires_at.map(|exp| exp.saturating_sub(unix_s));
-        connection.times.expires_ms = left_s.map_or(0, |left_s| now_ms + left_s * 1_000);
+        connection.times.expires_ms = expires_ms(&caller, unix_s, now_ms);
         connection.caller = Some(caller);
         connection.expiry_told = false;
         self.look_at_next(key, now_ms);
