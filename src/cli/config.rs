@@ -95,7 +95,7 @@ fn check(options: &ReadOptions) -> Result<(), Failure> {
     let sources = options.options().sources();
     let config = sources.load()?.config;
     let secret = match config.identity(&sources) {
-        Ok(identity) if identity.ephemeral => "made up at each start (--dev)",
+        Ok(identity) if identity.made_up.is_some() => "made up at each start (--dev)",
         Ok(_) => "found",
         Err(Error::SecretMissing) => {
             "missing here; `serve` needs TIDEGATE_JWT_SECRET or auth.jwt_secret_file"

@@ -46,6 +46,8 @@ section! {
         token_bytes_max: usize = 3_072, in 64..=1_048_576;
         /// Bytes of a REST body. More: 413.
         body_bytes_max: usize = 1_048_576, in 1_024..=1_073_741_824;
+        /// Time for a REST body to arrive, from its head on. Longer: 408.
+        body_ms_max: u64 = 30_000, in 1..=86_400_000;
         /// All connections. More: 503. 0 takes the open files of the process less an eighth, at most 512.
         connections_max: usize = 0, in 0..=16_777_216;
         /// Connections whose handshake is not done. More: not accepted.

@@ -16,8 +16,8 @@ pub struct Identity {
     pub authenticator: Authenticator,
     /// Makes tokens that `authenticator` accepts, where there is a secret to sign them with.
     pub issuer: Option<AuthConfig>,
-    /// The secret was made up for this run.
-    pub ephemeral: bool,
+    /// The secret, where it was made up for this run.
+    pub made_up: Option<Key>,
 }
 
 impl Config {
@@ -32,13 +32,38 @@ impl Config {
             None if ephemeral => Some((random_secret()?, "made up for this run".to_owned())),
             found => found,
         };
-        let mut keys = public_keys(&auth.public_key_files)?;
+        let mut own = None;
         let mut issuer = None;
         if let Some((secret, from)) = &current {
-            keys.insert(0, Key::hs256(auth.jwt_key_id.clone(), secret)?.from(from));
+            own = Some(Key::hs256(auth.jwt_key_id.clone(), secret)?.from(from));
             let config = AuthConfig::new(secret, TOKEN_TTL_S)?;
             issuer = Some(self.named(config));
         }
+        Ok(Identity {
+            authenticator: self.authenticator(own.clone(), sources)?,
+            issuer,
+            made_up: own.filter(|_| ephemeral),
+        })
+    }
+
+    /// The keys of the configuration when it is read again. A secret that was made up at the start
+    /// stays, for nobody could know another one.
+    pub fn identity_again(
+        &self,
+        made_up: Option<&Key>,
+        sources: &Sources,
+    ) -> Result<Authenticator, Error> {
+        match made_up {
+            Some(key) => self.authenticator(Some(key.clone()), sources),
+            None => Ok(self.identity(sources)?.authenticator),
+        }
+    }
+
+    /// Believes its own key, public keys, and the secret before its own.
+    fn authenticator(&self, own: Option<Key>, sources: &Sources) -> Result<Authenticator, Error> {
+        let auth = &self.auth;
+        let mut keys: Vec<Key> = own.into_iter().collect();
+        keys.extend(public_keys(&auth.public_key_files)?);
         let file = auth.jwt_secret_previous_file.as_deref();
         if let Some((secret, from)) = secret(sources, "TIDEGATE_JWT_SECRET_PREVIOUS", file)? {
             keys.push(Key::hs256(auth.jwt_previous_key_id.clone(), &secret)?.from(&from));
@@ -46,12 +71,7 @@ impl Config {
         if keys.is_empty() {
             return Err(Error::SecretMissing);
         }
-        let authenticator = Authenticator::new(keys, self.rules())?;
-        Ok(Identity {
-            authenticator,
-            issuer,
-            ephemeral,
-        })
+        Ok(Authenticator::new(keys, self.rules())?)
     }
 
     /// Tokens that say what the rules ask for.

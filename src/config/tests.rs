@@ -477,7 +477,7 @@ fn a_secret_is_required_unless_developing() {
         dev: true,
         ..Sources::default()
     };
-    assert!(identity(&dev).unwrap().ephemeral);
+    assert!(identity(&dev).unwrap().made_up.is_some());
     let short = environment(&[("TIDEGATE_JWT_SECRET", "short")]);
     let text = identity(&short).unwrap_err().to_string();
     assert_eq!(
@@ -485,7 +485,7 @@ fn a_secret_is_required_unless_developing() {
         "the secret of TIDEGATE_JWT_SECRET has 5 bytes, at least 32 are needed"
     );
     let good = environment(&[("TIDEGATE_JWT_SECRET", "0123456789abcdef0123456789abcdef")]);
-    assert!(!identity(&good).unwrap().ephemeral);
+    assert!(identity(&good).unwrap().made_up.is_none());
 }
 
 /// C-22: what the program signs is what it accepts; the line feed of an editor is no part of it.
@@ -541,7 +541,7 @@ fn a_public_key_file_is_written_by_its_owner_alone() {
         ..Sources::default()
     };
     let found = identity(&sources).unwrap();
-    assert!(found.issuer.is_none() && !found.ephemeral);
+    assert!(found.issuer.is_none() && found.made_up.is_none());
     fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
     let refused = identity(&sources).unwrap_err().to_string();
     assert!(

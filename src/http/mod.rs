@@ -44,9 +44,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderValue, Method, request};
-use axum::middleware::{from_fn_with_state, map_response};
+use axum::middleware::{from_fn_with_state, map_request_with_state, map_response};
 use axum::routing::{any, get};
 use axum::{Extension, Router};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -76,8 +76,6 @@ pub(crate) struct Deps {
     pub(crate) metrics: Metrics,
     /// Routes of the user's that need no token.
     pub(crate) public: Arc<[PublicRoute]>,
-    /// The limits for what is no mount.
-    pub(crate) limits: Arc<Limits>,
     /// What shows the inside of the server, and to whom.
     pub(crate) inside: Inside,
     /// What the console page has to know.
@@ -96,11 +94,13 @@ impl std::fmt::Debug for Deps {
     }
 }
 
-/// Keys and origins, replaced together.
+/// Keys, origins and limits, replaced together.
 #[derive(Debug)]
 pub(crate) struct Access {
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) origins: OriginPolicy,
+    /// The limits for what is no mount.
+    pub(crate) limits: Limits,
 }
 
 /// A route that needs no token: its path may hold `{name}` for any one segment.
@@ -148,10 +148,17 @@ pub(crate) fn router(deps: Deps, user: Router) -> Router {
         .with_state(deps.clone());
     own.fallback_service(user)
         .layer(map_response(problem::of_empty))
-        .layer(DefaultBodyLimit::max(deps.limits.body_bytes_max))
+        .layer(map_request_with_state(deps.clone(), bound_body))
         .layer(CatchPanicLayer::custom(problem::of_panic))
         .layer(from_fn_with_state(deps.clone(), access::check))
         .layer(cors(&deps.access))
+}
+
+/// How long a body may be, for extractors. A route may have set another limit for itself.
+async fn bound_body(State(deps): State<Deps>, mut request: Request) -> Request {
+    let bytes_max = deps.access.load().limits.body_bytes_max;
+    DefaultBodyLimit::max(bytes_max).apply(&mut request);
+    request
 }
 
 /// Every route of the server but `/`, which the user may have too. A route is here by its

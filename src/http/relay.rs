@@ -62,12 +62,13 @@ pub(super) async fn push(
     let fields = document.fields(["topic", "event", "payload"]);
     let [topic, event, payload] =
         fields.map_err(|error| Problem::unprocessable(format!("the body is {error}")))?;
-    let topic = topic_name(text(topic), &deps.limits)?;
+    let limits = &deps.access.load().limits;
+    let topic = topic_name(text(topic), limits)?;
     let event = name(
         "event",
         text(event),
         "event_bytes_max",
-        deps.limits.event_bytes_max,
+        limits.event_bytes_max,
     )?;
     relay
         .push(topic, event, verbatim(payload.as_ref())?)
@@ -120,7 +121,7 @@ pub(super) async fn presence(
     relay: Relay,
     Query(query): Query<PresenceQuery>,
 ) -> Result<Json<Presence>, Problem> {
-    let topic = topic_name(query.topic.as_deref(), &deps.limits)?;
+    let topic = topic_name(query.topic.as_deref(), &deps.access.load().limits)?;
     let mut members = relay.presence(topic).await?;
     let count = members.len();
     members.truncate(query.limit.unwrap_or(count));

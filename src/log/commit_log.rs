@@ -147,8 +147,8 @@ pub enum Event {
     /// A write or sync failed. Nothing that is not yet told to be durable ever will be; the
     /// partition is recovered at the next start.
     Failed {
-        /// What the system said.
-        kind: io::ErrorKind,
+        /// What the system said, with its number.
+        reason: String,
     },
 }
 
@@ -441,7 +441,8 @@ impl CommitLog {
             self.has_failed = true;
             self.queue.clear();
             self.flight = None;
-            self.events.push_back(Event::Failed { kind: error.kind() });
+            let reason = error.to_string();
+            self.events.push_back(Event::Failed { reason });
         }
     }
 }

@@ -144,13 +144,11 @@ fn make_ready(
             return Ok(());
         };
         let result = execute(storage, &effect.op);
-        let kind = result.as_ref().err().map(io::Error::kind);
+        let failure = result.as_ref().err();
+        let failure = failure.map(|error| io::Error::new(error.kind(), error.to_string()));
         log.handle_done(effect.id, result);
-        if let (LogState::Failed, Some(kind)) = (log.state(), kind) {
-            return Err(RecoverError::new(
-                "the next segment".to_owned(),
-                kind.into(),
-            ));
+        if let (LogState::Failed, Some(failure)) = (log.state(), failure) {
+            return Err(RecoverError::new("the next segment".to_owned(), failure));
         }
     }
     Ok(())

@@ -22,6 +22,13 @@ struct Rig {
 
 impl Rig {
     fn new(config: LogConfig) -> Self {
+        let mut rig = Self::without_segment(config);
+        rig.settle();
+        rig
+    }
+
+    /// A log that has asked for nothing yet.
+    fn without_segment(config: LogConfig) -> Self {
         let (bytes_min, bytes_max) = (config.segment_bytes_min, config.segment_bytes_max);
         let start = Start {
             partition: Partition(0),
@@ -35,16 +42,14 @@ impl Rig {
             cleaner: Cleaner::new(&[]),
         };
         let log = CommitLog::new(config, start);
-        let mut rig = Self {
+        Self {
             log,
             out: Vec::new(),
             now: Now {
                 monotonic_us: 1,
                 unix_ms: 1,
             },
-        };
-        rig.settle();
-        rig
+        }
     }
 
     fn poll(&mut self) {
@@ -242,6 +247,26 @@ fn a_short_write_goes_on_behind_what_was_written() {
     assert_eq!(rig.durable(), Some(Ticket(1)));
 }
 
+/// Too many open files, of this process (EMFILE) or of the whole system (ENFILE), pass.
+#[test]
+fn a_lack_of_files_is_no_failure() {
+    for errno in [24, 23] {
+        let mut rig = Rig::without_segment(LogConfig::default());
+        rig.poll();
+        let is_create = |effect: &Effect| matches!(effect.op, Op::Create { .. });
+        let at = rig.out.iter().position(is_create).unwrap();
+        let create = rig.out.remove(at);
+        let lack = io::Error::from_raw_os_error(errno);
+        rig.log.handle_done(create.id, Err(lack));
+        rig.settle();
+        assert_eq!(rig.log.state(), LogState::StorageFull, "errno {errno}");
+        assert_eq!(rig.log.poll_event(), None);
+        rig.now.monotonic_us += 60_000_000;
+        rig.settle();
+        assert_eq!(rig.log.state(), LogState::Serving, "errno {errno}");
+    }
+}
+
 /// P5
 #[test]
 fn a_failed_sync_is_told_once_and_is_final() {
@@ -252,7 +277,11 @@ fn a_failed_sync_is_told_once_and_is_final() {
     rig.publish(topic, 1);
     rig.log
         .handle_done(first.id, Err(io::Error::from_raw_os_error(5)));
-    assert!(matches!(rig.log.poll_event(), Some(Event::Failed { .. })));
+    let Some(Event::Failed { reason }) = rig.log.poll_event() else {
+        panic!("the failure is told");
+    };
+    // EIO has no kind of its own: only its text and number say what it was.
+    assert_eq!(reason, "Input/output error (os error 5)");
     assert_eq!(rig.log.poll_event(), None);
     assert_eq!(rig.log.state(), LogState::Failed);
     rig.settle();

@@ -181,6 +181,7 @@ pub(super) fn access_of(config: &Config, authenticator: Arc<Authenticator>) -> A
     Arc::new(Access {
         authenticator,
         origins: origins_of(config),
+        limits: config.limits.clone(),
     })
 }
 
@@ -202,7 +203,6 @@ impl ServerBuilder {
             }),
             metrics: metrics.clone(),
             public: self.public_routes(shared),
-            limits: Arc::new(config.limits.clone()),
             inside,
             console: self.console(shared),
             settings: Arc::new(ArcSwap::from_pointee(self.settings.clone())),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use clap::Parser;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::auth::{AuthConfig, Claims};
+use crate::auth::{AuthConfig, Claims, Key};
 use crate::cli::ServeOptions;
 use crate::config::secret::Identity;
 use crate::config::setting::Setting;
@@ -63,7 +63,7 @@ impl Process {
 #[derive(Debug)]
 struct Issuer {
     tokens: Option<AuthConfig>,
-    ephemeral: bool,
+    made_up: Option<Key>,
 }
 
 impl Server {
@@ -89,7 +89,7 @@ impl Server {
         let Identity {
             authenticator,
             issuer,
-            ephemeral,
+            made_up,
         } = config.identity(&sources)?;
         let inherited = service::inherited(config.dev).map_err(RunError::Start)?;
         let mut builder = Self::builder(config, Arc::new(authenticator));
@@ -97,7 +97,7 @@ impl Server {
         builder.inherited = inherited;
         let issuer = Issuer {
             tokens: issuer,
-            ephemeral,
+            made_up,
         };
         builder.process = Some(Arc::new(Process {
             sources,
@@ -185,12 +185,9 @@ fn try_reload(server: &Server, process: &Process) -> Result<(), RunError> {
     let settings = loaded.settings();
     let config = loaded.config;
     process.logging.reload(&config.log.level)?;
-    // A secret that was made up at the start stays: nobody could know another one.
-    let keys = match process.issuer.ephemeral {
-        true => None,
-        false => Some(Arc::new(config.identity(&process.sources)?.authenticator)),
-    };
-    server.reload(&config, keys);
+    let made_up = process.issuer.made_up.as_ref();
+    let keys = config.identity_again(made_up, &process.sources)?;
+    server.reload(&config, Some(Arc::new(keys)));
     let settings = Setting::reloaded(&server.settings.load(), &settings);
     server.settings.store(Arc::new(settings));
     Ok(())

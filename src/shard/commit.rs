@@ -304,10 +304,10 @@ impl Store {
             } => {
                 self.home.handle_trimmed(topic, first_seq, bytes);
             }
-            Event::Failed { kind } => {
+            Event::Failed { reason } => {
                 tracing::error!(
                     target: "tidegate::log",
-                    %kind,
+                    reason,
                     "a write or a sync failed: this partition takes nothing until a restart"
                 );
                 metrics.set(

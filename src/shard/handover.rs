@@ -31,8 +31,9 @@ use crate::config::Limits;
 use crate::metrics::Refusal as RefusedFor;
 use crate::proto::http::{Head, HeadLimits, error_response, parse_head};
 
+use super::bodies::{Lateness, hold};
 use super::connection::{Connection, Guard};
-use super::proxies::{Arrival, hold};
+use super::proxies::Arrival;
 use super::receive::TOO_MANY_FAILURES;
 use super::upgrade::{self, Admitted};
 use super::{Shard, link};
@@ -199,7 +200,14 @@ async fn answer(
         extensions.insert(world.topics.clone());
     }
     extensions.insert(shard.shared.program.clone());
-    let answer = router.oneshot(request.map(Body::new)).await?;
+    let body_ms_max = shard.with_state(|state| state.live.limits.body_ms_max);
+    let lateness = Lateness::default();
+    let request = request.map(|body| lateness.watch(body, body_ms_max));
+    let answer = router.oneshot(request).await?;
+    if lateness.is_late() {
+        let text = format!("the body took longer than body_ms_max = {body_ms_max}");
+        return Ok(response_of(&error_response(408, &text)));
+    }
     let within = answer.status() != StatusCode::UNAUTHORIZED
         || shard.with_state(|state| state.note_auth_failure(peer.ip()));
     let ticket = arrival.and_then(|arrival| arrival.ticket);

@@ -60,6 +60,8 @@ mod upgrade;
 
 pub(crate) mod event;
 
+mod bodies;
+
 mod handover;
 
 pub(crate) mod listing;

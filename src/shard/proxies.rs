@@ -6,13 +6,8 @@
 //! requests of many clients may follow each other on a proxy's connection.
 
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
-use axum::body::{Body, HttpBody};
-use bytes::Bytes;
 use http::HeaderMap;
-use http_body::{Frame, SizeHint};
 
 use crate::proto::http::Head;
 
@@ -90,39 +85,5 @@ impl State {
             false => None,
         };
         Ok(Some(Arrival { client, ticket }))
-    }
-}
-
-/// A body that keeps the place of its request until it is sent.
-struct Held {
-    body: Body,
-    _ticket: Ticket<IpAddr>,
-}
-
-/// Lets an answer keep the place of its request.
-pub(super) fn hold(body: Body, ticket: Option<Ticket<IpAddr>>) -> Body {
-    match ticket {
-        Some(_ticket) => Body::new(Held { body, _ticket }),
-        None => body,
-    }
-}
-
-impl HttpBody for Held {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

@@ -336,6 +336,53 @@ both_shards! {
         slow.read_to_end();
     }
 
+    /// body_ms_max: however it trickles; the connection ends, and who is in time is served
+    fn late_bodies_are_refused(shards) {
+        let site = start(shards, |limits| limits.body_ms_max = 400);
+        let good = token("demo", "ada");
+        let body = r#"{"topic":"t","event":"e","payload":1}"#;
+        let whole = request("POST", "/v1/relay/push", Some(&good), body);
+        let head = format!(
+            "POST /v1/relay/push HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {good}\r\n"
+        );
+        let chunked = format!("{head}Transfer-Encoding: chunked\r\n\r\n5\r\n{{\"top\r\n");
+        for unfinished in [&whole[..whole.len() - 1], &chunked] {
+            let mut wire = Wire::connect(site.address);
+            wire.write(&whole);
+            assert_eq!(wire.read_answer().status, 200);
+            let began = Instant::now();
+            wire.write(unfinished);
+            let answer = wire.read_answer();
+            assert_eq!(answer.status, 408, "{answer:?}");
+            assert!(answer.body.contains("body_ms_max = 400"), "{answer:?}");
+            assert!(Duration::from_millis(390) < began.elapsed());
+            wire.expect_end();
+        }
+        let mut wire = Wire::connect(site.address);
+        wire.write(format!("{head}Content-Length: 100000\r\n\r\n"));
+        let began = Instant::now();
+        while wire.try_write(b" ").is_ok() && began.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(began.elapsed() < Duration::from_secs(5), "a body that trickles never ends");
+    }
+
+    /// body_bytes_max, event_bytes_max: a reload puts others in force (C-23)
+    fn sizes_of_requests_are_reloaded(shards) {
+        let site = start(shards, |limits| limits.body_bytes_max = 1_024);
+        let push = |event: &str, bytes: usize| {
+            let pad = "x".repeat(bytes);
+            let body = format!(r#"{{"topic":"t","event":"{event}","payload":"{pad}"}}"#);
+            rest(&site, &token("demo", "ada"), "/v1/relay/push", &body).status
+        };
+        assert_eq!([push("event", 100), push("event", 2_000)], [200, 413]);
+        site.reload_limits(|limits| {
+            limits.body_bytes_max = 4_096;
+            limits.event_bytes_max = 4;
+        });
+        assert_eq!([push("e", 2_000), push("e", 5_000), push("event", 1)], [200, 413, 422]);
+    }
+
     /// drain_ms_max: what does not end by itself is ended
     fn a_stop_takes_no_longer_than_it_may(shards) {
         let router = Router::new().route("/never", get(std::future::pending::<String>));

@@ -95,7 +95,7 @@ impl Served {
         }
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
@@ -137,7 +137,7 @@ impl Served {
         http::ask(self.address, &http::request("GET", target, Some(token), "")).body
     }
 
-    fn status(&self, target: &str, token: &str) -> u16 {
+    pub(crate) fn status(&self, target: &str, token: &str) -> u16 {
         http::ask(self.address, &http::request("GET", target, Some(token), "")).status
     }
 }

@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::harness::{Client, eventually, http, unix_s};
+use crate::program::Served;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -209,6 +210,25 @@ fn public_keys_let_in_and_rotate() {
     program.signal(Signal::HUP);
     eventually("the other key", || status(&new) == 200);
     assert_eq!(status(&old), 401);
+}
+
+/// C-23: under `--dev` SIGHUP takes public keys too, and the secret that was made up stays.
+#[test]
+fn development_takes_public_keys_by_a_signal() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("tidegate.toml");
+    fs::write(&config, "[auth]\npublic_key_files = []\n").unwrap();
+    let mut served = Served::start(&["--dev", "--config", config.to_str().unwrap()], &[]);
+    let own = served.dev_token();
+    let other = signed("ec", Algorithm::ES256);
+    let status = |token: &str| served.status("/v1/connections", token);
+    assert_eq!((status(&own), status(&other)), (200, 401));
+    let key = fs::canonicalize("tests/fixtures/keys/ec.pem").unwrap();
+    let text = format!("[auth]\npublic_key_files = [\"{}\"]\n", key.display());
+    fs::write(&config, text).unwrap();
+    served.signal(Signal::HUP);
+    eventually("the public key", || status(&other) == 200);
+    assert_eq!(status(&own), 200);
 }
 
 /// The names of all samples that a server shows, without the labels.

@@ -326,8 +326,8 @@ impl World {
         while let Some(event) = log.poll_event() {
             match event {
                 Event::Durable { up_to, .. } => self.model.settle(up_to),
-                Event::Failed { kind } if !self.folder.is_gone() => {
-                    return Err(format!("the log failed: {kind}"));
+                Event::Failed { reason } if !self.folder.is_gone() => {
+                    return Err(format!("the log failed: {reason}"));
                 }
                 _ => {}
             }

@@ -81,7 +81,7 @@ impl Desk {
                 Event::Trimmed {
                     topic, first_seq, ..
                 } => self.trimmed.push((topic, first_seq)),
-                Event::Failed { kind } => panic!("{kind}"),
+                Event::Failed { reason } => panic!("{reason}"),
                 Event::Durable { .. } | Event::Readable { .. } => {}
             }
         }

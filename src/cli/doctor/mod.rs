@@ -218,7 +218,7 @@ fn locked_memory() -> Finding {
 
 fn secret(config: &Config, sources: &Sources) -> Finding {
     match config.identity(sources) {
-        Ok(identity) if identity.ephemeral => {
+        Ok(identity) if identity.made_up.is_some() => {
             Finding::good("secret", "made up at each start (--dev)")
         }
         Ok(_) => Finding::good("secret", "found"),

@@ -49,7 +49,8 @@ pub(super) fn after_close(code: Option<u16>) -> Cure {
         Some(4403 | 4409) => Cure::Nothing,
         Some(4401) => Cure::Token,
         Some(1008) => Cure::Policy(3),
-        Some(1012) => Cure::Wait(2),
+        // Who was told together is not to come back together.
+        Some(1001 | 1012) => Cure::Wait(2),
         Some(1013) => Cure::Wait(4),
         _ => Cure::Wait(0),
     }
@@ -116,5 +117,9 @@ mod tests {
         }
         assert_eq!(after_close(Some(4401)), Cure::Token);
         assert_eq!(after_close(None), Cure::Wait(0));
+        assert_eq!(
+            [1001, 1012].map(|code| after_close(Some(code))),
+            [Cure::Wait(2); 2]
+        );
     }
 }

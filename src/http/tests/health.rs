@@ -51,7 +51,6 @@ fn the_admin_listener_asks_for_no_token() {
         node,
         metrics: Metrics::new(1),
         public: [].into(),
-        limits: Arc::new(Limits::default()),
         inside: Inside::Elsewhere,
         console: Console::default(),
         settings: Arc::default(),

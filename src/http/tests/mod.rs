@@ -91,6 +91,10 @@ fn access(secret: &[u8], origins: OriginPolicy) -> Arc<Access> {
     Arc::new(Access {
         authenticator,
         origins,
+        limits: Limits {
+            body_bytes_max: 2_048,
+            ..Limits::default()
+        },
     })
 }
 
@@ -110,10 +114,6 @@ pub(super) fn rig_of(inside: Inside, origins: OriginPolicy, console: Console) ->
         node: Arc::clone(&node) as Arc<dyn Node>,
         metrics: Metrics::new(1),
         public: [public("/open"), public("/open/{id}")].into(),
-        limits: Arc::new(Limits {
-            body_bytes_max: 2_048,
-            ..Limits::default()
-        }),
         inside,
         console,
         settings: Arc::new(ArcSwap::from_pointee(vec![setting()])),
