@@ -17,6 +17,7 @@ use crate::gateway::server::Scope;
 use crate::id::ConnId;
 
 use super::problem::{Problem, Refused};
+use super::topics::read;
 
 /// What goes out, and to whom: to everybody, to a room, or to one connection.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -56,8 +57,7 @@ pub(super) async fn broadcast(
     let unknown = || Problem::new(StatusCode::NOT_FOUND, format!("no registry `{name}`"));
     let scope = program.and_then(|program| program.registry(&name, &caller.tenant));
     let scope = scope.ok_or_else(unknown)?;
-    let broadcast: Broadcast<'_> = serde_json::from_slice(&body)
-        .map_err(|error| Problem::unprocessable(format!("the body does not fit: {error}")))?;
+    let broadcast: Broadcast<'_> = read(&body)?;
     let accepted = send(&scope, &broadcast).await?;
     Ok(Json(Accepted { accepted }))
 }

@@ -277,6 +277,7 @@ both_shards! {
         assert_eq!(foreign.1, r#"{"accepted":0}"#);
         assert_eq!(call("demo", "Nobody", r#"{"event":"x"}"#).0, 404);
         assert_eq!(call("demo", "LampNs", "5").0, 422);
+        assert_eq!(call("demo", "LampNs", "{").0, 400);
         ada.ask(r#"{"event":"quick","data":0}"#, r#"{"event":"quick","data":0}"#);
     }
 
