@@ -45,6 +45,9 @@ pub(super) enum GenerateError {
     /// What is there is never written over.
     #[error("{} is there already: nothing was written", .0.display())]
     Exists(PathBuf),
+    /// Cargo keeps the name for itself.
+    #[error("`{0}` is a folder of Cargo's own: no package can be called that; nothing was written")]
+    Package(String),
     /// A file cannot be read.
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
@@ -63,6 +66,9 @@ pub(super) fn run(verb: &GenerateVerb) -> Result<ExitCode, Failure> {
 }
 
 fn project(options: &ProjectOptions) -> Result<(), GenerateError> {
+    if OF_CARGO.contains(&&*options.name.kebab) {
+        return Err(GenerateError::Package(options.name.kebab.clone()));
+    }
     let folder = PathBuf::from(&options.name.kebab);
     if folder.exists() {
         return Err(GenerateError::Exists(folder));
@@ -238,6 +244,9 @@ const TAKEN: &[&str] = &[
     "tidegate",
     "tokio",
 ];
+
+/// Where Cargo puts what it builds, beside the program itself.
+const OF_CARGO: &[&str] = &["build", "deps", "examples", "incremental"];
 
 const GATEWAY: &str = include_str!("templates/gateway.txt");
 const MODULE: &str = include_str!("templates/module.txt");

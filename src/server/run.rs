@@ -12,7 +12,7 @@ use crate::auth::{AuthConfig, Claims, Key};
 use crate::cli::ServeOptions;
 use crate::config::secret::Identity;
 use crate::config::setting::Setting;
-use crate::config::{Config, Fsync, LogFormat, Sources};
+use crate::config::{Config, LogFormat, Sources};
 use crate::id::Tenant;
 use crate::logging::{LogError, Logging};
 
@@ -204,9 +204,6 @@ fn warn_of(config: &Config, inherited: &[TcpListener]) {
     let mut proxies = config.server.trusted_proxies.iter();
     if let Some(proxy) = proxies.find(|proxy| proxy.is_everything()) {
         tracing::warn!("server.trusted_proxies has {proxy}: everybody may claim any address");
-    }
-    if config.durable.enabled && config.durable.fsync == Fsync::Os {
-        tracing::warn!("durable.fsync = os: a power cut may take what was acknowledged");
     }
 }
 
