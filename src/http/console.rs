@@ -9,7 +9,7 @@ use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ORIGIN, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderName, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json, Router};
@@ -68,44 +68,40 @@ pub(super) async fn client() -> Response {
     (headers, CLIENT).into_response()
 }
 
-/// The routes of the user's, and a copy of them that only tells whether there is one for a
-/// path, whatever the method, without running what is there.
+/// The routes of the user's, and a copy of them that only tells whether something takes `/`, be it
+/// a route or what stands behind all routes, without running what is there.
 #[derive(Debug, Clone)]
 pub(super) struct Behind {
     user: Router,
-    marked: Option<Router>,
+    marked: Router,
 }
 
-/// Marks an answer as that of a route.
+/// Marks an answer as that of the user's.
 #[derive(Debug, Clone, Copy)]
-struct Route;
+struct Users;
+
+/// Where the marked copy is nested: from a nested router only a fallback of its own is taken over,
+/// not the one that every router has.
+const NEST: &str = "/user";
 
 impl Behind {
     /// The routes of `user`.
     pub(super) fn new(user: Router) -> Self {
-        let mark = |_: Request, _: Next| async { Extension(Route).into_response() };
-        let marked = || user.clone().route_layer(from_fn(mark));
+        let mark = |_: Request, _: Next| async { Extension(Users).into_response() };
+        let copy = user.clone().layer(from_fn(mark));
         Self {
-            marked: user.has_routes().then(marked),
+            marked: Router::new().without_v07_checks().nest(NEST, copy),
             user,
         }
     }
 
-    async fn takes(&self, request: Request) -> bool {
-        let Some(router) = self.marked.clone() else {
-            return false;
-        };
-        let Ok(answer) = router.oneshot(request).await;
-        answer.extensions().get::<Route>().is_some()
+    /// Whether there is something at `/`, whatever the method.
+    async fn takes_root(&self) -> bool {
+        let mut request: Request = Request::default();
+        *request.uri_mut() = Uri::from_static(NEST);
+        let Ok(answer) = self.marked.clone().oneshot(request).await;
+        answer.extensions().get::<Users>().is_some()
     }
-}
-
-/// A request to the same place, without what came with it.
-fn bare(request: &Request) -> Request {
-    let mut bare: Request = Request::default();
-    bare.method_mut().clone_from(request.method());
-    bare.uri_mut().clone_from(request.uri());
-    bare
 }
 
 /// `/`: what the user has there, else the console. Whoever shows no token does not get to what
@@ -128,7 +124,7 @@ pub(super) async fn root(
     let known = !Arc::ptr_eq(&caller, &Caller::anonymous());
     let public = deps.public.iter().any(|route| route.path == "/");
     if shows && !known && !public {
-        return match behind.takes(bare(&request)).await {
+        return match behind.takes_root().await {
             true => Problem::unauthorized().into_response(),
             false => page(State(deps)).await.into_response(),
         };

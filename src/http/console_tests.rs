@@ -108,6 +108,28 @@ fn a_page_of_the_users_own_goes_first() {
     rig.request("POST", "/", &[], "").problem(401);
 }
 
+/// Whoever answers everything answers `/` too, and nobody gets there without a token, nor anything
+/// in its place.
+#[test]
+fn what_stands_behind_all_routes_has_the_root_too() {
+    let fallback = || Router::new().fallback(|| async { "my own" });
+    let beside = fallback().route("/orders/{id}", any(|| async { "an order" }));
+    let service = Router::new().fallback_service(any(|| async { "my own" }));
+    for (user, inside) in [
+        (fallback(), Inside::Admins),
+        (fallback(), Inside::Everybody),
+        (beside, Inside::Admins),
+        (service, Inside::Admins),
+    ] {
+        let rig = rig(inside, false).with_user(user);
+        rig.open("/").problem(401);
+        assert_eq!(rig.request("HEAD", "/", &[], "").status, 401);
+        assert_eq!(rig.get("/", &token("demo", &[])).text, "my own");
+        // The console keeps a place of its own.
+        assert!(rig.open("/console").text.starts_with("<!doctype html>"));
+    }
+}
+
 /// Somebody who builds something elsewhere still has the console at `/`.
 #[test]
 fn routes_elsewhere_leave_the_console_at_the_root() {
