@@ -122,6 +122,34 @@ pub(crate) trait SocketLink {
     fn drained(&self, id: SocketId);
     /// Where the peer is, if the connection is still there.
     fn peer(&self, id: SocketId) -> Option<std::net::SocketAddr>;
+    /// What waits in all inboxes beside this one.
+    fn inboxes(&self) -> &Inboxes;
+}
+
+/// How much waits for the handlers of one thread, kept as it comes and goes.
+#[derive(Debug, Default)]
+pub(crate) struct Inboxes {
+    messages: Cell<usize>,
+    bytes: Cell<usize>,
+}
+
+impl Inboxes {
+    /// One message more.
+    pub(crate) fn add(&self, bytes: usize) {
+        self.messages.set(self.messages.get() + 1);
+        self.bytes.set(self.bytes.get() + bytes);
+    }
+
+    /// So many are not waiting any more.
+    pub(crate) fn remove(&self, messages: usize, bytes: usize) {
+        self.messages.set(self.messages.get() - messages);
+        self.bytes.set(self.bytes.get() - bytes);
+    }
+
+    /// Messages and bytes that wait.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        (self.messages.get(), self.bytes.get())
+    }
 }
 
 /// How much an inbox takes before the peer is no longer read from.
@@ -185,8 +213,10 @@ impl Inbox {
 
     /// Adds a message; whether there is room for more.
     pub(crate) fn push(&self, message: Message) -> bool {
-        let bytes = self.bytes.get() + message.as_bytes().len() + MESSAGE_COST_BYTES;
+        let cost = message.as_bytes().len() + MESSAGE_COST_BYTES;
+        let bytes = self.bytes.get() + cost;
         self.bytes.set(bytes);
+        self.link.inboxes().add(cost);
         let mut messages = self.messages.borrow_mut();
         messages.push_back(message);
         let room = bytes < self.bounds.bytes_max as usize
@@ -249,8 +279,10 @@ impl Inbox {
             self.receiver.set(Some(cx.waker().clone()));
             return Poll::Pending;
         };
-        let bytes = self.bytes.get() - message.as_bytes().len() - MESSAGE_COST_BYTES;
+        let cost = message.as_bytes().len() + MESSAGE_COST_BYTES;
+        let bytes = self.bytes.get() - cost;
         self.bytes.set(bytes);
+        self.link.inboxes().remove(1, cost);
         if self.paused.get() && self.is_half_empty(bytes) {
             self.paused.set(false);
             self.link.resume(self.id);
@@ -286,6 +318,13 @@ impl Inbox {
     fn close_with(&self, frame: Option<&CloseFrame>) {
         let (code, reason) = frame.map_or((1000, ""), |frame| (frame.code, &frame.reason));
         self.link.close(self.id, code, reason);
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        let left = self.messages.borrow().len();
+        self.link.inboxes().remove(left, self.bytes.get());
     }
 }
 

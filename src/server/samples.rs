@@ -183,6 +183,18 @@ fn places(shared: &Shared) -> Vec<Sample> {
             values: by_shard(&|shard| number(shared.loads[shard].load(Ordering::Relaxed) as u64)),
         },
         Sample {
+            name: "outside_queue_depth",
+            help: "Orders of other threads that wait for a shard; they are in its mailbox depth too",
+            measure: Measure::Count,
+            values: by_shard(&|shard| number(shared.ports[shard].outside().0 as u64)),
+        },
+        Sample {
+            name: "outside_queue_overloads",
+            help: "Orders of other threads refused because the queue of a shard was full",
+            measure: Measure::Total,
+            values: by_shard(&|shard| number(shared.ports[shard].outside().1)),
+        },
+        Sample {
             name: "outside_queue_full",
             help: "1 while the queue of orders from other threads to a shard is full",
             measure: Measure::Count,

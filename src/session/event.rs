@@ -15,6 +15,7 @@ use tokio::task::AbortHandle;
 use crate::gateway::client::WsClient;
 use crate::gateway::dispatch::{Dispatch, Request};
 use crate::gateway::extract::EventData;
+use crate::gateway::socket::Inboxes;
 
 /// The bounds of what waits. Full: receiving pauses until half is gone.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +29,8 @@ pub(crate) struct EventSession {
     pub(crate) client: WsClient,
     pub(crate) gateway: Rc<dyn Dispatch>,
     queue: RefCell<Queue>,
+    /// What waits here is counted among what waits on the shard.
+    inboxes: Rc<Inboxes>,
 }
 
 #[derive(Debug, Default)]
@@ -66,11 +69,12 @@ impl Waiting {
 }
 
 impl EventSession {
-    pub(crate) fn new(client: WsClient, gateway: Rc<dyn Dispatch>) -> Self {
+    pub(crate) fn new(client: WsClient, gateway: Rc<dyn Dispatch>, inboxes: Rc<Inboxes>) -> Self {
         Self {
             client,
             gateway,
             queue: RefCell::default(),
+            inboxes,
         }
     }
 
@@ -89,6 +93,7 @@ impl EventSession {
             id: request.id.map(Into::into),
         };
         queue.bytes += waiting.bytes();
+        self.inboxes.add(waiting.bytes());
         queue.waiting.push_back(waiting);
         queue.bytes < limits.bytes_max && queue.waiting.len() < limits.messages_max
     }
@@ -101,6 +106,7 @@ impl EventSession {
         }
         let next = queue.waiting.pop_front()?;
         queue.bytes -= next.bytes();
+        self.inboxes.remove(1, next.bytes());
         Some(next)
     }
 
@@ -158,6 +164,7 @@ impl EventSession {
     pub(crate) fn handle_end(&self) {
         let mut queue = self.queue.borrow_mut();
         queue.has_ended = true;
+        self.inboxes.remove(queue.waiting.len(), queue.bytes);
         queue.waiting.clear();
         queue.bytes = 0;
         for (_, task) in &queue.tasks {

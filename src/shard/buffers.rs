@@ -26,6 +26,8 @@ pub(crate) struct Buffers {
     memory: Box<[u8]>,
     buffer_bytes: usize,
     count: u16,
+    /// Those that the kernel does not have.
+    held: u16,
     tail: u16,
     published: u16,
 }
@@ -50,6 +52,7 @@ impl Buffers {
             memory,
             buffer_bytes,
             count,
+            held: count,
             tail: 0,
             published: 0,
         };
@@ -58,6 +61,16 @@ impl Buffers {
         }
         buffers.publish();
         Ok(buffers)
+    }
+
+    /// The kernel has filled a buffer, which is ours until it is given back.
+    pub(crate) fn take(&mut self) {
+        self.held += 1;
+    }
+
+    /// Buffers that the kernel may fill, and how many there are.
+    pub(crate) fn free(&self) -> (usize, usize) {
+        (usize::from(self.count - self.held), usize::from(self.count))
     }
 
     /// A filled buffer with its padding: the first `filled` bytes are what was received.
@@ -79,6 +92,7 @@ impl Buffers {
         self.entries
             .set(self.tail & (self.count - 1), address, length, id);
         self.tail = self.tail.wrapping_add(1);
+        self.held -= 1;
     }
 
     /// Shows the kernel what was given back.

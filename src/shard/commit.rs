@@ -161,6 +161,11 @@ impl Store {
         home.into_iter().chain(self.log.deadline_us()).min()
     }
 
+    /// Appends that the log is too busy for, and reads whose bytes are on their way into memory.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        (self.behind.len(), self.parked.len())
+    }
+
     /// The home, for counting.
     pub(crate) fn home(&self) -> &Durable {
         &self.home

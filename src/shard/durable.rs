@@ -260,17 +260,33 @@ impl State {
     }
 
     fn count_homes(&self) {
-        let totals = |count: fn(&crate::broker::durable::Totals) -> u64| -> u64 {
-            self.homes
-                .stores
-                .iter()
-                .map(|store| count(&store.home().totals()))
-                .sum()
-        };
-        self.metrics
-            .set(Gauge::Topics, totals(|totals| totals.topics));
-        self.metrics
-            .set(Gauge::Subscriptions, totals(|totals| totals.subscriptions));
+        let gauges = [
+            Gauge::Topics,
+            Gauge::Subscriptions,
+            Gauge::AppendsUnsynced,
+            Gauge::PublishesUnsynced,
+            Gauge::AppendsBehind,
+            Gauge::ReadsWaiting,
+        ];
+        let mut sums = [0; 6];
+        for store in &self.homes.stores {
+            let totals = store.home().totals();
+            let (behind, reads) = store.waiting();
+            let numbers = [
+                totals.topics,
+                totals.subscriptions,
+                totals.unsynced,
+                totals.unsynced_bytes,
+                behind as u64,
+                reads as u64,
+            ];
+            sums.iter_mut()
+                .zip(numbers)
+                .for_each(|(sum, number)| *sum += number);
+        }
+        for (gauge, sum) in gauges.into_iter().zip(sums) {
+            self.metrics.set(gauge, sum);
+        }
     }
 
     /// Brings an answer to whoever waits for it.

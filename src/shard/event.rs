@@ -195,7 +195,8 @@ impl Shard {
             generation,
         };
         let client = WsClient::connect(here, name, registry, caller, handshake);
-        let session = Rc::new(EventSession::new(client, Rc::clone(gateway)));
+        let inboxes = Rc::clone(&self.inboxes);
+        let session = Rc::new(EventSession::new(client, Rc::clone(gateway), inboxes));
         self.with_state(|state| {
             if let Some(connection) = state.connections.get(key) {
                 connection.session = Session::Event(Rc::clone(&session));
@@ -475,7 +476,8 @@ impl State {
             connection.outbox.push_with(&mut self.spare, write);
         } else {
             let piece = piece.get_or_insert_with(|| Rc::new(Piece::of_frame(frame.clone())));
-            if connection.outbox.push_piece(piece, &limits).is_err() {
+            let outbox = &mut connection.outbox;
+            if outbox.push_piece(&mut self.spare, piece, &limits).is_err() {
                 self.metrics.add(Counter::OutboxSheds, 1);
                 return Fate::Shed;
             }
@@ -484,9 +486,7 @@ impl State {
         mark_dirty(&mut self.dirty, connection, key);
         Fate::Accepted
     }
-}
 
-impl State {
     /// Queues a frame of a stream while the outbox is mostly empty, so that replies and pushes
     /// find room beside it. A frame alone always may.
     fn poll_push(&mut self, key: SlotKey, frame: &Bytes, waker: &Waker) -> Poll<Fate> {

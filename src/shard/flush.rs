@@ -75,14 +75,16 @@ impl State {
             return;
         }
         let members = &self.members;
-        connection.outbox.tell_lags(|tag, missed, out| {
-            if let Some(topic) = members.topic_of(tag) {
-                let write = |out: &mut Vec<u8>| {
-                    crate::proto::relay::put_lagged(out, &topic.name, missed);
-                };
-                crate::proto::frame::put_text_with(out, write);
-            }
-        });
+        connection
+            .outbox
+            .tell_lags(&mut self.spare, |tag, missed, out| {
+                if let Some(topic) = members.topic_of(tag) {
+                    let write = |out: &mut Vec<u8>| {
+                        crate::proto::relay::put_lagged(out, &topic.name, missed);
+                    };
+                    crate::proto::frame::put_text_with(out, write);
+                }
+            });
         if let Some(sending) = connection.outbox.take_sending(&mut self.spare) {
             connection.sending = true;
             connection.times.sending_ms = self.now_ms;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use crate::broker::relay::LeaveReason;
 use crate::gateway::relay::{HomeJob, Relay, RelayLink};
 use crate::gateway::send::{Connected, SendError};
-use crate::gateway::socket::{Message, SocketError, SocketId, SocketLink};
+use crate::gateway::socket::{Inboxes, Message, SocketError, SocketId, SocketLink};
 use crate::gateway::topics::{Ask, TopicError, TopicsLink};
 use crate::id::Tenant;
 use crate::metrics::Counter;
@@ -157,6 +157,10 @@ impl SocketLink for Shard {
 
     fn peer(&self, id: SocketId) -> Option<SocketAddr> {
         self.with_state(|state| state.peer_of(key_of(id)))
+    }
+
+    fn inboxes(&self) -> &Inboxes {
+        &self.inboxes
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_queue::ArrayQueue;
 
@@ -22,6 +23,8 @@ pub(crate) struct Full;
 /// What others hold of a shard: its outside queue and its wake-up.
 pub(crate) struct Port<T> {
     outside: ArrayQueue<T>,
+    /// Commands that the outside queue did not take.
+    overloads: AtomicU64,
     sleeper: Sleeper,
 }
 
@@ -37,6 +40,7 @@ impl<T> Port<T> {
     pub(crate) fn new(outside_max: usize) -> Self {
         Self {
             outside: ArrayQueue::new(outside_max),
+            overloads: AtomicU64::new(0),
             sleeper: Sleeper::new(),
         }
     }
@@ -46,6 +50,12 @@ impl<T> Port<T> {
         self.outside.is_full()
     }
 
+    /// Commands that wait in the outside queue, and those that it did not take.
+    pub(crate) fn outside(&self) -> (usize, u64) {
+        let overloads = self.overloads.load(Ordering::Relaxed);
+        (self.outside.len(), overloads)
+    }
+
     /// Wakes the shard if it sleeps, after something that it looks at was changed.
     pub(crate) fn wake(&self) {
         self.sleeper.wake();
@@ -53,7 +63,10 @@ impl<T> Port<T> {
 
     /// Posts from a thread that is no shard.
     pub(crate) fn post(&self, command: T) -> Result<(), Full> {
-        self.outside.push(command).map_err(|_| Full)?;
+        self.outside.push(command).map_err(|_| {
+            self.overloads.fetch_add(1, Ordering::Relaxed);
+            Full
+        })?;
         self.sleeper.wake();
         Ok(())
     }
@@ -188,6 +201,8 @@ mod tests {
         assert_eq!(all[0].post(1, 2), Err(Full));
         let port = Port::new(1);
         port.post(1).unwrap();
+        assert_eq!(port.outside(), (1, 0));
         assert_eq!(port.post(2), Err(Full));
+        assert_eq!(port.outside(), (1, 1));
     }
 }

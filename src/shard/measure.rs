@@ -29,7 +29,9 @@ impl Turn {
     pub(super) fn measure(&mut self) {
         let overflows = self.ring.overflows();
         let (waiting, waiting_max) = self.ring.waiting();
-        let sends = self.ring.sends_in_flight();
+        let (unsubmitted, submissions_max) = self.ring.unsubmitted();
+        let (buffers_free, buffers_max) = self.ring.buffers().free();
+        let (inbox_messages, inbox_bytes) = self.shard.inboxes.waiting();
         let mut state = self.shard.state.borrow_mut();
         if state.now_ms < state.measure_at_ms {
             return;
@@ -40,12 +42,19 @@ impl Turn {
         state
             .metrics
             .add(Counter::CompletionQueueOverflows, new.into());
-        let rings = [
+        let seen = [
             (Gauge::CompletionsWaiting, waiting),
             (Gauge::CompletionsMax, waiting_max),
-            (Gauge::SendsInFlight, sends),
+            (Gauge::SubmissionsWaiting, unsubmitted),
+            (Gauge::SubmissionsMax, submissions_max),
+            (Gauge::ReceiveBuffersFree, buffers_free),
+            (Gauge::ReceiveBuffersMax, buffers_max),
+            (Gauge::ReceivesStarved, self.starved.len()),
+            (Gauge::SendsInFlight, self.ring.sends_in_flight()),
+            (Gauge::InboxMessages, inbox_messages),
+            (Gauge::InboxBytes, inbox_bytes),
         ];
-        for (gauge, number) in rings {
+        for (gauge, number) in seen {
             state.metrics.set(gauge, number as u64);
         }
         state.measure();
@@ -58,11 +67,19 @@ impl State {
     fn measure(&mut self) {
         let open = self.connections.len().saturating_sub(self.half_open);
         let home = self.home.as_mut();
-        let (topics, overloads) = home.map_or((0, 0), |home| {
-            (home.topics().count(), home.take_overloads())
+        let (topics, waiting, overloads) = home.map_or((0, 0, 0), |home| {
+            (home.topics(), home.waiting(), home.take_overloads())
         });
         let (posts, refused) = self.posts.take_counts();
+        let (outbox_frames, outbox_bytes) = self.spare.waiting();
         let metrics = &self.metrics;
+        metrics.set(Gauge::OutboxFrames, outbox_frames as u64);
+        metrics.set(Gauge::OutboxBytes, outbox_bytes as u64);
+        metrics.set(Gauge::MailboxBehind, self.posts.waiting() as u64);
+        metrics.set(
+            Gauge::HandlerEventsWaiting,
+            (waiting + self.calls.len()) as u64,
+        );
         metrics.set(Gauge::ConnectionsOpen, open as u64);
         metrics.set(Gauge::ConnectionsHalfOpen, self.half_open as u64);
         metrics.set(Gauge::MailboxDepth, self.posts.mailboxes().depth() as u64);

@@ -93,6 +93,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::gateway::socket::Inboxes;
 use crate::metrics::Recorder;
 use event::Gateways;
 
@@ -112,6 +113,8 @@ pub(crate) struct Shard {
     /// Gathers durations.
     pub(crate) recorder: Recorder,
     gateways: Gateways,
+    /// What waits for handlers.
+    inboxes: Rc<Inboxes>,
     /// The loop sleeps until it is woken.
     sleeping: Cell<bool>,
 }

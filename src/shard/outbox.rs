@@ -191,8 +191,23 @@ impl Outbox {
         let before = bytes.len();
         write(bytes);
         *frames += 1;
-        self.frames += 1;
-        self.bytes += bytes.len() - before;
+        let more = bytes.len() - before;
+        self.grow(1, more, spare);
+    }
+
+    /// What this outbox holds is counted among what all of the shard hold.
+    fn grow(&mut self, frames: u32, bytes: usize, spare: &mut Spare) {
+        self.frames += frames;
+        self.bytes += bytes;
+        spare.frames += frames as usize;
+        spare.bytes += bytes;
+    }
+
+    fn shrink(&mut self, frames: u32, bytes: usize, spare: &mut Spare) {
+        self.frames -= frames;
+        self.bytes -= bytes;
+        spare.frames -= frames as usize;
+        spare.bytes -= bytes;
     }
 
     /// Whether one more frame of `bytes` would exceed the bounds.
@@ -203,13 +218,14 @@ impl Outbox {
     /// Appends a shared piece that belongs to no relay topic.
     pub(crate) fn push_piece(
         &mut self,
+        spare: &mut Spare,
         piece: &Rc<Piece>,
         limits: &OutboxLimits,
     ) -> Result<(), Full> {
         if self.is_full_for(piece.bytes.len(), limits) {
             return Err(Full);
         }
-        self.append(Rc::clone(piece), None);
+        self.append(Rc::clone(piece), None, spare);
         Ok(())
     }
 
@@ -217,18 +233,19 @@ impl Outbox {
     /// receiver will be told how many. Returns how many went.
     pub(crate) fn push_topic(
         &mut self,
+        spare: &mut Spare,
         piece: &Rc<Piece>,
         topic: TopicTag,
         limits: &OutboxLimits,
     ) -> usize {
-        self.append(Rc::clone(piece), Some(topic));
+        self.append(Rc::clone(piece), Some(topic), spare);
         if self.chunks.len() == 1 && piece.frames() <= limits.topic_frames_max {
             return 0;
         }
         let mut dropped = 0;
         let backlog = |outbox: &Self| outbox.frames_of(topic);
         while limits.topic_frames_max < backlog(self) || self.is_over(limits) {
-            if !self.drop_oldest(topic) {
+            if !self.drop_oldest(topic, spare) {
                 break;
             }
             dropped += 1;
@@ -243,9 +260,9 @@ impl Outbox {
         limits.frames_max < self.frames() || limits.bytes_max < self.bytes
     }
 
-    fn append(&mut self, piece: Rc<Piece>, topic: Option<TopicTag>) {
-        self.frames += u32::try_from(piece.frames()).unwrap_or(u32::MAX);
-        self.bytes += piece.bytes.len();
+    fn append(&mut self, piece: Rc<Piece>, topic: Option<TopicTag>, spare: &mut Spare) {
+        let frames = u32::try_from(piece.frames()).unwrap_or(u32::MAX);
+        self.grow(frames, piece.bytes.len(), spare);
         self.chunks.push(Chunk::Shared {
             piece,
             first: 0,
@@ -261,7 +278,7 @@ impl Outbox {
             .sum()
     }
 
-    fn drop_oldest(&mut self, topic: TopicTag) -> bool {
+    fn drop_oldest(&mut self, topic: TopicTag, spare: &mut Spare) -> bool {
         let Some(index) = self.chunks.iter().position(|chunk| chunk.is_of(topic)) else {
             return false;
         };
@@ -269,12 +286,12 @@ impl Outbox {
             unreachable!("only shared chunks have a topic");
         };
         let frame = *first as usize;
-        self.bytes -= piece.ends[frame] as usize - piece.start_of(frame);
-        self.frames -= 1;
+        let bytes = piece.ends[frame] as usize - piece.start_of(frame);
         *first += 1;
         if *first as usize == piece.frames() {
             self.chunks.remove(index);
         }
+        self.shrink(1, bytes, spare);
         true
     }
 
@@ -293,7 +310,11 @@ impl Outbox {
 
     /// Takes the lags out and puts what `write` makes of each in front of what its topic still has
     /// here, which is younger than what was lost; but behind the frame that confirmed the topic.
-    pub(crate) fn tell_lags(&mut self, mut write: impl FnMut(TopicTag, u64, &mut Vec<u8>)) {
+    pub(crate) fn tell_lags(
+        &mut self,
+        spare: &mut Spare,
+        mut write: impl FnMut(TopicTag, u64, &mut Vec<u8>),
+    ) {
         for lag in std::mem::take(&mut self.lags) {
             let mut bytes = Vec::new();
             write(lag.topic, lag.missed, &mut bytes);
@@ -302,8 +323,7 @@ impl Outbox {
             }
             let oldest = self.chunks.iter().position(|chunk| chunk.is_of(lag.topic));
             let index = oldest.unwrap_or(self.chunks.len());
-            self.frames += 1;
-            self.bytes += bytes.len();
+            self.grow(1, bytes.len(), spare);
             self.chunks.insert(index, Chunk::Own { bytes, frames: 1 });
         }
     }
@@ -314,7 +334,7 @@ impl Outbox {
         let first = self.chunks.first()?;
         if self.chunks.len() == 1 || large(first) {
             let chunk = self.chunks.remove(0);
-            return Some(Sending::of(self.taken(chunk)));
+            return Some(Sending::of(self.taken(chunk, spare)));
         }
         let mut bytes = spare.take();
         let mut count = 0;
@@ -332,12 +352,12 @@ impl Outbox {
         }
         let frames = u32::try_from(frames).unwrap_or(u32::MAX);
         let chunk = Chunk::Own { bytes, frames };
-        Some(Sending::of(self.taken(chunk)))
+        Some(Sending::of(self.taken(chunk, spare)))
     }
 
-    fn taken(&mut self, chunk: Chunk) -> Chunk {
-        self.bytes -= chunk.as_slice().len();
-        self.frames -= u32::try_from(chunk.frames()).unwrap_or(u32::MAX);
+    fn taken(&mut self, chunk: Chunk, spare: &mut Spare) -> Chunk {
+        let frames = u32::try_from(chunk.frames()).unwrap_or(u32::MAX);
+        self.shrink(frames, chunk.as_slice().len(), spare);
         if self.chunks.is_empty() {
             // An idle connection owns no memory here.
             self.chunks = SmallVec::new();
@@ -351,16 +371,30 @@ impl Outbox {
     }
 }
 
-/// Buffers of sends that have gone, for the next ones.
+/// What the outboxes of a shard have in common: buffers of sends that have gone, for the next ones,
+/// and how much waits in all of them.
 #[derive(Debug, Default)]
 pub(crate) struct Spare {
     buffers: Vec<Vec<u8>>,
+    frames: usize,
+    bytes: usize,
 }
 
 /// More spare buffers than this are freed.
 const SPARE_MAX: usize = 256;
 
 impl Spare {
+    /// Frames and bytes that wait in all outboxes.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        (self.frames, self.bytes)
+    }
+
+    /// What is left in an outbox goes with its connection.
+    pub(crate) fn forget(&mut self, outbox: &Outbox) {
+        self.frames -= outbox.frames();
+        self.bytes -= outbox.bytes();
+    }
+
     pub(crate) fn take(&mut self) -> Vec<u8> {
         self.buffers.pop().unwrap_or_default()
     }
@@ -393,9 +427,9 @@ mod tests {
         Rc::new(Piece::of_frame(Bytes::from_static(text.as_bytes())))
     }
 
-    fn drain(outbox: &mut Outbox) -> String {
+    fn drain(outbox: &mut Outbox, spare: &mut Spare) -> String {
         let mut out = Vec::new();
-        while let Some(sending) = outbox.take_sending(&mut Spare::default()) {
+        while let Some(sending) = outbox.take_sending(spare) {
             out.extend_from_slice(sending.rest());
         }
         String::from_utf8(out).unwrap()
@@ -403,63 +437,93 @@ mod tests {
 
     #[test]
     fn frames_leave_in_order() {
-        let mut outbox = Outbox::default();
-        let mut spare = Spare::default();
+        let (mut outbox, mut spare) = (Outbox::default(), Spare::default());
         outbox.push_with(&mut spare, |out| out.extend_from_slice(b"a"));
-        outbox.push_piece(&piece("b"), &LIMITS).unwrap();
+        outbox.push_piece(&mut spare, &piece("b"), &LIMITS).unwrap();
         outbox.push_with(&mut spare, |out| out.extend_from_slice(b"c"));
         assert_eq!((outbox.frames(), outbox.bytes()), (3, 3));
-        assert_eq!(drain(&mut outbox), "abc");
+        assert_eq!(drain(&mut outbox, &mut spare), "abc");
         assert_eq!((outbox.frames(), outbox.bytes()), (0, 0));
     }
 
     /// R-20, D-20
     #[test]
     fn a_full_backlog_loses_the_oldest_and_says_how_many() {
-        let mut outbox = Outbox::default();
-        outbox.push_with(&mut Spare::default(), |out| out.extend_from_slice(b"x"));
+        let (mut outbox, mut spare) = (Outbox::default(), Spare::default());
+        outbox.push_with(&mut spare, |out| out.extend_from_slice(b"x"));
         for text in ["1", "2", "3", "4", "5"] {
-            outbox.push_topic(&piece(text), TOPIC, &LIMITS);
+            outbox.push_topic(&mut spare, &piece(text), TOPIC, &LIMITS);
         }
-        outbox.tell_lags(|_, missed, out| out.extend_from_slice(format!("<{missed}>").as_bytes()));
-        assert_eq!(drain(&mut outbox), "x<2>345");
-        outbox.push_with(&mut Spare::default(), |out| out.extend_from_slice(b"y"));
+        outbox.tell_lags(&mut spare, |_, missed, out| {
+            out.extend_from_slice(format!("<{missed}>").as_bytes());
+        });
+        assert_eq!(drain(&mut outbox, &mut spare), "x<2>345");
+        outbox.push_with(&mut spare, |out| out.extend_from_slice(b"y"));
         outbox.note_lag(TOPIC, 7);
-        outbox.tell_lags(|_, missed, out| out.extend_from_slice(format!("<{missed}>").as_bytes()));
-        assert_eq!(drain(&mut outbox), "y<7>", "nothing of the topic is left");
+        outbox.tell_lags(&mut spare, |_, missed, out| {
+            out.extend_from_slice(format!("<{missed}>").as_bytes());
+        });
+        assert_eq!(
+            drain(&mut outbox, &mut spare),
+            "y<7>",
+            "nothing of the topic is left"
+        );
     }
 
     #[test]
     fn a_piece_of_many_frames_loses_only_some() {
-        let mut outbox = Outbox::default();
+        let (mut outbox, mut spare) = (Outbox::default(), Spare::default());
         let ends = SmallVec::from_slice(&[1, 2, 3, 4, 5]);
         let many = Rc::new(Piece::of_frames(Bytes::from_static(b"12345"), ends));
-        assert_eq!(outbox.push_topic(&many, TOPIC, &LIMITS), 2);
+        assert_eq!(outbox.push_topic(&mut spare, &many, TOPIC, &LIMITS), 2);
         assert_eq!(outbox.frames(), 3);
-        outbox.tell_lags(|_, _, _| {});
-        assert_eq!(drain(&mut outbox), "345");
+        outbox.tell_lags(&mut spare, |_, _, _| {});
+        assert_eq!(drain(&mut outbox, &mut spare), "345");
     }
 
     ///
     #[test]
     fn a_full_outbox_takes_no_piece() {
-        let mut outbox = Outbox::default();
+        let (mut outbox, mut spare) = (Outbox::default(), Spare::default());
         for _ in 0..8 {
-            outbox.push_piece(&piece("x"), &LIMITS).unwrap();
+            outbox.push_piece(&mut spare, &piece("x"), &LIMITS).unwrap();
         }
-        assert_eq!(outbox.push_piece(&piece("x"), &LIMITS), Err(Full));
+        assert_eq!(
+            outbox.push_piece(&mut spare, &piece("x"), &LIMITS),
+            Err(Full)
+        );
     }
 
     #[test]
     fn other_topics_fill_the_outbox_but_never_in_silence() {
-        let mut outbox = Outbox::default();
+        let (mut outbox, mut spare) = (Outbox::default(), Spare::default());
         for topic in 0..4 {
             for _ in 0..3 {
-                outbox.push_topic(&piece("x"), TopicTag(topic), &LIMITS);
+                outbox.push_topic(&mut spare, &piece("x"), TopicTag(topic), &LIMITS);
             }
         }
         let mut missed = 0;
-        outbox.tell_lags(|_, count, _| missed += count);
-        assert_eq!(missed + drain(&mut outbox).len() as u64, 12);
+        outbox.tell_lags(&mut spare, |_, count, _| missed += count);
+        assert_eq!(missed + drain(&mut outbox, &mut spare).len() as u64, 12);
+    }
+
+    /// Whatever happens to them, what all outboxes hold is known without a look at each.
+    #[test]
+    fn what_waits_in_all_of_them_is_counted() {
+        let (mut one, mut spare) = (Outbox::default(), Spare::default());
+        let mut other = Outbox::default();
+        one.push_with(&mut spare, |out| out.extend_from_slice(b"abc"));
+        one.push_piece(&mut spare, &piece("de"), &LIMITS).unwrap();
+        for text in ["1", "22", "333", "4444"] {
+            other.push_topic(&mut spare, &piece(text), TOPIC, &LIMITS);
+        }
+        // The oldest is lost.
+        assert_eq!(spare.waiting(), (5, 14));
+        other.tell_lags(&mut spare, |_, _, out| out.extend_from_slice(b"<1>"));
+        assert_eq!(spare.waiting(), (6, 17));
+        assert_eq!(drain(&mut one, &mut spare), "abcde");
+        assert_eq!(spare.waiting(), (other.frames(), other.bytes()));
+        spare.forget(&other);
+        assert_eq!(spare.waiting(), (0, 0));
     }
 }

@@ -111,6 +111,11 @@ impl Posts {
         std::mem::take(&mut self.counts)
     }
 
+    /// Commands that wait behind full mailboxes of others.
+    pub(crate) fn waiting(&self) -> usize {
+        self.behind.iter().map(|behind| behind.waiting.len()).sum()
+    }
+
     /// Whether somebody is to be woken or something waits behind a full mailbox.
     pub(crate) fn has_posted(&self) -> bool {
         self.posted

@@ -340,16 +340,19 @@ impl Ring {
 
     /// Appends up to `count_max` completions to `out`.
     pub(crate) fn reap(&mut self, count_max: usize, out: &mut Vec<Completion>) {
-        let completions = self
-            .ring
-            .completion()
-            .take(count_max)
-            .map(|entry| Completion {
+        let buffers = &mut self.buffers;
+        let completions = self.ring.completion().take(count_max).map(|entry| {
+            let buffer = cqueue::buffer_select(entry.flags()).map(BufferId);
+            if buffer.is_some() {
+                buffers.take();
+            }
+            Completion {
                 token: Token::unpack(entry.user_data()),
                 result: entry.result(),
                 more: cqueue::more(entry.flags()),
-                buffer: cqueue::buffer_select(entry.flags()).map(BufferId),
-            });
+                buffer,
+            }
+        });
         out.extend(completions);
     }
 
@@ -377,6 +380,12 @@ impl Ring {
     pub(crate) fn waiting(&mut self) -> (usize, usize) {
         let completions = self.ring.completion();
         (completions.len(), completions.capacity())
+    }
+
+    /// Operations that the kernel has not been handed yet, and how many the queue holds.
+    pub(crate) fn unsubmitted(&mut self) -> (usize, usize) {
+        let queue = self.ring.submission();
+        (queue.len(), queue.capacity())
     }
 
     /// Sends that the kernel has not ended.

@@ -122,9 +122,10 @@ impl State {
                 continue;
             };
             let limits = self.live.outbox_limits(connection.mount, capacity);
+            let tag = fanout.topic.tag;
             let lost = connection
                 .outbox
-                .push_topic(&fanout.piece, fanout.topic.tag, &limits);
+                .push_topic(&mut self.spare, &fanout.piece, tag, &limits);
             self.metrics.add(Counter::MessagesSent, frames);
             self.metrics.add(Counter::FramesLagged, lost as u64);
             mark_dirty(&mut self.dirty, connection, *key);
@@ -157,7 +158,9 @@ impl State {
             connection.outbox.note_lag(tag, lost);
         }
         for piece in &held.pieces {
-            lost += connection.outbox.push_topic(piece, tag, &limits);
+            lost += connection
+                .outbox
+                .push_topic(&mut self.spare, piece, tag, &limits);
             self.metrics
                 .add(Counter::MessagesSent, piece.frames() as u64);
         }

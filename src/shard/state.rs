@@ -326,6 +326,7 @@ impl State {
         };
         let idle = connection.receiving == Receiving::Off && !connection.sending;
         if matches!(connection.phase, Phase::Dead) && idle {
+            self.spare.forget(&connection.outbox);
             self.connections.remove(key);
             self.give_up_place();
         }
@@ -335,6 +336,7 @@ impl State {
     /// [`State::leave`].
     pub(crate) fn release(&mut self, key: SlotKey) -> Option<Connection> {
         let connection = self.connections.remove(key)?;
+        self.spare.forget(&connection.outbox);
         self.end_handshake();
         Some(connection)
     }

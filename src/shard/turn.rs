@@ -169,6 +169,7 @@ impl Turn {
             gateways: Gateways::open(shard, &shared, index, rooms_max),
             shared,
             state: state.into(),
+            inboxes: Rc::default(),
             sleeping: false.into(),
         });
         let handlers = Handlers::new(Arc::clone(&shard.shared), index);

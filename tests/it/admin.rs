@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 use tidegate::auth::Claims;
-use tidegate::metrics::Counter;
+use tidegate::metrics::{Counter, Gauge};
 
 use crate::durable::{Durable as _, plan};
 use crate::harness::{Plan, Site, both_shards, eventually, http, tenant, token, token_of};
@@ -130,6 +130,12 @@ both_shards! {
         assert_eq!((&all[0]["sub"], &all[0]["path"]), (&"ada".into(), &"/ws".into()));
         assert!(0 < all[0]["missed"].as_u64().unwrap() && 0 < all[0]["queued_bytes"].as_u64().unwrap());
         assert_eq!(told(&site, "other", "/v1/admin/slow")["connections"].as_array().unwrap().len(), 0);
+        let waiting = || (site.gauge(Gauge::OutboxFrames), site.gauge(Gauge::OutboxBytes));
+        let (frames, bytes) = (&all[0]["queued_frames"], &all[0]["queued_bytes"]);
+        let queued = (frames.as_u64().unwrap(), bytes.as_u64().unwrap());
+        eventually("what waits is counted", || waiting() == queued);
+        drop(slow);
+        eventually("nothing waits for who has gone", || waiting() == (0, 0));
     }
 }
 

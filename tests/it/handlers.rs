@@ -7,7 +7,7 @@ use std::sync::mpsc;
 
 use serde::{Serialize, Serializer};
 use serde_json::json;
-use tidegate::metrics::Counter;
+use tidegate::metrics::{Counter, Gauge};
 use tidegate::{CurrentUser, Error, LeaveReason, Relay, RelayConfig, RelayEvent, Result, State};
 use tokio::sync::Semaphore;
 
@@ -319,6 +319,8 @@ both_shards! {
         ada.subscribe("t:2");
         ada.say("t:2", "fast", "200");
         ada.expect_push("t:2", "fast", "200");
+        let waiting = || site.gauge(Gauge::HandlerEventsWaiting);
+        eventually("four are seen to wait", || waiting() == 4);
         gate.add_permits(1);
         for number in 0..5 {
             let event = if number == 0 { "slow" } else { "fast" };
@@ -327,6 +329,7 @@ both_shards! {
         }
         ada.say("t:1", "fast", "9");
         ada.expect_push("t:1", "fast", "9");
+        eventually("none waits any more", || waiting() == 0);
     }
 
     /// D-17, D-20: what a Join pushes is held, and what it pushes too much is told and counted

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tidegate::gateway::socket::echo;
-use tidegate::metrics::Counter;
+use tidegate::metrics::{Counter, Gauge};
 use tidegate::{CurrentUser, Message, State, WebSocket};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tungstenite::Message as Wired;
 
 use crate::harness::http::{ask, request};
@@ -275,6 +275,34 @@ both_shards! {
         eventually("all are seen", || seen.0.lock().len() == sizes.len());
         assert_eq!(*seen.0.lock(), sizes);
         assert_ne!(site.count(Counter::InboxPauses), 0);
+    }
+
+    /// What waits for handlers is counted as it comes and goes, and with handlers that take none
+    fn what_waits_for_a_handler_is_counted(shards) {
+        async fn late(mut socket: WebSocket, State(gate): State<Arc<Semaphore>>) {
+            gate.acquire().await.unwrap().forget();
+            let first = socket.recv().await;
+            if !matches!(&first, Some(Ok(message)) if message.as_bytes() == b"leave") {
+                while let Some(Ok(_)) = socket.recv().await {}
+            }
+        }
+        let gate = Arc::new(Semaphore::new(0));
+        let site = Plan::new(shards).provide(Arc::clone(&gate)).raw("/raw", late).start();
+        let waiting = || (site.gauge(Gauge::InboxMessages), site.gauge(Gauge::InboxBytes));
+        let mut clients: Vec<_> = (0..2).map(|_| Client::connect_public(site.address, "/raw")).collect();
+        for client in &mut clients {
+            for text in ["leave", "b", "c"] {
+                client.send_message(Wired::text(text));
+            }
+        }
+        eventually("six wait", || waiting().0 == 6 && 14 < waiting().1);
+        gate.add_permits(2);
+        eventually("none waits", || waiting() == (0, 0));
+        let mut reader = Client::connect_public(site.address, "/raw");
+        reader.send_message(Wired::text("a"));
+        eventually("one waits", || waiting().0 == 1);
+        gate.add_permits(1);
+        eventually("none waits again", || waiting() == (0, 0));
     }
 }
 

@@ -153,6 +153,10 @@ pub struct Totals {
     pub topics: u64,
     /// Subscriptions there are.
     pub subscriptions: u64,
+    /// Appends that the log was given and that are not durable yet.
+    pub unsynced: u64,
+    /// Bytes of the publishes among them.
+    pub unsynced_bytes: u64,
     /// Whether the log has failed.
     pub failed: bool,
 }
@@ -410,6 +414,8 @@ impl Durable {
         Totals {
             topics: self.topics.len() as u64,
             subscriptions: self.subscriptions.len() as u64,
+            unsynced: self.log.waiting.len() as u64,
+            unsynced_bytes: self.log.publish_bytes,
             failed: self.log.failed,
             ..self.totals
         }

@@ -40,6 +40,21 @@ pub struct TopicPage {
 }
 
 impl Home {
+    /// Events that found the queue of their handler full, since the last call.
+    pub fn take_overloads(&mut self) -> u64 {
+        std::mem::take(&mut self.overloads)
+    }
+
+    /// Events that wait for a handler that runs.
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// Topics here.
+    pub fn topics(&self) -> usize {
+        self.topics.len()
+    }
+
     /// The topics of a tenant here.
     pub fn page(&self, tenant: &Tenant, filter: &TopicFilter) -> TopicPage {
         let names = self.by_name.get(tenant).into_iter().flatten();

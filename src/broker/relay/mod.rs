@@ -107,6 +107,8 @@ pub struct Home {
     effects: VecDeque<Effect>,
     /// Events that found the queue of their handler full.
     overloads: u64,
+    /// Events that wait in all lanes.
+    waiting: usize,
 }
 
 impl Home {
@@ -120,6 +122,7 @@ impl Home {
             topics: Slab::new(),
             effects: VecDeque::new(),
             overloads: 0,
+            waiting: 0,
         }
     }
 
@@ -257,11 +260,12 @@ impl Home {
         topic.presence.untrack(lane.conn_id);
         let left_meanwhile = member.left_meanwhile();
         let unheard = member.take_messages();
+        self.waiting -= unheard;
         let key = member.subscriber.key;
         let name = Arc::clone(&topic.key);
         if left_meanwhile {
             // It never was a subscriber, so its leave is nobody's business.
-            member.waiting.pop_front();
+            self.waiting -= usize::from(member.waiting.pop_front().is_some());
         } else {
             self.retire(lane);
             self.refuse_join(key, &name, reason);
@@ -491,18 +495,6 @@ impl Home {
             .map_or(0, |index| self.topics[index].presence.count())
     }
 
-    /// Events that found the queue of their handler full, since the last call.
-    pub fn take_overloads(&mut self) -> u64 {
-        std::mem::take(&mut self.overloads)
-    }
-
-    /// Topics and how many members each has, for the console.
-    pub fn topics(&self) -> impl Iterator<Item = (&TopicKey, usize)> {
-        self.topics
-            .iter()
-            .map(|(_, topic)| (&*topic.key, topic.members.len()))
-    }
-
     /// A run of a handler has ended.
     pub fn handle_called(
         &mut self,
@@ -550,6 +542,7 @@ impl Home {
             return self.fail_message(lane, text);
         }
         member.waiting.push_back(event);
+        self.waiting += 1;
         self.run_next(lane);
     }
 
@@ -565,6 +558,7 @@ impl Home {
         let Some(event) = member.waiting.pop_front() else {
             return;
         };
+        self.waiting -= 1;
         let is_join = event == HandlerEvent::Join;
         member.running = if is_join {
             Running::Join

@@ -8,7 +8,8 @@ const SAMPLES_MAX = 120;
 /** What is asked for: the families that are shown here, and no others. */
 export const FAMILIES = ['connections_open', 'messages_received', 'messages_sent', 'sent_bytes', 'frames_lagged',
   'publishes', 'fan_out_duration_seconds', 'publish_ack_duration_seconds', 'turns', 'turn_duration_seconds',
-  'mailbox_depth', 'completions_waiting', 'completions_max'];
+  'mailbox_depth', 'mailbox_behind', 'outbox_bytes', 'submissions_waiting', 'submissions_max',
+  'completions_waiting', 'completions_max', 'receive_buffers_free', 'receive_buffers_max'];
 
 /** name -> shard (or '') -> number, from the OpenMetrics text; a bucket's name ends with its bound. */
 export function parse(text) {
@@ -122,13 +123,23 @@ byId('cards').append(...cards.map((card) => card.box));
 
 // --- shards
 
+/** What a strip shows, with a hint. */
+const ROWS = [
+  ['Connections', 'Open ones; the bar compares shards'],
+  ['Load', 'The part of the last second in which the loop had something to do'],
+  ['Mailbox', 'What other shards and threads ask of this one and it has not taken up, or others not of it'],
+  ['Ring', 'Operations in the fuller one of the two queues shared with the kernel, and its room'],
+  ['Buffers', 'Receive buffers in use, of how many'],
+  ['Outboxes', 'Bytes that wait for sockets, behind what the kernel has'],
+];
+
 class Strip {
   constructor(index) {
     const list = make('dl');
-    this.rows = ['Connections', 'Load', 'Mailbox', 'Ring'].map((name) => {
+    this.rows = ROWS.map(([name, hint]) => {
       const bar = meter(`${name} of shard ${index}`);
       const number = make('dd');
-      list.append(make('dt', { textContent: name }), bar, number);
+      list.append(make('dt', { textContent: name, title: hint }), bar, number);
       return { bar, number };
     });
     this.rate = make('span', { className: 'count' });
@@ -157,14 +168,20 @@ function showShards(now, before, seconds) {
     }
     const open = of(now, 'connections_open', shard);
     const busy = Math.min(1, grown('turn_duration_seconds_sum', shard));
-    const depth = of(now, 'mailbox_depth', shard);
-    const waiting = of(now, 'completions_waiting', shard);
-    const room = of(now, 'completions_max', shard) || 1;
+    const depth = of(now, 'mailbox_depth', shard) + of(now, 'mailbox_behind', shard);
+    const [waiting, room] = ['submissions', 'completions']
+      .map((queue) => [of(now, `${queue}_waiting`, shard), of(now, `${queue}_max`, shard) || 1])
+      .reduce((a, b) => (a[0] / a[1] <= b[0] / b[1] ? b : a));
+    const buffers = of(now, 'receive_buffers_max', shard) || 1;
+    const used = buffers - of(now, 'receive_buffers_free', shard);
+    const bytes = of(now, 'outbox_bytes', shard);
     strips.get(shard).show([
       [whole(open), open / most, 2],
       [`${Math.round(100 * busy)} %`, busy],
       [whole(depth), depth / (depth + 256)],
       [`${whole(waiting)} / ${scaled(room)}`, waiting / room],
+      [`${whole(used)} / ${scaled(buffers)}`, used / buffers],
+      [scaled(bytes, 'B'), bytes / (bytes + 1_048_576)],
     ]);
     write(strips.get(shard).rate, `${scaled(grown('turns_total', shard))} turns/s`);
   }

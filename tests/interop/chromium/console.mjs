@@ -88,7 +88,8 @@ const checks = {
     await until('one connection', () => document.querySelector('[data-card=Connections] .value').textContent === '1');
     assert.equal((await texts('.card .name')).length, 8);
     await until('a line', () => document.querySelector('[data-card=Connections] polyline').getAttribute('points').split(' ').length > 1);
-    assert.deepEqual((await texts('.shard dt')).slice(0, 4), ['Connections', 'Load', 'Mailbox', 'Ring']);
+    assert.deepEqual((await texts('.shard dt')).slice(0, 6), ['Connections', 'Load', 'Mailbox', 'Ring', 'Buffers', 'Outboxes']);
+    await until('free buffers', () => /^[0-4] \/ [0-9.,]+( k)?$/.test(document.querySelectorAll('.shard dd')[4].textContent));
   },
   async 'all of it empty, light and dark, wide and narrow'() {
     await photograph('empty');

@@ -23,7 +23,7 @@ use tidegate::config::{Config, Limits};
 use tidegate::gateway::raw_handler::RawHandler;
 use tidegate::gateway::relay_handler::RelayHandler;
 use tidegate::id::Tenant;
-use tidegate::metrics::Counter;
+use tidegate::metrics::{Counter, Gauge};
 use tidegate::server::ServerBuilder;
 use tidegate::{Relay, Server};
 
@@ -202,6 +202,11 @@ impl Site {
     /// A counter, added up over all shards.
     pub(crate) fn count(&self, counter: Counter) -> u64 {
         self.server().metrics().total(counter)
+    }
+
+    /// A gauge, added up over all shards; they set it once a second.
+    pub(crate) fn gauge(&self, gauge: Gauge) -> u64 {
+        self.server().metrics().sum(gauge)
     }
 
     /// Waits until the topic has so many present, as seen from outside.
