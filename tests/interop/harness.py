@@ -175,18 +175,8 @@ class Server:
         raise AssertionError(f"no token within {within_s} s on stdout: {self.lines}")
 
     def http(self, method, path, body=None, bearer=None):
-        """Status and body of a request; a dict or list becomes JSON, bytes go as they are."""
-        data = json.dumps(body).encode() if isinstance(body, (dict, list)) else body
-        request = urllib.request.Request(f"http://{self.address}{path}", data, method=method)
-        if data is not None:
-            request.add_header("Content-Type", "application/json")
-        if bearer:
-            request.add_header("Authorization", f"Bearer {bearer}")
-        try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
-                return answer.status, answer.read()
-        except urllib.error.HTTPError as answer:
-            return answer.code, answer.read()
+        """Status and body of a request to it, as `http` says."""
+        return http(self.address, method, path, body, bearer)
 
     def raw(self, request, bytes_max=4096):
         """What the server answers to these bytes until it closes or is silent."""
@@ -223,6 +213,21 @@ class Server:
             print(f"--- the server's last words\n{self.stderr()[-3000:]}")
         self.log.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def http(address, method, path, body=None, bearer=None):
+    """Status and body of a request; a dict or list becomes JSON, bytes go as they are."""
+    data = json.dumps(body).encode() if isinstance(body, (dict, list)) else body
+    request = urllib.request.Request(f"http://{address}{path}", data, method=method)
+    if data is not None:
+        request.add_header("Content-Type", "application/json")
+    if bearer:
+        request.add_header("Authorization", f"Bearer {bearer}")
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as answer:
+        return answer.code, answer.read()
 
 
 def until(expected, ask, within_s=5):
