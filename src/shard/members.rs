@@ -47,7 +47,8 @@ struct Open {
 pub(crate) struct Members {
     by_key: AHashMap<Arc<TopicKey>, usize>,
     topics: Slab<LocalTopic>,
-    tags: u32,
+    /// How many topics there have been.
+    lives: u32,
     open: Option<Open>,
 }
 
@@ -78,14 +79,18 @@ impl Members {
     }
 
     fn add_topic(&mut self, key: &Arc<TopicKey>) -> usize {
-        self.tags = self.tags.wrapping_add(1);
-        let members = IndexMap::with_hasher(RandomState::new());
-        let topic = LocalTopic {
+        self.lives = self.lives.wrapping_add(1);
+        let place = self.topics.vacant_entry();
+        let index = place.key();
+        place.insert(LocalTopic {
             key: Arc::clone(key),
-            tag: TopicTag(self.tags),
-            members,
-        };
-        let index = self.topics.insert(topic);
+            tag: TopicTag {
+                // A shard has fewer topics than that, for each has a member.
+                place: u32::try_from(index).unwrap_or(u32::MAX),
+                life: self.lives,
+            },
+            members: IndexMap::with_hasher(RandomState::new()),
+        });
         self.by_key.insert(Arc::clone(key), index);
         index
     }
@@ -124,10 +129,8 @@ impl Members {
 
     /// The name of a tag, to tell a member what it missed.
     pub(crate) fn topic_of(&self, tag: TopicTag) -> Option<&Arc<TopicKey>> {
-        self.topics
-            .iter()
-            .find(|(_, topic)| topic.tag == tag)
-            .map(|(_, topic)| &topic.key)
+        let topic = self.topics.get(tag.place as usize)?;
+        (topic.tag == tag).then_some(&topic.key)
     }
 
     /// Everybody who is a member of `key` here, and its tag.
@@ -187,5 +190,42 @@ impl Held {
             .drain(..excess)
             .map(|piece| piece.frames())
             .sum::<usize>();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::id::Tenant;
+
+    use super::*;
+
+    fn key(name: &str) -> Arc<TopicKey> {
+        Arc::new(TopicKey {
+            tenant: Tenant::default(),
+            name: name.into(),
+        })
+    }
+
+    /// A tag is not that of the topic that came after it to the same place.
+    #[test]
+    fn a_tag_names_one_topic() {
+        let mut members = Members::default();
+        let ada = SlotKey {
+            slot: 1,
+            generation: 1,
+        };
+        let tag_of = |members: &mut Members, name: &str| {
+            members.attach(&key(name), ada);
+            members.members_of(&key(name)).unwrap().0
+        };
+        let (a, b) = (tag_of(&mut members, "a"), tag_of(&mut members, "b"));
+        let name = |members: &Members, tag| members.topic_of(tag).map(|key| key.name.to_string());
+        assert_eq!(name(&members, a).as_deref(), Some("a"));
+        assert_eq!(members.detach(&key("a"), ada), Some(a));
+        let c = tag_of(&mut members, "c");
+        assert_eq!(c.place, a.place, "a place is used again");
+        assert_eq!(name(&members, a), None);
+        assert_eq!(name(&members, b).as_deref(), Some("b"));
+        assert_eq!(name(&members, c).as_deref(), Some("c"));
     }
 }

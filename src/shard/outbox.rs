@@ -47,9 +47,13 @@ impl Piece {
     }
 }
 
-/// A relay topic on this shard, as an outbox knows it.
+/// A relay topic on this shard, as an outbox knows it: where it is found, and which topic that was,
+/// for places are used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TopicTag(pub(crate) u32);
+pub(crate) struct TopicTag {
+    pub(crate) place: u32,
+    pub(crate) life: u32,
+}
 
 #[derive(Debug)]
 enum Chunk {
@@ -62,6 +66,9 @@ enum Chunk {
         topic: Option<TopicTag>,
     },
 }
+
+// One stands in every connection.
+const _: () = assert!(size_of::<Chunk>() <= 32);
 
 impl Chunk {
     fn as_slice(&self) -> &[u8] {
@@ -421,7 +428,11 @@ mod tests {
         bytes_max: 1000,
         topic_frames_max: 3,
     };
-    const TOPIC: TopicTag = TopicTag(1);
+    const TOPIC: TopicTag = tag(1);
+
+    const fn tag(place: u32) -> TopicTag {
+        TopicTag { place, life: 1 }
+    }
 
     fn piece(text: &'static str) -> Rc<Piece> {
         Rc::new(Piece::of_frame(Bytes::from_static(text.as_bytes())))
@@ -499,7 +510,7 @@ mod tests {
         let (mut outbox, mut spare) = (Outbox::default(), Spare::default());
         for topic in 0..4 {
             for _ in 0..3 {
-                outbox.push_topic(&mut spare, &piece("x"), TopicTag(topic), &LIMITS);
+                outbox.push_topic(&mut spare, &piece("x"), tag(topic), &LIMITS);
             }
         }
         let mut missed = 0;
