@@ -83,6 +83,9 @@ impl WsClient {
     }
 
     /// To this connection; `false` if it is gone or does not drain its messages.
+    ///
+    /// # Errors
+    /// When `data` has no JSON, or the queue to its shard is full.
     pub fn emit(&self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<bool, SendError> {
         self.give(encode_frame(event, data)?)
     }
@@ -92,6 +95,9 @@ impl WsClient {
     ///
     /// A push with [`emit`](Self::emit) may be shed meanwhile, this is not; replies to other
     /// events find room beside it.
+    ///
+    /// # Errors
+    /// When `data` has no JSON, or the queue to its shard is full.
     pub fn stream<T: Serialize + ?Sized>(
         &self,
         event: &str,
@@ -103,11 +109,17 @@ impl WsClient {
     }
 
     /// To this connection, any JSON: it need not be an envelope.
+    ///
+    /// # Errors
+    /// When `value` has no JSON, or the queue to its shard is full.
     pub fn send_json(&self, value: &(impl Serialize + ?Sized)) -> Result<bool, SendError> {
         self.give(encode_raw(value)?)
     }
 
     /// To the members of a room, this connection too if it is one. It need not be one.
+    ///
+    /// # Errors
+    /// When `data` has no JSON, or a queue to another shard is full.
     pub fn to(
         &self,
         room: &str,
@@ -118,6 +130,9 @@ impl WsClient {
     }
 
     /// To every connection of the registry, this one too.
+    ///
+    /// # Errors
+    /// When `data` has no JSON, or a queue to another shard is full.
     pub fn broadcast(
         &self,
         event: &str,
@@ -128,6 +143,10 @@ impl WsClient {
 
     /// Becomes a member of a room; to be one already changes nothing. Away from its shard the call
     /// only asks for that, and a send to the room may come before it.
+    ///
+    /// # Errors
+    /// When it is in `rooms_per_connection_max` rooms, the name is empty or too long, or the queue to
+    /// its shard is full.
     pub fn join(&self, room: &str) -> Result<(), SendError> {
         match self.here() {
             Some(here) => Ok(here.join(self.pool().index(), self.id(), room)?),
@@ -139,6 +158,9 @@ impl WsClient {
     }
 
     /// Is no member of a room any more.
+    ///
+    /// # Errors
+    /// When the queue to its shard is full.
     pub fn leave(&self, room: &str) -> Result<(), SendError> {
         match self.here() {
             Some(here) => {
@@ -160,6 +182,9 @@ impl WsClient {
     }
 
     /// Ends the connection: a close frame follows what is queued already.
+    ///
+    /// # Errors
+    /// When the queue to its shard is full.
     pub fn disconnect(&self, code: u16, reason: &str) -> Result<(), SendError> {
         match self.here() {
             Some(here) => {

@@ -277,9 +277,7 @@ impl<G: Messages> Dispatcher<G> {
             bound.run_layered(call, request)
         }
     }
-}
 
-impl<G: Messages> Dispatcher<G> {
     /// The same, with a line in the log when it has ended.
     fn message_logged(
         &self,

@@ -175,7 +175,10 @@ impl<N: 'static> WsServer<N> {
         }
     }
 
-    /// To every connection of the registry.
+    /// To every connection of the registry; answers how many outboxes of this shard took it.
+    ///
+    /// # Errors
+    /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
     pub fn broadcast(
         &self,
         event: &str,
@@ -184,7 +187,10 @@ impl<N: 'static> WsServer<N> {
         self.caller().broadcast(event, data)
     }
 
-    /// To the members of a room.
+    /// To the members of a room; answers how many outboxes of this shard took it.
+    ///
+    /// # Errors
+    /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
     pub fn emit_to(
         &self,
         room: &str,
@@ -195,6 +201,9 @@ impl<N: 'static> WsServer<N> {
     }
 
     /// To one connection; `false` if it is gone.
+    ///
+    /// # Errors
+    /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
     pub fn emit(
         &self,
         client: ConnId,
@@ -272,7 +281,10 @@ impl Scope {
         }
     }
 
-    /// To every connection.
+    /// To every connection; answers how many outboxes of this shard took it.
+    ///
+    /// # Errors
+    /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
     pub fn broadcast(
         &self,
         event: &str,
@@ -282,6 +294,9 @@ impl Scope {
     }
 
     /// To every connection; waits until all shards have said how many took it.
+    ///
+    /// # Errors
+    /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
     pub async fn broadcast_total(
         &self,
         event: &str,
@@ -291,7 +306,10 @@ impl Scope {
         sent?.total().await
     }
 
-    /// To the members of a room.
+    /// To the members of a room; answers how many outboxes of this shard took it.
+    ///
+    /// # Errors
+    /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
     pub fn emit_to(
         &self,
         room: &str,
@@ -303,6 +321,9 @@ impl Scope {
 
     /// To one connection; `false` if it is gone. For one on another shard that is not known at
     /// once, and `true` says that the frame is on its way.
+    ///
+    /// # Errors
+    /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
     pub fn emit(
         &self,
         client: ConnId,
@@ -472,11 +493,17 @@ impl To {
     }
 
     /// Sends to those chosen; answers how many outboxes of this shard took it.
+    ///
+    /// # Errors
+    /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
     pub fn emit(&self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<usize, SendError> {
         self.scope.send(&self.whom(), &encode_frame(event, data)?)
     }
 
     /// Sends to those chosen, and waits until all shards have said how many took it.
+    ///
+    /// # Errors
+    /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
     pub async fn emit_total(
         &self,
         event: &str,
