@@ -128,7 +128,52 @@ impl Worker {
             return Ok(());
         }
         self.receive(completion.id)?;
-        self.send(completion.id, Phase::Upgrading, self.request)
+        self.say(completion.id, Phase::Upgrading, self.request)
+    }
+
+    fn handle_ready(&mut self, id: u32) -> Result<()> {
+        let now = self.window.clock.now();
+        if self.window.holds(now) {
+            self.tally.messages += 1;
+            let due = self.visits[id as usize].due;
+            self.tally.latencies[0].record(now.saturating_sub(due), 1);
+        }
+        self.say(id, Phase::Closing, self.close)
+    }
+
+    fn receive(&mut self, id: u32) -> Result<()> {
+        let visit = &mut self.visits[id as usize];
+        visit.receiving = true;
+        Ok(self.ring.receive(visit.socket.as_fd(), id)?)
+    }
+
+    fn say(&mut self, id: u32, phase: Phase, bytes: &'static [u8]) -> Result<()> {
+        let visit = &mut self.visits[id as usize];
+        visit.phase = phase;
+        visit.sends += 1;
+        Ok(self.ring.send(visit.socket.as_fd(), bytes, id)?)
+    }
+}
+
+impl Drive for Worker {
+    fn ring(&mut self) -> &mut Ring {
+        &mut self.ring
+    }
+
+    fn messages(&self) -> u64 {
+        self.tally.messages
+    }
+
+    fn schedule(&mut self) -> Option<&mut Schedule> {
+        Some(&mut self.schedule)
+    }
+
+    fn send(&mut self, number: usize, due: Nanos, _: Nanos) -> Result<()> {
+        if self.visits.len() < OPEN_MAX {
+            return self.open(number, due);
+        }
+        self.tally.wrong += 1;
+        Ok(())
     }
 
     fn handle_received(&mut self, completion: &Completion) -> Result<()> {
@@ -146,57 +191,16 @@ impl Worker {
         }
         match (answered, self.subscribe) {
             (Answer::Upgraded, Some(subscribe)) => {
-                self.send(completion.id, Phase::Subscribing, subscribe)
+                self.say(completion.id, Phase::Subscribing, subscribe)
             }
             (Answer::Upgraded, None) | (Answer::Subscribed, _) => self.handle_ready(completion.id),
             (Answer::Nothing, _) => Ok(()),
         }
     }
 
-    fn handle_ready(&mut self, id: u32) -> Result<()> {
-        let now = self.window.clock.now();
-        if self.window.holds(now) {
-            self.tally.messages += 1;
-            let due = self.visits[id as usize].due;
-            self.tally.latencies[0].record(now.saturating_sub(due), 1);
-        }
-        self.send(id, Phase::Closing, self.close)
-    }
-
-    fn receive(&mut self, id: u32) -> Result<()> {
-        let visit = &mut self.visits[id as usize];
-        visit.receiving = true;
-        Ok(self.ring.receive(visit.socket.as_fd(), id)?)
-    }
-
-    fn send(&mut self, id: u32, phase: Phase, bytes: &'static [u8]) -> Result<()> {
-        let visit = &mut self.visits[id as usize];
-        visit.phase = phase;
-        visit.sends += 1;
-        Ok(self.ring.send(visit.socket.as_fd(), bytes, id)?)
-    }
-}
-
-impl Drive for Worker {
-    fn ring(&mut self) -> &mut Ring {
-        &mut self.ring
-    }
-
-    fn messages(&self) -> u64 {
-        self.tally.messages
-    }
-
-    fn send_due(&mut self, now: Nanos) -> Result<Nanos> {
-        while self.schedule.next() <= now {
-            let due = self.schedule.next();
-            let number = usize::try_from(self.schedule.advance())?;
-            if self.visits.len() < OPEN_MAX {
-                self.open(number, due)?;
-            } else {
-                self.tally.wrong += 1;
-            }
-        }
-        Ok(self.schedule.next())
+    fn handle_sent(&mut self, completion: &Completion) -> Result<()> {
+        self.visits[completion.id as usize].sends -= 1;
+        Ok(())
     }
 
     fn handle(&mut self, completion: &Completion) -> Result<()> {
@@ -204,7 +208,7 @@ impl Drive for Worker {
         match completion.kind {
             Kind::Connect => self.handle_connected(completion)?,
             Kind::Receive => self.handle_received(completion)?,
-            Kind::Send | Kind::SendOwned => self.visits[id].sends -= 1,
+            Kind::Send | Kind::SendOwned => self.handle_sent(completion)?,
         }
         let visit = &self.visits[id];
         if !visit.receiving && visit.sends == 0 {

@@ -3,8 +3,8 @@
 
 use std::net::TcpStream;
 
-use anyhow::{Result, bail, ensure};
-use loadgen::ring::{Completion, Kind, Ring, TaskWork};
+use anyhow::{Result, ensure};
+use loadgen::ring::{Completion, Ring, TaskWork};
 
 use crate::clock::Nanos;
 use crate::connection::Connection;
@@ -162,30 +162,6 @@ impl<'a> Worker<'a> {
         })
     }
 
-    fn handle_received(&mut self, index: usize, completion: &Completion) -> Result<()> {
-        let (mut returned, mut wrong, expected) = (0, 0, self.plan.payload_bytes);
-        let peer = &mut self.connections[index];
-        peer.connection.take(&mut self.ring, completion, |bytes| {
-            returned += 1;
-            wrong += u64::from(bytes != expected);
-        })?;
-        self.wrong += wrong;
-        let now = self.window.clock.now();
-        if self.window.holds(now) {
-            self.messages += returned;
-            self.record(index, now, returned);
-        }
-        let peer = &mut self.connections[index];
-        peer.received += returned;
-        if self.schedule.is_none() && 0 < returned {
-            peer.outstanding = peer.outstanding.saturating_sub(returned);
-            if peer.outstanding == 0 {
-                return self.start_round(index);
-            }
-        }
-        Ok(())
-    }
-
     fn record(&mut self, index: usize, now: Nanos, returned: u64) {
         let peer = &self.connections[index];
         let Some(schedule) = self.schedule else {
@@ -230,43 +206,54 @@ impl Drive for Worker<'_> {
         self.messages
     }
 
+    fn schedule(&mut self) -> Option<&mut Schedule> {
+        self.schedule.as_mut()
+    }
+
     fn begin(&mut self, _: Nanos) -> Result<()> {
-        match self.schedule {
-            Some(_) => Ok(()),
-            None => (0..self.connections.len()).try_for_each(|index| self.start_round(index)),
-        }
+        (0..self.connections.len()).try_for_each(|index| self.start_round(index))
     }
 
-    /// Hands what is due to its connections, in turn.
-    fn send_due(&mut self, now: Nanos) -> Result<Nanos> {
-        let Some(mut schedule) = self.schedule else {
-            return Ok(Nanos::MAX);
-        };
-        while schedule.next() <= now {
-            if self.window.holds(now) {
-                self.lateness.record(now - schedule.next(), 1);
-            }
-            let number = usize::try_from(schedule.advance())?;
-            let index = number % self.connections.len();
-            self.connections[index].due += 1;
-            self.flush(index)?;
+    /// The connections take turns.
+    fn send(&mut self, number: usize, due: Nanos, now: Nanos) -> Result<()> {
+        if self.window.holds(now) {
+            self.lateness.record(now - due, 1);
         }
-        self.schedule = Some(schedule);
-        Ok(schedule.next())
+        let index = number % self.connections.len();
+        self.connections[index].due += 1;
+        self.flush(index)
     }
 
-    fn handle(&mut self, completion: &Completion) -> Result<()> {
+    fn handle_received(&mut self, completion: &Completion) -> Result<()> {
         let index = completion.id as usize;
-        match completion.kind {
-            Kind::Receive => self.handle_received(index, completion),
-            Kind::Send => {
-                self.connections[index]
-                    .connection
-                    .sent(&mut self.ring, completion)?;
-                self.flush(index)
-            }
-            Kind::Connect | Kind::SendOwned => bail!("an operation that an echo run never starts"),
+        let (mut returned, mut wrong, expected) = (0, 0, self.plan.payload_bytes);
+        let peer = &mut self.connections[index];
+        peer.connection.take(&mut self.ring, completion, |bytes| {
+            returned += 1;
+            wrong += u64::from(bytes != expected);
+        })?;
+        self.wrong += wrong;
+        let now = self.window.clock.now();
+        if self.window.holds(now) {
+            self.messages += returned;
+            self.record(index, now, returned);
         }
+        let peer = &mut self.connections[index];
+        peer.received += returned;
+        if self.schedule.is_none() && 0 < returned {
+            peer.outstanding = peer.outstanding.saturating_sub(returned);
+            if peer.outstanding == 0 {
+                return self.start_round(index);
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_sent(&mut self, completion: &Completion) -> Result<()> {
+        let index = completion.id as usize;
+        let connection = &mut self.connections[index].connection;
+        connection.sent(&mut self.ring, completion)?;
+        self.flush(index)
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::net::TcpStream;
 
 use anyhow::{Result, bail, ensure};
-use loadgen::ring::{Completion, Kind, Ring, TaskWork};
+use loadgen::ring::{Completion, Ring, TaskWork};
 use serde_json::json;
 
 use crate::clock::Nanos;
@@ -150,31 +150,6 @@ impl<'a> Worker<'a> {
         Ok(self.tally)
     }
 
-    fn handle_received(&mut self, index: usize, completion: &Completion) -> Result<()> {
-        let (mut delivered, mut wrong, expected) = (0, 0, self.plan.push_bytes);
-        let subscriber = &mut self.subscribers[index];
-        subscriber
-            .connection
-            .take(&mut self.ring, completion, |bytes| {
-                delivered += u64::from(bytes == expected);
-                wrong += u64::from(bytes != expected);
-            })?;
-        self.tally.wrong += wrong;
-        let first = subscriber.received;
-        subscriber.received += delivered;
-        let now = self.window.clock.now();
-        self.moved = if 0 < delivered { now } else { self.moved };
-        (first..first + delivered).for_each(|message| self.deliver(message, now));
-        while self.flying.front().is_some_and(|burst| burst.left == 0) {
-            self.flying.pop_front();
-            self.landed += 1;
-            if self.schedule.is_none() {
-                self.publish(self.window.clock.now())?;
-            }
-        }
-        Ok(())
-    }
-
     /// One subscriber has got its message number `message`.
     fn deliver(&mut self, message: u64, now: Nanos) {
         let number = message / self.plan.burst_messages - self.landed;
@@ -226,37 +201,48 @@ impl Drive for Worker<'_> {
         self.tally.messages
     }
 
+    fn schedule(&mut self) -> Option<&mut Schedule> {
+        self.schedule.as_mut()
+    }
+
     fn begin(&mut self, now: Nanos) -> Result<()> {
-        match self.schedule {
-            Some(_) => Ok(()),
-            None => self.publish(now),
-        }
+        self.publish(now)
     }
 
-    fn send_due(&mut self, now: Nanos) -> Result<Nanos> {
-        let Some(mut schedule) = self.schedule else {
-            return Ok(Nanos::MAX);
-        };
-        while schedule.next() <= now {
-            self.publish(schedule.next())?;
-            schedule.advance();
-        }
-        self.schedule = Some(schedule);
-        Ok(schedule.next())
+    fn send(&mut self, _: usize, due: Nanos, _: Nanos) -> Result<()> {
+        self.publish(due)
     }
 
-    fn handle(&mut self, completion: &Completion) -> Result<()> {
+    fn handle_received(&mut self, completion: &Completion) -> Result<()> {
         let index = completion.id as usize;
-        match completion.kind {
-            Kind::Receive => self.handle_received(index, completion),
-            Kind::Send => {
-                self.subscribers[index]
-                    .connection
-                    .sent(&mut self.ring, completion)?;
-                self.flush()
+        let (mut delivered, mut wrong, expected) = (0, 0, self.plan.push_bytes);
+        let subscriber = &mut self.subscribers[index];
+        subscriber
+            .connection
+            .take(&mut self.ring, completion, |bytes| {
+                delivered += u64::from(bytes == expected);
+                wrong += u64::from(bytes != expected);
+            })?;
+        self.tally.wrong += wrong;
+        let first = subscriber.received;
+        subscriber.received += delivered;
+        let now = self.window.clock.now();
+        self.moved = if 0 < delivered { now } else { self.moved };
+        (first..first + delivered).for_each(|message| self.deliver(message, now));
+        while self.flying.front().is_some_and(|burst| burst.left == 0) {
+            self.flying.pop_front();
+            self.landed += 1;
+            if self.schedule.is_none() {
+                self.publish(self.window.clock.now())?;
             }
-            Kind::Connect | Kind::SendOwned => bail!("an operation that a fan-out never starts"),
         }
+        Ok(())
+    }
+
+    fn handle_sent(&mut self, completion: &Completion) -> Result<()> {
+        let connection = &mut self.subscribers[completion.id as usize].connection;
+        connection.sent(&mut self.ring, completion)?;
+        self.flush()
     }
 
     /// A message that the server dropped would hold up a closed loop for ever.

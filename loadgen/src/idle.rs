@@ -4,14 +4,14 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use loadgen::ring::{Completion, Kind, Ring, TaskWork};
+use loadgen::ring::{Completion, Ring, TaskWork};
 
-use crate::clock::Nanos;
 use crate::connection::Connection;
 use crate::drive::{Drive, drive};
 use crate::options::Idle;
 use crate::report::{Load, Report};
 use crate::run::{self, Progress, Tally, Window};
+use crate::schedule::Schedule;
 use crate::setup;
 use crate::usage::Memory;
 
@@ -56,17 +56,18 @@ impl Drive for Held {
         self.messages
     }
 
-    fn send_due(&mut self, _: Nanos) -> Result<Nanos> {
-        Ok(Nanos::MAX)
+    fn schedule(&mut self) -> Option<&mut Schedule> {
+        None
     }
 
-    fn handle(&mut self, completion: &Completion) -> Result<()> {
-        if completion.kind != Kind::Receive {
-            bail!("an operation that an idle run never starts");
-        }
+    fn handle_received(&mut self, completion: &Completion) -> Result<()> {
         let connection = &mut self.connections[completion.id as usize];
         let messages = &mut self.messages;
         connection.take(&mut self.ring, completion, |_| *messages += 1)
+    }
+
+    fn handle_sent(&mut self, _: &Completion) -> Result<()> {
+        bail!("a send that an idle run never starts")
     }
 }
 

@@ -82,20 +82,14 @@ pub(crate) struct Memory {
 impl Memory {
     /// Reads the memory of a process.
     pub(crate) fn of(process: &str) -> Result<Self> {
-        let read = |path: String| fs::read_to_string(&path).with_context(|| format!("read {path}"));
         let rollup = read(format!("/proc/{process}/smaps_rollup"))?;
         let private = kibibytes(&rollup, "Private_Clean:") + kibibytes(&rollup, "Private_Dirty:");
         Ok(Self {
-            resident: kibibytes(&read(format!("/proc/{process}/status"))?, "VmRSS:") * 1024,
+            resident: resident_bytes(process)?,
             private: private * 1024,
             anonymous: kibibytes(&rollup, "Anonymous:") * 1024,
             slab: kibibytes(&read("/proc/meminfo".into())?, "Slab:") * 1024,
         })
-    }
-
-    /// Of the process alone.
-    pub(crate) fn resident_bytes(&self) -> u64 {
-        self.resident
     }
 
     /// What each of `count` connections has added since `before`.
@@ -108,6 +102,16 @@ impl Memory {
             slab: share(self.slab, before.slab),
         }
     }
+}
+
+/// Resident bytes of a process, from a counter: to look at its pages, as `Memory::of` does, would
+/// hold it up.
+pub(crate) fn resident_bytes(process: &str) -> Result<u64> {
+    Ok(kibibytes(&read(format!("/proc/{process}/status"))?, "VmRSS:") * 1024)
+}
+
+fn read(path: String) -> Result<String> {
+    fs::read_to_string(&path).with_context(|| format!("read {path}"))
 }
 
 fn run_and_wait(schedstat: &str) -> (Nanos, Nanos) {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::net::TcpStream;
 
 use anyhow::{Result, bail};
-use loadgen::ring::{Completion, Kind, Ring, TaskWork};
+use loadgen::ring::{Completion, Ring, TaskWork};
 
 use super::client::{make_topics, publish_frame};
 use super::disk::Disk;
@@ -138,7 +138,51 @@ impl<'a> Worker<'a> {
         Ok(self.tally)
     }
 
-    fn handle_received(&mut self, index: usize, completion: &Completion) -> Result<()> {
+    /// Sends what is due in one piece.
+    fn flush(&mut self, index: usize) -> Result<()> {
+        let publisher = &mut self.publishers[index];
+        if publisher.due.is_empty() || publisher.connection.is_sending() {
+            return Ok(());
+        }
+        let count = publisher.due.len().min(publisher.window);
+        publisher.flying.extend(publisher.due.drain(..count));
+        let bytes = &publisher.frames[..count * self.plan.frame_bytes];
+        let id = u32::try_from(index)?;
+        publisher.connection.send(&mut self.ring, bytes, id)
+    }
+}
+
+impl Drive for Worker<'_> {
+    fn ring(&mut self) -> &mut Ring {
+        &mut self.ring
+    }
+
+    fn messages(&self) -> u64 {
+        self.tally.messages
+    }
+
+    fn schedule(&mut self) -> Option<&mut Schedule> {
+        self.schedule.as_mut()
+    }
+
+    fn begin(&mut self, now: Nanos) -> Result<()> {
+        for index in 0..self.publishers.len() {
+            let window = self.publishers[index].window;
+            self.publishers[index].due.extend((0..window).map(|_| now));
+            self.flush(index)?;
+        }
+        Ok(())
+    }
+
+    /// The publishers take turns.
+    fn send(&mut self, number: usize, due: Nanos, _: Nanos) -> Result<()> {
+        let index = number % self.publishers.len();
+        self.publishers[index].due.push_back(due);
+        self.flush(index)
+    }
+
+    fn handle_received(&mut self, completion: &Completion) -> Result<()> {
+        let index = completion.id as usize;
         let (mut acks, mut wrong) = (0, 0);
         let publisher = &mut self.publishers[index];
         publisher
@@ -165,69 +209,11 @@ impl<'a> Worker<'a> {
         self.flush(index)
     }
 
-    /// Sends what is due in one piece.
-    fn flush(&mut self, index: usize) -> Result<()> {
-        let publisher = &mut self.publishers[index];
-        if publisher.due.is_empty() || publisher.connection.is_sending() {
-            return Ok(());
-        }
-        let count = publisher.due.len().min(publisher.window);
-        publisher.flying.extend(publisher.due.drain(..count));
-        let bytes = &publisher.frames[..count * self.plan.frame_bytes];
-        let id = u32::try_from(index)?;
-        publisher.connection.send(&mut self.ring, bytes, id)
-    }
-}
-
-impl Drive for Worker<'_> {
-    fn ring(&mut self) -> &mut Ring {
-        &mut self.ring
-    }
-
-    fn messages(&self) -> u64 {
-        self.tally.messages
-    }
-
-    fn begin(&mut self, now: Nanos) -> Result<()> {
-        if self.schedule.is_some() {
-            return Ok(());
-        }
-        for index in 0..self.publishers.len() {
-            let window = self.publishers[index].window;
-            self.publishers[index].due.extend((0..window).map(|_| now));
-            self.flush(index)?;
-        }
-        Ok(())
-    }
-
-    /// Lets the publishers take turns.
-    fn send_due(&mut self, now: Nanos) -> Result<Nanos> {
-        let Some(mut schedule) = self.schedule else {
-            return Ok(Nanos::MAX);
-        };
-        while schedule.next() <= now {
-            let due = schedule.next();
-            let number = usize::try_from(schedule.advance())?;
-            let index = number % self.publishers.len();
-            self.publishers[index].due.push_back(due);
-            self.flush(index)?;
-        }
-        self.schedule = Some(schedule);
-        Ok(schedule.next())
-    }
-
-    fn handle(&mut self, completion: &Completion) -> Result<()> {
+    fn handle_sent(&mut self, completion: &Completion) -> Result<()> {
         let index = completion.id as usize;
-        match completion.kind {
-            Kind::Receive => self.handle_received(index, completion),
-            Kind::Send => {
-                self.publishers[index]
-                    .connection
-                    .sent(&mut self.ring, completion)?;
-                self.flush(index)
-            }
-            Kind::Connect | Kind::SendOwned => bail!("an operation that a publisher never starts"),
-        }
+        let connection = &mut self.publishers[index].connection;
+        connection.sent(&mut self.ring, completion)?;
+        self.flush(index)
     }
 
     /// A publish that is never acked would hold up a closed loop for ever.

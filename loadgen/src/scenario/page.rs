@@ -89,7 +89,13 @@ fn paragraphs(class: &str, texts: impl Iterator<Item = String>) -> String {
 }
 
 fn charts(step: &StepResult) -> Vec<Chart> {
-    let all = tables::named_series(step);
+    let mut all = tables::named_series(step);
+    if LINES_MAX < all.len() {
+        // Of many loads only what the last one waited for: the last series of each.
+        let ends = |load: &LoadResult| tables::series(load).last().map(std::ptr::from_ref);
+        let last: Vec<_> = step.loads.iter().filter_map(ends).collect();
+        all.retain(|(_, one)| last.contains(&std::ptr::from_ref(*one)));
+    }
     let lines = |of: &dyn Fn(&Value) -> Vec<(f64, f64)>| -> Vec<Line> {
         let line = |(name, one): &(String, &Value)| Line {
             name: name.clone(),
@@ -106,13 +112,13 @@ fn charts(step: &StepResult) -> Vec<Chart> {
         },
         Chart {
             title: "p99 over time".into(),
-            x: axis("second", false, short),
+            x: axis("second", false, whole),
             y: axis("", false, time),
             lines: lines(&|one| pairs(&one["over_time"], "second", "p99_us")),
         },
         Chart {
             title: "Throughput over time, a second".into(),
-            x: axis("second", false, short),
+            x: axis("second", false, whole),
             y: axis("", false, short),
             lines: throughput(step),
         },
@@ -153,10 +159,14 @@ fn by_rate(search: &Search) -> Option<Chart> {
     };
     Some(Chart {
         title: "p99 by offered rate".into(),
-        x: axis("a second", true, short),
+        x: axis("--rate", true, short),
         y: axis("", true, time),
         lines: vec![line("p99", points), line("may be", bound)],
     })
+}
+
+fn whole(value: f64) -> String {
+    format!("{value:.0}")
 }
 
 fn axis(name: &'static str, log: bool, label: fn(f64) -> String) -> Axis {
@@ -187,6 +197,9 @@ fn escaped(text: &str) -> String {
         .replace('"', "&quot;")
 }
 
+/// More in one picture are none that a reader tells apart.
+const LINES_MAX: usize = 8;
+
 const COUNTED: &str = "\
 With an offered rate every message has a time at which it is due, and its latency counts from there, \
 sent late or not: a server that stalls is charged for everything that was due meanwhile. What was due \
@@ -199,8 +212,9 @@ const STYLE: &str = "\
 body{font:15px/1.5 system-ui,sans-serif;max-width:76rem;margin:2rem auto;padding:0 1rem}\
 table{border-collapse:collapse;margin:1rem 0}\
 th,td{border:1px solid #8886;padding:.25rem .6rem;text-align:left;vertical-align:top}\
+th,td:not(:last-child){white-space:nowrap}\
 td{font-variant-numeric:tabular-nums}\
-figure{display:inline-block;margin:.5rem .5rem .5rem 0;max-width:100%}\
+figure{display:inline-block;vertical-align:bottom;margin:.5rem .5rem .5rem 0;max-width:min(100%,35rem)}\
 figure svg{max-width:100%;height:auto}svg text{fill:currentColor}\
 pre{overflow-x:auto;background:#8882;padding:.5rem;border-radius:6px}\
 .bad{color:light-dark(#c00,#f77);font-weight:600}.note{color:light-dark(#850,#fb5)}\

@@ -43,12 +43,12 @@ impl Search {
     pub(crate) fn told(&self) -> String {
         let (rounds, bound) = (self.rounds.len(), time(self.wanted.p99_us_max));
         let how = format!(
-            "in {rounds} runs: from {:.0}/s on doubled while it held, then halved in between",
+            "in {rounds} runs: from {:.0} on doubled while it held, then halved in between",
             self.wanted.from
         );
         match self.found() {
-            Some(rate) => format!("{rate:.0}/s is the highest rate with p99 within {bound}, {how}"),
-            None => format!("no rate kept p99 within {bound}, {how}"),
+            Some(rate) => format!("--rate {rate:.0} is the highest with p99 within {bound}, {how}"),
+            None => format!("no --rate kept p99 within {bound}, {how}"),
         }
     }
 }
@@ -156,6 +156,9 @@ mod tests {
         let (best, search) = search(ramp(1e6), &mut slow);
         assert!(best.is_empty() && search.rounds.len() == 10);
         let told = search.told();
-        assert!(told.starts_with("no rate kept p99 within 1.0 ms"), "{told}");
+        assert!(
+            told.starts_with("no --rate kept p99 within 1.0 ms"),
+            "{told}"
+        );
     }
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
-use crate::usage::Memory;
+use crate::usage::resident_bytes;
 
 use super::Run;
 use super::file::{Load, Step};
@@ -119,8 +119,7 @@ fn progress(message: &str) -> ProgressBar {
 }
 
 fn resident(server: &Server) -> Option<u64> {
-    let memory = Memory::of(&server.pid?.to_string()).ok()?;
-    Some(memory.resident_bytes())
+    resident_bytes(&server.pid?.to_string()).ok()
 }
 
 /// All loads at once; one that fails is told at once, and the others are ended.

@@ -219,13 +219,13 @@ pub(crate) fn rounds(step: &StepResult) -> Option<Table> {
     let rows = search.rounds.iter().map(|round| {
         let came = round.came;
         vec![
-            format!("{:.0}/s", round.rate),
+            format!("{:.0}", round.rate),
             came.map_or_else(String::new, |came| format!("{:.0}/s", came.per_second)),
             came.map_or_else(String::new, |came| time(came.p99_us)),
             round.fault.clone().unwrap_or_else(|| "holds".to_owned()),
         ]
     });
-    let heads = vec!["rate", "came back", "p99", "verdict"];
+    let heads = vec!["--rate", "came back", "p99", "verdict"];
     let rows = rows.collect();
     Some(Table { heads, rows })
 }

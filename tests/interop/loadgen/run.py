@@ -62,7 +62,7 @@ def check_of(scenario):
             assert f"<h2>{name}</h2>" in html, f"no step `{name}`"
         wanted = ["<h2>Environment</h2>", "<th>command</th>", "<pre>loadgen "]
         if "ramp" in text:
-            wanted.append("is the highest rate with p99 within")
+            wanted.append("is the highest with p99 within")
         if re.search(r'mode = "(fanout|connect|durable publish)"', text):
             wanted += ["Latency by percentile", "p99 over time", "Throughput over time", "<svg",
                        "not in time"]
