@@ -122,7 +122,8 @@ class Connection extends Emitter {
   }
 
   get isOpen() {
-    return this.state === 'open';
+    // A listener of `close` hears before the state is another.
+    return this.state === 'open' && this.#socket !== undefined;
   }
 
   async #open(renew = false) {
@@ -249,9 +250,12 @@ class Connection extends Emitter {
     this._tell('state', state);
   }
 
+  /** A source that keeps a token may hand out one that has expired while there was no connection. */
   async _token(renew) {
     const { token } = this.options;
-    return typeof token === 'function' ? token({ renew }) : token;
+    if (typeof token !== 'function') return token;
+    const given = await token({ renew });
+    return renew || !hasExpired(given) ? given : token({ renew: true });
   }
 
   async _renewToken() {
@@ -265,7 +269,7 @@ class Connection extends Emitter {
 
   /** Whether it went out: only an open connection takes anything. */
   _send(frame) {
-    if (this.state !== 'open') return false;
+    if (!this.isOpen) return false;
     this.#socket.send(typeof frame === 'string' ? frame : JSON.stringify(frame));
     return true;
   }
@@ -301,6 +305,16 @@ const CODES = {
   1008: 'policy', 1009: 'too_large', 1012: 'restart', 1013: 'overloaded',
   4401: 'token_expired', 4403: 'token_revoked', 4409: 'taken_over',
 };
+
+/** What the token says of itself, by this side's clock; the server decides. */
+function hasExpired(token) {
+  try {
+    const claims = token.split('.')[1].replace(/-/g, '+').replace(/_/g, '/');
+    return JSON.parse(atob(claims)).exp * 1_000 <= Date.now();
+  } catch {
+    return false;
+  }
+}
 
 function deferred() {
   const one = {};

@@ -1,17 +1,9 @@
 // A crowd for the console to show: people in rooms, orders with readers that are behind, and one
 // who does not read. It lives in a page of its own and in one bare socket.
 
-import { createHmac, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { connect } from 'node:net';
-
-const base64url = (value) => Buffer.from(value).toString('base64url');
-
-/** A token that the server under test believes. */
-export function sign(secret, claims) {
-  const parts = [{ alg: 'HS256', typ: 'JWT' }, { exp: Math.floor(Date.now() / 1_000) + 600, ...claims }];
-  const signed = parts.map((part) => base64url(JSON.stringify(part))).join('.');
-  return `${signed}.${createHmac('sha256', secret).update(signed).digest('base64url')}`;
-}
+import { sign } from './sign.mjs';
 
 const NAMES = ['ada', 'grace', 'edsger', 'barbara', 'alan', 'katherine', 'dennis', 'radia', 'ken', 'frances'];
 const ROOMS = ['room:harbour', 'room:lighthouse', 'room:pier-9', 'news', 'scores:live'];

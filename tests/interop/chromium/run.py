@@ -23,6 +23,7 @@ def main():
     # Node looks for packages beside the script.
     script = shutil.copy(HERE / "console.mjs", home)
     shutil.copy(HERE / "crowd.mjs", home)
+    shutil.copy(HERE.parent / "sign.mjs", home)
     target = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
     pictures = Path(os.environ.get("TIDEGATE_PICTURES") or target / "pictures")
     pictures.mkdir(parents=True, exist_ok=True)

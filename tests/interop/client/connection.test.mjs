@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import { Fake, client, start, within } from './fake.mjs';
+import { sign } from './sign.mjs';
 
 const { EventClient, RelayClient, afterClose, backoffMs } = client;
 
@@ -14,7 +15,7 @@ test('a wait is anywhere below a ceiling that doubles up to its bound', () => {
 });
 
 test('close codes decide whether and when it comes back', () => {
-  for (const code of [1000, 1002, 1007, 4403, 4409]) assert.equal(afterClose(code).action, 'stop');
+  for (const code of [1000, 1002, 1003, 1007, 4403, 4409]) assert.equal(afterClose(code).action, 'stop');
   for (const code of [1001, 1006, 1008, 1009, 1011, 1012, 1013]) assert.equal(afterClose(code).action, 'retry');
   assert.equal(afterClose(4401).action, 'renew');
   assert.ok(afterClose(1012).attempt < afterClose(1013).attempt);
@@ -58,6 +59,18 @@ test('when the token has expired it comes back with another one', async (t) => {
   peer.socket.close(4401, 'token expired');
   assert.equal((await fake.peer()).protocols[2], 'token3');
   assert.deepEqual(asked, [false, true, true]);
+});
+
+test('a token that expired while nobody was connected is not shown', async (t) => {
+  const fake = await Fake.start(t);
+  const exp = Math.floor(Date.now() / 1_000) - 60;
+  const asked = [];
+  const token = ({ renew }) => { asked.push(renew); return sign('x', renew ? { sub: 'new' } : { sub: '\u00fcb', exp }); };
+  const relay = start(t, RelayClient, fake.url, { token });
+  relay.connect();
+  const shown = (await fake.peer()).protocols[2];
+  assert.equal(JSON.parse(Buffer.from(shown.split('.')[1], 'base64url')).sub, 'new');
+  assert.deepEqual(asked, [false, true]);
 });
 
 test('a token that cannot be renewed ends it with the reason', async (t) => {
