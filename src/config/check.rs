@@ -352,14 +352,12 @@ fn log_level(config: &Config, source_of: SourceOf<'_>) -> Result<(), Error> {
 
 /// Whoever reaches the listener for operators sees the inside of the server.
 fn admin_address(config: &Config, source_of: SourceOf<'_>) -> Result<(), Error> {
-    match config.admin.listen {
-        Some(address) if !address.ip().is_loopback() && !config.admin.allow_remote => {
-            Err(Error::AdminAddress {
-                place: source_of("admin.listen"),
-                address,
-            })
-        }
-        _ => Ok(()),
+    match config.admin.exposed() {
+        Some(address) => Err(Error::AdminAddress {
+            place: source_of("admin.listen"),
+            address,
+        }),
+        None => Ok(()),
     }
 }
 

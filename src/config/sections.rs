@@ -172,6 +172,14 @@ section! {
     }
 }
 
+impl AdminSection {
+    /// Where others reach the listener, if nobody said that they may.
+    pub fn exposed(&self) -> Option<SocketAddr> {
+        let listen = self.listen.filter(|_| !self.allow_remote);
+        listen.filter(|address| !address.ip().is_loopback())
+    }
+}
+
 section! {
     /// Section `[log]`: what the program says of itself.
     pub struct LogSection {

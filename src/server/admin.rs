@@ -7,12 +7,22 @@ use std::thread::JoinHandle;
 use axum::Router;
 use tokio::sync::oneshot;
 
+use crate::config::AdminSection;
+
+use super::StartError;
+
 /// The running listener. Dropping it ends it.
 #[derive(Debug)]
 pub(super) struct Admin {
     address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// A program that makes its configuration itself opts in as one who writes a file.
+pub(super) fn check(section: &AdminSection) -> Result<(), StartError> {
+    let exposed = section.exposed();
+    exposed.map_or(Ok(()), |address| Err(StartError::AdminAddress { address }))
 }
 
 impl Admin {

@@ -31,6 +31,14 @@ pub enum StartError {
         /// Where.
         address: SocketAddr,
     },
+    /// The listener for operators asks for no token, so others must not reach it by mistake.
+    #[error(
+        "admin.listen = {address} is reached by other machines and asks for no token; listen on 127.0.0.1, or set admin.allow_remote = true"
+    )]
+    AdminAddress {
+        /// Where.
+        address: SocketAddr,
+    },
     /// No io_uring.
     #[error(transparent)]
     Ring(#[from] RingError),

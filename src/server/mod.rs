@@ -300,6 +300,7 @@ impl ServerBuilder {
     /// Says what is missing or in the way, and the line that mends it.
     pub fn start(mut self) -> Result<Server, StartError> {
         probe()?;
+        admin::check(&self.config.admin)?;
         let relay = self.relay_world()?;
         let topics = Topics::unbound();
         self.app.provide(topics.clone());

@@ -257,7 +257,12 @@ impl State {
             return;
         };
         let negotiated = session.negotiated;
-        tracing::warn!(target: "tidegate::relay", conn_id = session.conn_id, topic, %text, "refused");
+        // What is said of an invalid message quotes it, and in it may stand anything.
+        let told = match code {
+            ErrorCode::InvalidMessage => code.as_str(),
+            _ => text,
+        };
+        tracing::warn!(target: "tidegate::relay", conn_id = session.conn_id, topic, text = told, "refused");
         let frame = ErrorFrame {
             message: text,
             code: negotiated.then_some(code),

@@ -54,6 +54,8 @@ mod durable_limits;
 
 mod program;
 
+mod secrets;
+
 mod gateways;
 
 mod generate;

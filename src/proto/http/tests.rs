@@ -31,6 +31,17 @@ fn a_head_is_read_with_its_fields() {
     assert_eq!(&REQUEST[head.bytes..], "rest");
 }
 
+/// T-A3: a program that logs a request logs no token
+#[test]
+fn a_printed_head_tells_no_token() {
+    let text = "GET /ws?token=hidden HTTP/1.1\r\nAuthorization: Bearer hidden\r\n\r\n";
+    let shown = format!("{:?}", parse(text).unwrap().unwrap());
+    assert!(
+        shown.contains("/ws") && !shown.contains("hidden"),
+        "{shown}"
+    );
+}
+
 #[test]
 fn every_beginning_of_a_head_is_incomplete() {
     let end = REQUEST.len() - "rest".len();
