@@ -200,6 +200,70 @@ const checks = {
       await page.waitForTimeout(100);
     }
   },
+  async 'a page that is hidden asks nothing, and follows nothing after a minute'() {
+    const other = await context.newPage();
+    await other.clock.install();
+    await other.goto(`${base}/`);
+    if (mode === 'ADMIN') {
+      await other.locator('#token').fill(token);
+      await other.locator('#token').press('Enter');
+    }
+    const open = async () => (await (await fetch(`${base}/v1/connections`, { headers: authorization })).json()).count;
+    const opened = async (count) => {
+      for (let n = 0; await open() !== count; n += 1) {
+        assert.ok(n < 100, `${await open()} are open and not ${count}`);
+        await page.waitForTimeout(50);
+      }
+    };
+    await opened(2);
+    const hide = (hidden) => other.evaluate((is) => {
+      Object.defineProperty(document, 'hidden', { configurable: true, get: () => is });
+      document.dispatchEvent(new Event('visibilitychange'));
+    }, hidden);
+    await hide(true);
+    await other.waitForTimeout(1_500);
+    const asked = [];
+    other.on('request', (request) => asked.push(request.url()));
+    await other.waitForTimeout(2_500);
+    assert.deepEqual(asked, []);
+    await other.clock.fastForward(60_000);
+    await opened(1);
+    await hide(false);
+    await opened(2);
+    await other.locator('#relay-tail li', { hasText: 'while this page was hidden' }).waitFor();
+    await push('news', 'seen-again', 1);
+    await other.locator('#relay-tail li', { hasText: 'seen-again' }).waitFor();
+    assert.notDeepEqual(asked, []);
+    await other.close();
+    await opened(1);
+    await page.bringToFront();
+  },
+  async 'what is written can be read: its contrast is that of WCAG AA'() {
+    for (const scheme of ['light', 'dark']) {
+      await page.emulateMedia({ colorScheme: scheme });
+      const colors = await page.evaluate(() => {
+        const style = getComputedStyle(document.documentElement);
+        const names = ['text', 'soft', 'blue', 'warm', 'good', 'bad', 'on-blue', 'back', 'card', 'sunk'];
+        return Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
+      });
+      const light = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16) / 255)
+        .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4))
+        .reduce((sum, part, index) => sum + part * [0.2126, 0.7152, 0.0722][index], 0);
+      const contrast = (a, b) => {
+        const [low, high] = [light(colors[a]), light(colors[b])].sort((x, y) => x - y);
+        return (high + 0.05) / (low + 0.05);
+      };
+      const pairs = ['text', 'soft', 'blue', 'warm', 'good', 'bad'].flatMap((one) => ['back', 'card', 'sunk'].map((on) => [one, on]));
+      for (const [one, on] of [...pairs, ['on-blue', 'blue']]) {
+        assert.ok(4.5 <= contrast(one, on), `${one} on ${on} in ${scheme}: ${contrast(one, on).toFixed(2)}`);
+      }
+      // Nothing that is written is made paler than its color.
+      const pale = await page.evaluate(() => [...document.querySelectorAll('main *')]
+        .filter((one) => getComputedStyle(one).opacity !== '1').map((one) => one.className));
+      assert.deepEqual(pale, []);
+    }
+    await page.emulateMedia({ colorScheme: 'light' });
+  },
   async 'the configuration says who set what'() {
     await page.locator('#tab-config').click();
     await seen('#config-rows tr.chosen', 'server.listen');
