@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::broker::relay::{Effect, TopicKey};
+use crate::broker::relay::Effect;
 use crate::gateway::outlet::Post;
 use crate::gateway::relay::HomeJob;
 
@@ -32,8 +32,6 @@ pub(crate) enum Command {
     Home(HomeJob),
     /// What a home decided for members on this shard.
     Relay(Effect),
-    /// Frames that found no room in a mailbox: the members here are told.
-    Missed { topic: Arc<TopicKey>, frames: u64 },
     /// Something to do in the registries of gateways.
     Registry(Post),
     /// What is asked of the homes of durable topics here.
@@ -56,7 +54,6 @@ impl fmt::Debug for Command {
             Self::Adopt(_) => "Adopt",
             Self::Home(_) => "Home",
             Self::Relay(_) => "Relay",
-            Self::Missed { .. } => "Missed",
             Self::Registry(_) => "Registry",
             Self::Asks(_) => "Asks",
             Self::Told(_) => "Told",

@@ -98,10 +98,15 @@ impl Posts {
             debug_assert!(posted.is_ok(), "a mailbox with room takes a command");
         }
         if self.behind[shard].waiting.is_empty() && !self.behind[shard].missed.is_empty() {
+            let to = u16::try_from(shard).unwrap_or(u16::MAX);
             let missed = std::mem::take(&mut self.behind[shard].missed);
-            let told = missed
-                .into_iter()
-                .map(|(topic, frames)| Command::Missed { topic, frames });
+            let told = missed.into_iter().map(|(topic, frames)| {
+                Command::Relay(Effect::Missed {
+                    shard: to,
+                    topic,
+                    frames,
+                })
+            });
             self.behind[shard].waiting.extend(told);
         }
     }

@@ -85,6 +85,7 @@ impl State {
     pub(crate) fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Deliver { topic, frame, .. } => self.deliver(&topic, &frame),
+            Effect::Missed { topic, frames, .. } => self.handle_missed(&topic, frames),
             Effect::Attach { subscriber, topic } => self.attach(&subscriber, &topic),
             Effect::Joined { key, topic } => self.confirm(slot_key(key), &topic),
             Effect::Detach { key, topic, answer } => self.detach(slot_key(key), &topic, &answer),
@@ -399,7 +400,7 @@ pub(crate) fn slot_key(key: ConnKey) -> SlotKey {
 /// The shard that must carry out an effect; a handler runs at home.
 fn shard_of(effect: &Effect) -> Option<u16> {
     match effect {
-        Effect::Deliver { shard, .. } => Some(*shard),
+        Effect::Deliver { shard, .. } | Effect::Missed { shard, .. } => Some(*shard),
         Effect::Attach { subscriber, .. } => Some(subscriber.key.shard),
         Effect::Joined { key, .. } | Effect::Detach { key, .. } | Effect::Refuse { key, .. } => {
             Some(key.shard)

@@ -33,7 +33,7 @@ use super::members::Members;
 use super::outbox::Spare;
 use super::posts::Posts;
 use super::ring::SlotKey;
-use super::shared::{Live, Shared};
+use super::shared::{Live, RelayWorld, Shared};
 use super::timer::Wheel;
 
 /// What the loop must do on the ring for a connection.
@@ -102,7 +102,7 @@ impl State {
     ) -> Self {
         let shards = usize::from(shared.shards());
         let home = shared.relay.as_ref().map(|relay| {
-            let limits = home_limits(&live.limits, relay.unhandled);
+            let limits = home_limits(&live.limits, relay);
             Home::new(Arc::clone(&relay.patterns), limits, shards)
         });
         let commands_max = live.limits.mailbox_descriptors_max;
@@ -416,13 +416,11 @@ fn is_at_work(session: &Session) -> bool {
 /// How long the peer's close frame is awaited, or a handler that answers what came before it.
 pub(super) const CLOSE_MS_MAX: u64 = 2_000;
 
-pub(crate) fn home_limits(
-    limits: &Limits,
-    unhandled: crate::broker::relay::Unhandled,
-) -> HomeLimits {
+pub(crate) fn home_limits(limits: &Limits, relay: &RelayWorld) -> HomeLimits {
     HomeLimits {
         handler_queue_max: limits.handler_queue_max,
-        unhandled,
+        unhandled: relay.unhandled,
+        topic_capacity: relay.topic_capacity,
     }
 }
 

@@ -331,9 +331,6 @@ impl Turn {
             Command::Adopt(accepted) => self.adopt(accepted),
             Command::Home(job) => self.shard.state.borrow_mut().run_home(job),
             Command::Relay(effect) => self.shard.state.borrow_mut().carry_out(effect),
-            Command::Missed { topic, frames } => {
-                self.shard.state.borrow_mut().handle_missed(&topic, frames);
-            }
             Command::Registry(post) => self.shard.handle_post(post),
             Command::Asks(asks) => self.shard.state.borrow_mut().handle_asks(asks),
             Command::Told(told) => self.shard.state.borrow_mut().handle_told(told),
@@ -349,7 +346,7 @@ impl Turn {
         let mut state = self.shard.state.borrow_mut();
         let state = &mut *state;
         if let (Some(home), Some(relay)) = (&mut state.home, &state.shared.relay) {
-            home.set_limits(super::state::home_limits(&live.limits, relay.unhandled));
+            home.set_limits(super::state::home_limits(&live.limits, relay));
         }
         state.live = live;
     }

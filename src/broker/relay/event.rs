@@ -164,6 +164,15 @@ pub enum Effect {
         /// One encoded frame.
         frame: Bytes,
     },
+    /// All members on `shard` are told that so many frames found no room.
+    Missed {
+        /// The shard.
+        shard: u16,
+        /// The topic.
+        topic: Arc<TopicKey>,
+        /// How many.
+        frames: u64,
+    },
     /// A handler runs.
     Call(Call),
 }

@@ -4,11 +4,13 @@
 //! Invariants: all that concerns one topic passes through here, so it has one order; the events
 //! of one member of one topic run one at a time; a refused join leaves no member, no presence
 //! and no push behind. Bound: `handler_queue_max` events wait for the handler of one member in one
-//! topic; past that a message is answered `overloaded` and a join is refused.
+//! topic; past that a message is answered `overloaded` and a join is refused. `topic_capacity` pushes of a join
+//! to its own topic are held; past that the oldest goes, and who gets the others is told.
 
 mod event;
-
+mod held;
 mod listing;
+mod topic;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,8 +21,11 @@ use slab::Slab;
 
 use crate::id::{ConnId, Tenant};
 
+use held::Held;
+use topic::{Member, Running, Standing, Topic};
+
 use super::ConnKey;
-use super::pattern::{HandlerIndex, Patterns};
+use super::pattern::Patterns;
 use super::presence::{Presence, PresenceEntry};
 
 pub use event::{
@@ -29,64 +34,6 @@ pub use event::{
 };
 pub use listing::{TopicCount, TopicFilter, TopicPage};
 
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
-enum Standing {
-    /// Its join is being decided.
-    Joining,
-    Joined,
-    /// It left; only events of it are still to be handled.
-    Gone,
-}
-
-#[derive(Debug)]
-struct Member {
-    subscriber: Subscriber,
-    standing: Standing,
-    running: Running,
-    waiting: VecDeque<HandlerEvent>,
-    /// Pushes that its join made to this topic.
-    held: Vec<Bytes>,
-}
-
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
-enum Running {
-    Nothing,
-    Join,
-    Other,
-}
-
-impl Member {
-    /// It left while its join was being decided; the leave is the next to be handled.
-    fn left_meanwhile(&self) -> bool {
-        let is_message = |event: &&HandlerEvent| matches!(event, HandlerEvent::Message { .. });
-        let first = self.waiting.iter().find(|event| !is_message(event));
-        matches!(first, Some(HandlerEvent::Leave(_)))
-    }
-
-    /// Forgets the messages in front, which wait for a join that was refused; how many.
-    fn take_messages(&mut self) -> usize {
-        let is_message = |event: &HandlerEvent| matches!(event, HandlerEvent::Message { .. });
-        let front = self.waiting.iter().take_while(|event| is_message(event));
-        let count = front.count();
-        self.waiting.drain(..count);
-        count
-    }
-
-    fn is_idle(&self) -> bool {
-        self.running == Running::Nothing && self.waiting.is_empty()
-    }
-}
-
-#[derive(Debug)]
-struct Topic {
-    key: Arc<TopicKey>,
-    handler: Option<HandlerIndex>,
-    members: AHashMap<ConnId, Member>,
-    /// How many members each shard has.
-    on_shard: Vec<u32>,
-    presence: Presence,
-}
-
 /// The bounds of the relay topics of a shard.
 #[derive(Debug, Clone, Copy)]
 pub struct HomeLimits {
@@ -94,6 +41,8 @@ pub struct HomeLimits {
     pub handler_queue_max: usize,
     /// What a topic without handler does.
     pub unhandled: Unhandled,
+    /// Pushes of a join to its own topic that are held until it has been decided.
+    pub topic_capacity: usize,
 }
 
 /// All relay topics whose home is this shard.
@@ -205,7 +154,7 @@ impl Home {
             standing: Standing::Joining,
             running: Running::Nothing,
             waiting: VecDeque::new(),
-            held: Vec::new(),
+            held: Held::default(),
         });
         member.standing = Standing::Joining;
         let key_of_topic = Arc::clone(&topic.key);
@@ -246,7 +195,10 @@ impl Home {
             let topic = Arc::clone(&topic.key);
             self.effects.push_back(Effect::Joined { key, topic });
         }
-        for frame in held {
+        if 0 < held.missed {
+            self.tell_missed(lane.topic, held.missed);
+        }
+        for frame in held.frames {
             self.deliver(lane.topic, &frame);
         }
     }
@@ -256,7 +208,7 @@ impl Home {
         let Some(member) = topic.members.get_mut(&lane.conn_id) else {
             return;
         };
-        member.held = Vec::new();
+        member.held = Held::default();
         topic.presence.untrack(lane.conn_id);
         let left_meanwhile = member.left_meanwhile();
         let unheard = member.take_messages();
@@ -420,7 +372,7 @@ impl Home {
             && let Some(member) = self.topics[index].members.get_mut(&lane.conn_id)
             && member.running == Running::Join
         {
-            member.held.push(frame);
+            member.held.push(frame, self.limits.topic_capacity);
             return;
         }
         self.deliver(index, &frame);
@@ -439,20 +391,22 @@ impl Home {
 
     fn deliver(&mut self, index: usize, frame: &Bytes) {
         let topic = &self.topics[index];
-        for (shard, _) in topic
-            .on_shard
-            .iter()
-            .enumerate()
-            .filter(|(_, count)| 0 < **count)
-        {
-            let shard = u16::try_from(shard).unwrap_or(u16::MAX);
-            let topic = Arc::clone(&topic.key);
-            self.effects.push_back(Effect::Deliver {
+        self.effects
+            .extend(topic.shards().map(|shard| Effect::Deliver {
                 shard,
-                topic,
+                topic: Arc::clone(&topic.key),
                 frame: frame.clone(),
-            });
-        }
+            }));
+    }
+
+    fn tell_missed(&mut self, index: usize, frames: u64) {
+        let topic = &self.topics[index];
+        self.effects
+            .extend(topic.shards().map(|shard| Effect::Missed {
+                shard,
+                topic: Arc::clone(&topic.key),
+                frames,
+            }));
     }
 
     /// Says that a connection is present. Only a member can be: whether it was one.

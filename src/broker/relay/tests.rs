@@ -7,6 +7,7 @@ use super::*;
 const LIMITS: HomeLimits = HomeLimits {
     handler_queue_max: 2,
     unhandled: Unhandled::Broadcast,
+    topic_capacity: 2,
 };
 
 struct Driver {
@@ -93,6 +94,7 @@ fn names(effects: &[Effect]) -> Vec<String> {
         Effect::Deliver { shard, frame, .. } => {
             format!("deliver {shard} {}", String::from_utf8_lossy(frame))
         }
+        Effect::Missed { shard, frames, .. } => format!("missed {shard} {frames}"),
         Effect::Call(call) => format!("call {} {:?}", call.subscriber.conn_id, call.event),
     };
     effects.iter().map(name).collect()
@@ -142,6 +144,20 @@ fn a_join_holds_its_own_pushes_and_no_others() {
     assert_eq!(
         names(&driver.called(&join, Ok(()))),
         ["joined 1", "deliver 1 own"]
+    );
+}
+
+/// D-17: what a join pushes is bounded, and no frame goes in silence.
+#[test]
+fn a_join_that_pushes_too_much_loses_the_oldest_and_says_so() {
+    let mut driver = Driver::new(&["room:*"]);
+    let join = call(driver.subscribe("room:1", 1));
+    for event in ["a", "b", "c", "d"] {
+        driver.push("room:1", event, Some(join.lane));
+    }
+    assert_eq!(
+        names(&driver.called(&join, Ok(()))),
+        ["joined 1", "missed 1 2", "deliver 1 c", "deliver 1 d"]
     );
 }
 

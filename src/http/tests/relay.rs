@@ -58,6 +58,7 @@ fn a_push_reaches_the_home_of_its_topic() {
     let limits = HomeLimits {
         handler_queue_max: 1,
         unhandled: Unhandled::Broadcast,
+        topic_capacity: 1,
     };
     let home = OneHome(Mutex::new(Home::new(
         Arc::new(Patterns::default()),
