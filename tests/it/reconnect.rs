@@ -17,7 +17,7 @@ use tidegate::client::{
 };
 
 use crate::harness::process::{Process, Start};
-use crate::harness::token;
+use crate::harness::{eventually, token};
 
 const DURABLE: (&str, &str) = ("TIDEGATE_DURABLE__ENABLED", "true");
 
@@ -134,6 +134,9 @@ fn a_killed_server_costs_neither_its_subscriber_nor_its_publisher_anything() {
         }
         process = restart(process, data.path());
     }
+    eventually("everything has arrived", || {
+        publisher.is_finished() && subscriber.is_finished()
+    });
     assert_eq!(
         (publisher.join().unwrap(), subscriber.join().unwrap()),
         (2, 2)
