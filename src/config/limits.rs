@@ -30,7 +30,7 @@ section! {
         ping_interval_ms: u64 = 25_000, in 10..=86_400_000;
         /// Time for anything to arrive after that ping. Longer: closed.
         pong_timeout_ms: u64 = 10_000, in 10..=86_400_000;
-        /// Time without progress in writing. Longer: closed, durable cursors stay.
+        /// Time without progress in writing, answers of REST too. Longer: closed, durable cursors stay.
         write_stall_ms_max: u64 = 30_000, in 10..=86_400_000;
         /// Time without a subscription and without a message. Longer: close 1000. 0 is off.
         idle_ms_max: u64 = 0, in 0..=604_800_000;

@@ -3,14 +3,11 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
-use std::io;
 use std::net::{SocketAddr, TcpStream as StdStream};
 use std::os::fd::OwnedFd;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -22,7 +19,6 @@ use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tower::ServiceExt;
@@ -35,6 +31,7 @@ use super::bodies::{Lateness, hold};
 use super::connection::{Connection, Guard};
 use super::proxies::Arrival;
 use super::receive::TOO_MANY_FAILURES;
+use super::rewound::Rewound;
 use super::upgrade::{self, Admitted};
 use super::{Shard, link};
 
@@ -88,16 +85,14 @@ impl Http {
         let stream = StdStream::from(fd);
         stream.set_nonblocking(true)?;
         let peer = stream.peer_addr()?;
-        let stream = Rewound {
-            read,
-            at: 0,
-            stream: TcpStream::from_std(stream)?,
-        };
+        let live = shard.with_state(|state| Arc::clone(&state.live));
+        let stall = Duration::from_millis(live.limits.write_stall_ms_max);
+        let stream = Rewound::new(TcpStream::from_std(stream)?, read, stall);
         let answer = |request| {
             let from = (peer, Rc::clone(place));
             answer(Rc::clone(shard), self.router.clone(), from, request)
         };
-        let connection = builder(&shard.with_state(|state| Arc::clone(&state.live)).limits)
+        let connection = builder(&live.limits)
             .serve_connection(TokioIo::new(stream), service_fn(answer))
             .with_upgrades();
         let mut drain = self.drain.subscribe();
@@ -159,7 +154,7 @@ const BUFFER_BYTES_MIN: usize = 8_192;
 #[derive(Debug, thiserror::Error)]
 enum ServeError {
     #[error(transparent)]
-    Io(#[from] io::Error),
+    Io(#[from] std::io::Error),
     #[error(transparent)]
     Http(#[from] hyper::Error),
 }
@@ -262,10 +257,9 @@ fn return_to_ring(shard: &Rc<Shard>, upgraded: Upgraded, admitted: Admitted, fro
     let Ok(parts) = upgraded.downcast::<TokioIo<Rewound>>() else {
         return;
     };
-    let stream = parts.io.into_inner();
-    let mut read = stream.read[stream.at..].to_vec();
+    let (stream, mut read) = parts.io.into_inner().into_parts();
     read.extend_from_slice(&parts.read_buf);
-    let Ok(stream) = stream.stream.into_std() else {
+    let Ok(stream) = stream.into_std() else {
         return;
     };
     let key = shard.with_state(|state| {
@@ -315,50 +309,4 @@ fn response_of(bytes: &[u8]) -> Response<Body> {
     response
         .body(Body::from(bytes[body..].to_vec()))
         .unwrap_or_default()
-}
-
-/// A stream with what was read from it before in front.
-pub(super) struct Rewound {
-    pub(super) read: Vec<u8>,
-    pub(super) at: usize,
-    pub(super) stream: TcpStream,
-}
-
-impl AsyncRead for Rewound {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        out: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let rest = &self.read[self.at..];
-        if rest.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(cx, out);
-        }
-        let count = rest.len().min(out.remaining());
-        out.put_slice(&rest[..count]);
-        self.at += count;
-        if self.at == self.read.len() {
-            self.read = Vec::new();
-            self.at = 0;
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Rewound {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }

@@ -79,6 +79,7 @@ mod listener;
 mod open;
 
 mod receive;
+mod rewound;
 
 mod flush;
 

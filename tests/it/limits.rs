@@ -367,6 +367,25 @@ both_shards! {
         assert!(began.elapsed() < Duration::from_secs(5), "a body that trickles never ends");
     }
 
+    /// write_stall_ms_max: for answers of REST as for WebSockets; who reads in time gets all of them
+    fn answers_that_nobody_reads_are_given_up(shards) {
+        let site = start(shards, |limits| limits.write_stall_ms_max = 400);
+        let page = "GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n";
+        let mut wire = Wire::connect(site.address);
+        wire.write(page);
+        let bytes = wire.read_answer().body.len();
+        // More than the buffers of both sockets can take.
+        let count = 64_000_000 / bytes;
+        let mut idle = Wire::connect(site.address);
+        idle.write(page.repeat(count));
+        let began = Instant::now();
+        while idle.try_write(b"\r\n").is_ok() {
+            assert!(began.elapsed() < Duration::from_secs(20), "it is never given up");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(Duration::from_millis(390) < began.elapsed());
+    }
+
     /// body_bytes_max, event_bytes_max: a reload puts others in force (C-23)
     fn sizes_of_requests_are_reloaded(shards) {
         let site = start(shards, |limits| limits.body_bytes_max = 1_024);
