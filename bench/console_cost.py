@@ -6,6 +6,9 @@ of deliveries. The page is the real one in Debian's Chromium, on the tab of conn
     cargo build --release && cargo build --release -p loadgen
     python3 bench/console_cost.py --connections 5000 --rate 20000 --seconds 15 --rounds 4
 
+With `--rate 0` they do nothing, so that a page that costs little can be seen: a browser beside a
+loaded server moves that server's own CPU time by more than the page takes.
+
 Prints each round, then the median difference as a share of what the server used without the page.
 Waits for nothing: look at the machine's load before, for a busy one makes the spans unequal.
 """
@@ -22,9 +25,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests/interop"))
 from harness import SECRET, Server, skip, token  # noqa: E402
 
+# Pings to all who connected together would fall into some of the spans.
 CONFIG = """
 [server]
 shards = {shards}
+
+[limits]
+ping_interval_ms = 3600000
 
 [relay]
 path = "/ws"
@@ -75,7 +82,7 @@ def measure(server, seconds):
     return (cpu_s(server.process.pid) - before) / (time.monotonic() - began)
 
 
-def load(options, address):
+def load(options, server):
     """Everybody hears one topic; what all of them get together is the rate."""
     target = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
     binary = Path(os.environ.get("LOADGEN_BIN") or target / "release/loadgen")
@@ -83,8 +90,9 @@ def load(options, address):
         skip(f"no {binary}: `cargo build --release -p loadgen` makes it")
     seconds = options.rounds * 2 * (options.seconds + 5) + 60
     publishes = options.rate / options.connections
-    command = [binary, "fanout", "--server", address, "-n", options.connections, "--rate", publishes,
-               "--seconds", seconds]
+    mode = ["fanout", "--rate", publishes] if options.rate else ["idle", "--path", "/ws"]
+    command = [binary, *mode, "--server", server.address, "-n", options.connections, "--seconds", seconds,
+               "--pid", server.process.pid]
     return subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL,
                             env={**os.environ, "LOADGEN_TOKEN": token("load", ttl_s=3600)})
 
@@ -92,7 +100,7 @@ def load(options, address):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--connections", type=int, default=5000)
-    parser.add_argument("--rate", type=int, default=20000)
+    parser.add_argument("--rate", type=int, default=20000, help="0: connections that do nothing")
     parser.add_argument("--seconds", type=float, default=15)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--shards", type=int, default=1)
@@ -108,9 +116,9 @@ def main():
         admin = token("ops", roles=["admin"], ttl_s=3600)
         page = subprocess.Popen(["node", packages / "cost.mjs", f"http://{server.address}", admin, options.tab],
                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        generator = load(options, server.address)
+        generator = load(options, server)
         time.sleep(8)
-        shares, closed_all = [], []
+        shares, closed_all, added = [], [], []
         for number in range(options.rounds):
             closed = measure(server, options.seconds)
             tell(page, "open")
@@ -120,13 +128,14 @@ def main():
             time.sleep(1)
             shares.append(opened / closed - 1)
             closed_all.append(closed)
-            print(f"round {number + 1}: closed {closed:.4f}, open {opened:.4f} of a core, {100 * shares[-1]:+.2f} %")
+            added.append(opened - closed)
+            print(f"round {number + 1}: closed {closed:.5f}, open {opened:.5f} of a core, {100 * shares[-1]:+.2f} %")
         assert generator.poll() is None, "the load ended early"
         generator.terminate()
         generator.wait()
         tell(page, "end")
         page.wait(10)
-    print(f"median {100 * statistics.median(shares):+.2f} % of {statistics.median(closed_all):.4f} of a core, "
+    print(f"median {statistics.median(added):+.5f} of a core, {100 * statistics.median(shares):+.2f} % of {statistics.median(closed_all):.4f} of a core, "
           f"load average {os.getloadavg()[0]:.1f}")
 
 
