@@ -23,7 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests/interop"))
-from harness import SECRET, Server, skip, token  # noqa: E402
+from harness import Server, built, skip, token  # noqa: E402
 
 # Pings to all who connected together would fall into some of the spans.
 CONFIG = """
@@ -84,10 +84,7 @@ def measure(server, seconds):
 
 def load(options, server):
     """Everybody hears one topic; what all of them get together is the rate."""
-    target = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
-    binary = Path(os.environ.get("LOADGEN_BIN") or target / "release/loadgen")
-    if not os.access(binary, os.X_OK):
-        skip(f"no {binary}: `cargo build --release -p loadgen` makes it")
+    binary = built("loadgen", "loadgen", ["release"])
     seconds = options.rounds * 2 * (options.seconds + 5) + 60
     publishes = options.rate / options.connections
     mode = ["fanout", "--rate", publishes] if options.rate else ["idle", "--path", "/ws"]

@@ -25,7 +25,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests/interop"))
-from harness import SECRET, Server, binary, skip, token  # noqa: E402
+from harness import Server, binary, built, token  # noqa: E402
 
 BASE = {"server.shards": 1, "relay.path": "/ws", "relay.unhandled": "broadcast"}
 ECHO = """
@@ -42,10 +42,7 @@ MIB = 1 << 20
 
 def loadgen(server, options, *mode):
     """Runs it beside the server and returns its JSON."""
-    target = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
-    program = Path(os.environ.get("LOADGEN_BIN") or target / "release/loadgen")
-    if not os.access(program, os.X_OK):
-        skip(f"no {program}: `cargo build --release --package loadgen` makes it")
+    program = built("loadgen", "loadgen", ["release"])
     command = [program, *mode, "--server", server.address, "--pid", server.process.pid, "--cpu", 1,
                "--json"]
     if "--seconds" not in mode and mode[:2] != ("durable", "replay"):

@@ -100,15 +100,20 @@ def venv(name, requirements):
     return python
 
 
-def binary():
-    """The server under test: TIDEGATE_BIN, else the release build, else the debug build."""
-    named = os.environ.get("TIDEGATE_BIN")
+def built(name, package, profiles=("release", "debug")):
+    """A program of the project: what NAME_BIN names, else the first of these builds."""
+    named = os.environ.get(f"{name.upper()}_BIN")
     target = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
-    candidates = [named] if named else [target / "release/tidegate", target / "debug/tidegate"]
+    candidates = [named] if named else [target / profile / name for profile in profiles]
     for candidate in map(Path, candidates):
         if os.access(candidate, os.X_OK):
             return candidate
-    skip(f"no server at {candidates[0]}: `cargo build --release` makes it")
+    skip(f"no {name} at {candidates[0]}: `cargo build --release --package {package}` makes it")
+
+
+def binary():
+    """The server under test."""
+    return built("tidegate", "tidegate")
 
 
 def token(sub="ada", ns="demo", ttl_s=300, **claims):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-from harness import ROOT, Server, binary, equal, run_checks, skip  # noqa: E402
+from harness import ROOT, Server, binary, built, equal, run_checks  # noqa: E402
 
 # A run that a busy machine has spoilt says so and ends with this; it has worked all the same.
 GOOD, FAILED, THROWN_AWAY = 0, 1, 2
@@ -24,17 +24,6 @@ SHORTER = [(r"^(connections|rate|burst) = (\d+)", lambda found: min(int(found), 
 RAMP = r"ramp = \{ from = \d+, p99_us_max = \d+[^}]*\}"
 
 
-def loadgen():
-    """LOADGEN_BIN, else the release build, else the debug build."""
-    named = os.environ.get("LOADGEN_BIN")
-    target = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
-    candidates = [named] if named else [target / "release/loadgen", target / "debug/loadgen"]
-    for candidate in map(Path, candidates):
-        if os.access(candidate, os.X_OK):
-            return candidate
-    skip(f"no load generator at {candidates[0]}: `cargo build --release -p loadgen` makes it")
-
-
 def shortened(text):
     for pattern, less in SHORTER:
         text = re.sub(pattern, lambda found: f"{found[1]} = {less(found[2])}", text, flags=re.M)
@@ -43,7 +32,7 @@ def shortened(text):
 
 def run(path, folder, *words):
     page = folder / "page.html"
-    command = [loadgen(), "run", path, "--report", page, "--seconds", "2.5", *words]
+    command = [built("loadgen", "loadgen"), "run", path, "--report", page, "--seconds", "2.5", *words]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)
     return done, page
 
@@ -107,7 +96,7 @@ def a_step_that_fails_keeps_the_others():
 def one_load_prints_one_object():
     with Server(dev=True) as server:
         bearer = server.printed_token()
-        command = [loadgen(), "fanout", "--server", server.address, "--connections", "5",
+        command = [built("loadgen", "loadgen"), "fanout", "--server", server.address, "--connections", "5",
                    "--rate", "20", "--seconds", "1", "--json"]
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60,
                               env={**os.environ, "LOADGEN_TOKEN": bearer})
