@@ -33,6 +33,7 @@ mod closes;
 mod memory;
 
 mod limits;
+mod limits_rest;
 
 mod proxies;
 
