@@ -474,7 +474,13 @@ fn the_architecture_names_all_there_is() {
         names.collect::<Vec<_>>()
     };
     let mut wrong: Vec<_> = names("src");
-    wrong.extend(names("src/shard"));
+    for entry in names("src/shard") {
+        let room = format!("src/shard/{entry}");
+        if Path::new(&room).is_dir() {
+            wrong.extend(names(&room));
+        }
+        wrong.push(entry);
+    }
     wrong.retain(|name| name != "mod.rs" && !has_word(&text, name));
     assert_none(&wrong);
 }

@@ -13,8 +13,8 @@ use crate::config::Config;
 use crate::gateway::container::StartError as ContainerError;
 use crate::id::Partition;
 use crate::metrics::Metrics;
-use crate::shard::command::Command;
-use crate::shard::mailbox::connect;
+use crate::shard::post::command::Command;
+use crate::shard::post::mailbox::connect;
 use crate::shard::shared::{Live, Shared};
 use crate::shard::{Recovered, RingError, Setup};
 

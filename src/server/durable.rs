@@ -15,7 +15,7 @@ use crate::log::{
 };
 use crate::session::durable::DurableRules;
 use crate::shard::Recovered;
-use crate::shard::durable::DurableWorld;
+use crate::shard::speak::durable::DurableWorld;
 
 use super::StartError;
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use crate::config::{Config, Dialect as ConfigDialect, Tenants};
 use crate::gateway::module::{GatewayPlan, Program};
 use crate::gateway::server::Pool;
-use crate::shard::event::OutsideLink;
 use crate::shard::shared::{Dialect, Mount, Shared};
+use crate::shard::speak::event::OutsideLink;
 
 use super::StartError;
 

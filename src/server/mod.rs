@@ -43,11 +43,11 @@ use crate::http::{Access, Deps};
 use crate::id::PARTITIONS_MAX;
 use crate::log::DataDirectory;
 use crate::metrics::Metrics;
-use crate::shard::command::Command;
 use crate::shard::link;
-use crate::shard::mailbox::Port;
-use crate::shard::memory::Memory;
+use crate::shard::post::command::Command;
+use crate::shard::post::mailbox::Port;
 use crate::shard::shared::{Census, Dialect, Gate, Live, Mount, RelayWorld, Shared};
+use crate::shard::tell::memory::Memory;
 
 pub use crate::shard::{RingError, probe};
 pub use error::StartError;

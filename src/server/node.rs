@@ -18,12 +18,12 @@ use crate::http::{
 };
 use crate::id::Tenant;
 use crate::metrics::{Gauge, Metrics};
-use crate::shard::command::{Command, StateJob};
-use crate::shard::listing::{ListFilter, Listed};
-use crate::shard::ring::SlotKey;
+use crate::shard::kernel::ring::SlotKey;
+use crate::shard::post::command::{Command, StateJob};
 use crate::shard::shared::{Dialect, Shared};
-use crate::shard::slow::Slow;
 use crate::shard::state::State;
+use crate::shard::tell::listing::{ListFilter, Listed};
+use crate::shard::tell::slow::Slow;
 
 use super::{ServerBuilder, origins_of, run};
 

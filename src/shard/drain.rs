@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use crate::broker::relay::LeaveReason;
 use crate::session::Session;
 
-use super::connection::Phase;
-use super::ring::SlotKey;
+use super::kernel::ring::SlotKey;
+use super::socket::connection::Phase;
 use super::state::State;
 use super::turn::Turn;
 

@@ -15,10 +15,10 @@ use crate::metrics::Counter;
 use crate::proto::frame::{self, Opcode};
 
 use super::Shard;
-use super::command::Command;
-use super::durable::posted_of;
-use super::ring::SlotKey;
+use super::kernel::ring::SlotKey;
+use super::post::command::Command;
 use super::shared::Shared;
+use super::speak::durable::posted_of;
 use super::state::{State, Wish, mark_dirty};
 
 /// The relay of a server, for its own handlers and requests.

@@ -7,86 +7,22 @@
 //!
 //! Invariant: no borrow of [`state::State`] is held while user code runs, for it may call back.
 
-mod buffers;
-pub(crate) mod ring;
-
-pub(crate) mod mailbox;
-mod sleeper;
-
-#[cfg(test)]
-mod sleeper_model;
-
-/// What the wake-up is made of.
-mod sync {
-    pub(super) use std::sync::atomic::{AtomicBool, Ordering, fence};
-
-    pub(super) use atomic_waker::AtomicWaker;
-}
-
-pub(crate) mod command;
-pub(crate) mod posts;
-
-pub(crate) mod outbox;
-
-pub(crate) mod connection;
-
-pub(crate) mod members;
-
-pub(crate) mod timer;
-
-mod deadlines;
-
-pub(crate) mod rates;
-pub(crate) mod tickets;
+pub(crate) mod kernel;
+pub(crate) mod post;
+pub(crate) mod socket;
 
 pub(crate) mod shared;
 pub(crate) mod state;
 
-pub(crate) mod route;
-
-mod file;
+pub(crate) mod door;
+pub(crate) mod speak;
+pub(crate) mod tell;
 
 mod commit;
-
-pub(crate) mod durable;
-
-mod drain;
-
-mod forwarded;
-
-mod proxies;
-
-mod upgrade;
-
-pub(crate) mod event;
-
-mod bodies;
-
-mod handover;
-
-pub(crate) mod listing;
-
-pub(crate) mod slow;
-
 pub(crate) mod link;
 
-mod call;
-
-mod handlers;
-
-mod listener;
-
-mod open;
-
+mod drain;
 mod receive;
-mod rewound;
-
-mod flush;
-
-mod measure;
-
-pub(crate) mod memory;
-
 mod turn;
 mod wake;
 
@@ -96,12 +32,12 @@ use std::sync::Arc;
 
 use crate::gateway::socket::Inboxes;
 use crate::metrics::Recorder;
-use event::Gateways;
+use speak::event::Gateways;
 
 use shared::Shared;
 use state::State;
 
-pub use ring::{RingError, probe};
+pub use kernel::ring::{RingError, probe};
 
 pub(crate) use commit::Recovered;
 pub(crate) use turn::{Setup, run};

@@ -16,14 +16,14 @@ use crate::proto::relay::{self as wire, InvalidMessage};
 use crate::proto::ws::{FrameLimits, Input, Message, Payload, ProtocolError};
 use crate::session::Session;
 
-use super::connection::{Phase, Receiving};
-use super::deadlines::expires_ms;
-use super::rates::Verdict;
-use super::ring::{Completion, SlotKey};
+use super::door::rates::Verdict;
+use super::door::tickets::counted;
+use super::door::upgrade::{self, Decision};
+use super::kernel::ring::{Completion, SlotKey};
+use super::socket::connection::{Phase, Receiving};
+use super::socket::deadlines::expires_ms;
 use super::state::{State, Wish};
-use super::tickets::counted;
 use super::turn::{Turn, unix_s};
-use super::upgrade::{self, Decision};
 
 /// The answer to an address whose tokens are refused too often.
 pub(super) const TOO_MANY_FAILURES: &str =
@@ -110,7 +110,12 @@ impl Turn {
         }
     }
 
-    fn receive_head(&mut self, key: SlotKey, buffer: super::buffers::BufferId, count: usize) {
+    fn receive_head(
+        &mut self,
+        key: SlotKey,
+        buffer: super::kernel::buffers::BufferId,
+        count: usize,
+    ) {
         let received = &self.ring.buffers().filled(buffer)[..count];
         let mut bytes = {
             let mut state = self.shard.state.borrow_mut();
@@ -194,7 +199,7 @@ impl Turn {
         }
         let mut bytes = rest.to_vec();
         let count = bytes.len();
-        bytes.resize(count + super::buffers::PADDING_BYTES, 0);
+        bytes.resize(count + super::kernel::buffers::PADDING_BYTES, 0);
         let shard = Rc::clone(&self.shard);
         shard.decode(key, &mut Input::new(&mut bytes, count), &mut self.json);
     }
@@ -207,7 +212,12 @@ impl Turn {
         }
     }
 
-    fn receive_frames(&mut self, key: SlotKey, buffer: super::buffers::BufferId, count: usize) {
+    fn receive_frames(
+        &mut self,
+        key: SlotKey,
+        buffer: super::kernel::buffers::BufferId,
+        count: usize,
+    ) {
         let shard = Rc::clone(&self.shard);
         let mut input = Input::new(self.ring.buffers().filled(buffer), count);
         shard.decode(key, &mut input, &mut self.json);

@@ -19,13 +19,13 @@ use crate::gateway::relay_handler::AnyRelayHandler;
 use crate::gateway::send::Connected;
 use crate::id::{ConnId, Partition, Tenant};
 
-use super::command::Command;
-use super::durable::DurableWorld;
-use super::listing::Roll;
-use super::mailbox::Port;
-use super::memory::Memory;
-use super::outbox::OutboxLimits;
-use super::tickets::{AddressRates, Counts, Ticket};
+use super::door::tickets::{AddressRates, Counts, Ticket};
+use super::post::command::Command;
+use super::post::mailbox::Port;
+use super::socket::outbox::OutboxLimits;
+use super::speak::durable::DurableWorld;
+use super::tell::listing::Roll;
+use super::tell::memory::Memory;
 
 /// What is spoken on a mount.
 pub(crate) enum Dialect {

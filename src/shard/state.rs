@@ -20,21 +20,21 @@ use crate::proto::frame::{self, Opcode};
 use crate::session::Session;
 use crate::session::event::EventSession;
 
-use super::command::Command;
 use super::commit::Recovered;
-use super::connection::{Connection, Connections, Pauses, Phase, Receiving};
-use super::deadlines::LINGER_MS_MAX;
 use super::drain::Drain;
-use super::durable::Homes;
-use super::handlers::Opened;
-use super::listing::Roll;
-use super::mailbox::Mailboxes;
-use super::members::Members;
-use super::outbox::Spare;
-use super::posts::Posts;
-use super::ring::SlotKey;
+use super::kernel::ring::SlotKey;
+use super::post::command::Command;
+use super::post::mailbox::Mailboxes;
+use super::post::posts::Posts;
 use super::shared::{Live, RelayWorld, Shared};
-use super::timer::Wheel;
+use super::socket::connection::{Connection, Connections, Pauses, Phase, Receiving};
+use super::socket::deadlines::LINGER_MS_MAX;
+use super::socket::outbox::Spare;
+use super::socket::timer::Wheel;
+use super::speak::durable::Homes;
+use super::speak::handlers::Opened;
+use super::speak::members::Members;
+use super::tell::listing::Roll;
 
 /// What the loop must do on the ring for a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -383,7 +383,8 @@ impl State {
             return;
         };
         let tick = connection.times.tick;
-        let is_soon_enough = self.wheel.awaits(tick) && tick * super::timer::TICK_MS <= at_ms;
+        let is_soon_enough =
+            self.wheel.awaits(tick) && tick * super::socket::timer::TICK_MS <= at_ms;
         if !is_soon_enough {
             connection.times.tick = self.wheel.schedule(key, at_ms);
         }

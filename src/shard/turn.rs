@@ -24,17 +24,17 @@ use crate::metrics::{Counter, Recorder, ShardMetrics, Timing};
 use crate::proto::frame::Opcode;
 use crate::proto::json::JsonParser;
 
-use super::command::Command;
 use super::commit::{Clock, Recovered};
-use super::connection::Phase;
-use super::deadlines::{Due, due};
-use super::event::{Gateways, Ready};
-use super::file::Files;
-use super::handlers::Handlers;
-use super::handover::Http;
-use super::mailbox::Mailboxes;
-use super::ring::{Completion, Ring, RingError, RingSizes, SlotKey, Token};
+use super::door::handover::Http;
+use super::kernel::file::Files;
+use super::kernel::ring::{Completion, Ring, RingError, RingSizes, SlotKey, Token};
+use super::post::command::Command;
+use super::post::mailbox::Mailboxes;
 use super::shared::{Live, Shared};
+use super::socket::connection::Phase;
+use super::socket::deadlines::{Due, due};
+use super::speak::event::{Gateways, Ready};
+use super::speak::handlers::Handlers;
 use super::state::{CLOSE_MS_MAX, State};
 use super::{CURRENT, Shard};
 

@@ -1,0 +1,312 @@
+//! From the data ring to hyper: a request that is for no mount goes, with its socket and the
+//! bytes read so far, to an axum router on the same shard. Knows sockets and streams; no routes.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::net::{SocketAddr, TcpStream as StdStream};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::http1::Builder;
+use hyper::service::service_fn;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tower::ServiceExt;
+
+use crate::config::Limits;
+use crate::metrics::Refusal as RefusedFor;
+use crate::proto::http::{Head, HeadLimits, error_response, parse_head};
+
+use crate::shard::door::bodies::{Lateness, hold};
+use crate::shard::door::proxies::Arrival;
+use crate::shard::door::rewound::Rewound;
+use crate::shard::door::upgrade::{self, Admitted};
+use crate::shard::receive::TOO_MANY_FAILURES;
+use crate::shard::socket::connection::{Connection, Guard};
+use crate::shard::{Shard, link};
+
+/// HTTP on one shard.
+#[derive(Clone)]
+pub(crate) struct Http {
+    router: Router,
+    open: Rc<Cell<usize>>,
+    drain: watch::Sender<bool>,
+}
+
+impl std::fmt::Debug for Http {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Http")
+            .field("open", &self.open.get())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Http {
+    pub(crate) fn new(router: Router) -> Self {
+        Self {
+            router,
+            open: Rc::default(),
+            drain: watch::Sender::new(false),
+        }
+    }
+
+    /// Serves a connection whose first bytes have been read already.
+    pub(in crate::shard) fn serve(&self, shard: Rc<Shard>, connection: Connection, read: Vec<u8>) {
+        let http = self.clone();
+        self.open.set(self.open.get() + 1);
+        // The place that the connection takes of its address stays taken.
+        let (fd, place) = (connection.fd, Rc::new(Cell::new(connection.guard)));
+        tokio_uring::spawn(async move {
+            if let Err(error) = http.serve_stream(&shard, (fd, &place), read).await {
+                tracing::debug!(target: "tidegate::http", %error, "connection ended");
+            }
+            drop(place);
+            shard.with_state(|state| state.give_up_place());
+            http.open.set(http.open.get() - 1);
+        });
+    }
+
+    async fn serve_stream(
+        &self,
+        shard: &Rc<Shard>,
+        (fd, place): (OwnedFd, &Place),
+        read: Vec<u8>,
+    ) -> Result<(), ServeError> {
+        let stream = StdStream::from(fd);
+        stream.set_nonblocking(true)?;
+        let peer = stream.peer_addr()?;
+        let live = shard.with_state(|state| Arc::clone(&state.live));
+        let stall = Duration::from_millis(live.limits.write_stall_ms_max);
+        let stream = Rewound::new(TcpStream::from_std(stream)?, read, stall);
+        let answer = |request| {
+            let from = (peer, Rc::clone(place));
+            answer(Rc::clone(shard), self.router.clone(), from, request)
+        };
+        let connection = builder(&live.limits)
+            .serve_connection(TokioIo::new(stream), service_fn(answer))
+            .with_upgrades();
+        let mut drain = self.drain.subscribe();
+        tokio::pin!(connection);
+        tokio::select! {
+            served = &mut connection => served?,
+            _ = drain.wait_for(|draining| *draining) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends connections after their current request.
+    pub(crate) fn drain(&self) {
+        self.drain.send_replace(true);
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.open.get() == 0
+    }
+}
+
+/// What a connection holds of its address, for whoever has it last: HTTP, or an upgrade.
+type Place = Rc<Cell<Option<Box<Guard>>>>;
+
+/// Where a request comes from, what a proxy said of it, and the place of its connection.
+struct Requester {
+    peer: SocketAddr,
+    arrival: Option<Arrival>,
+    place: Place,
+}
+
+impl Requester {
+    /// An upgrade takes along what is counted.
+    fn move_to(self, connection: &mut Connection) {
+        match self.arrival {
+            Some(arrival) => connection.arrive(arrival),
+            None => connection.guard = self.place.take(),
+        }
+    }
+}
+
+/// The heads that follow on a connection are bounded as the first one is.
+fn builder(limits: &Limits) -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(limits.handshake_ms_max))
+        .max_headers(limits.headers_max)
+        .max_buf_size(limits.head_bytes_max.max(BUFFER_BYTES_MIN));
+    builder
+}
+
+/// Hyper's buffer is not made smaller.
+const BUFFER_BYTES_MIN: usize = 8_192;
+
+#[derive(Debug, thiserror::Error)]
+enum ServeError {
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+}
+
+/// A mount that is upgraded to late, on a connection that spoke HTTP before; else the router.
+async fn answer(
+    shard: Rc<Shard>,
+    router: Router,
+    (peer, place): (SocketAddr, Place),
+    mut request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let uri_bytes_max = shard.with_state(|state| state.live.limits.uri_bytes_max);
+    let target = request.uri().path_and_query();
+    if target.is_some_and(|target| uri_bytes_max < target.as_str().len()) {
+        let text = format!("the request target exceeds uri_bytes_max = {uri_bytes_max}");
+        return Ok(response_of(&error_response(414, &text)));
+    }
+    let arrival = match shard.with_state(|state| state.arrival_of(peer, request.headers())) {
+        Ok(arrival) => arrival,
+        Err((status, text)) => {
+            shard.with_state(|state| state.metrics.refused(RefusedFor::Limit));
+            return Ok(response_of(&error_response(status, text)));
+        }
+    };
+    let peer = arrival.as_ref().map_or(peer, |arrival| arrival.client);
+    if let Some(mount) = upgrade::mount_of(&shard.shared, request.uri().path()) {
+        let from = Requester {
+            peer,
+            arrival,
+            place,
+        };
+        return Ok(upgrade_late(&shard, mount, from, request).await);
+    }
+    let extensions = request.extensions_mut();
+    extensions.insert(ConnectInfo(peer));
+    extensions.insert(link::relay_of(&shard.shared));
+    if let Some(world) = &shard.shared.durable {
+        extensions.insert(world.topics.clone());
+    }
+    extensions.insert(shard.shared.program.clone());
+    let body_ms_max = shard.with_state(|state| state.live.limits.body_ms_max);
+    let lateness = Lateness::default();
+    let request = request.map(|body| lateness.watch(body, body_ms_max));
+    let answer = router.oneshot(request).await?;
+    if lateness.is_late() {
+        let text = format!("the body took longer than body_ms_max = {body_ms_max}");
+        return Ok(response_of(&error_response(408, &text)));
+    }
+    let within = answer.status() != StatusCode::UNAUTHORIZED
+        || shard.with_state(|state| state.note_auth_failure(peer.ip()));
+    let ticket = arrival.and_then(|arrival| arrival.ticket);
+    Ok(match within {
+        true => answer.map(|body| hold(body, ticket)),
+        false => response_of(&error_response(429, TOO_MANY_FAILURES)),
+    })
+}
+
+async fn upgrade_late(
+    shard: &Rc<Shard>,
+    mount: u16,
+    from: Requester,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let head = head_of(&request);
+    let peer = from.peer;
+    let admitted = match &head {
+        Some(head) => shard.with_state(|state| state.admit(head, mount, || Some(peer.ip()))),
+        None => Err((
+            RefusedFor::Head,
+            error_response(400, "the request is no upgrade"),
+        )),
+    };
+    let admitted = match (admitted, &head) {
+        (Ok(admitted), Some(head)) if shard.is_event(mount) => {
+            let verdict = shard.guard((peer, head), admitted).await;
+            verdict.ok_or_else(|| (RefusedFor::Guard, crate::shard::speak::event::forbidden()))
+        }
+        (admitted, _) => admitted,
+    };
+    let admitted = match admitted {
+        Ok(admitted) => admitted,
+        Err((why, response)) => {
+            shard.with_state(|state| state.metrics.refused(why));
+            return response_of(&response);
+        }
+    };
+    let response = response_of(&admitted.response);
+    let shard = Rc::clone(shard);
+    tokio_uring::spawn(async move {
+        match hyper::upgrade::on(request).await {
+            Ok(upgraded) => return_to_ring(&shard, upgraded, admitted, from),
+            Err(error) => tracing::debug!(target: "tidegate::http", %error, "upgrade failed"),
+        }
+    });
+    response
+}
+
+/// From hyper back to the data ring.
+fn return_to_ring(shard: &Rc<Shard>, upgraded: Upgraded, admitted: Admitted, from: Requester) {
+    let Ok(parts) = upgraded.downcast::<TokioIo<Rewound>>() else {
+        return;
+    };
+    let (stream, mut read) = parts.io.into_inner().into_parts();
+    read.extend_from_slice(&parts.read_buf);
+    let Ok(stream) = stream.into_std() else {
+        return;
+    };
+    let key = shard.with_state(|state| {
+        state.shared.loads[usize::from(state.index)].fetch_add(1, Ordering::Relaxed);
+        let key = state.insert(stream.into());
+        if let Some(connection) = state.connections.get(key) {
+            from.move_to(connection);
+        }
+        key
+    });
+    shard.open(key, admitted, false);
+    shard.with_state(|state| state.returned.push((key, read)));
+}
+
+/// The head of a request as the data ring would have read it, so that one place decides.
+fn head_of(request: &Request<Incoming>) -> Option<Head> {
+    let mut text = format!(
+        "{} {} {:?}\r\n",
+        request.method(),
+        request.uri(),
+        request.version()
+    );
+    for (name, value) in request.headers() {
+        text.push_str(&format!("{name}: {}\r\n", value.to_str().ok()?));
+    }
+    text.push_str("\r\n");
+    // It was read within the limits; this is a translation only.
+    let limits = HeadLimits {
+        head_bytes_max: text.len(),
+        headers_max: request.headers().len(),
+        uri_bytes_max: text.len(),
+    };
+    parse_head(text.as_bytes(), &limits).ok().flatten()
+}
+
+/// An encoded answer as hyper wants it.
+fn response_of(bytes: &[u8]) -> Response<Body> {
+    let mut headers = [httparse::EMPTY_HEADER; 16];
+    let mut parsed = httparse::Response::new(&mut headers);
+    let Ok(httparse::Status::Complete(body)) = parsed.parse(bytes) else {
+        return Response::new(Body::empty());
+    };
+    let mut response = Response::builder().status(parsed.code.unwrap_or(500));
+    for header in parsed.headers.iter() {
+        response = response.header(header.name, header.value);
+    }
+    response
+        .body(Body::from(bytes[body..].to_vec()))
+        .unwrap_or_default()
+}

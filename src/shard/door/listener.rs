@@ -1,0 +1,140 @@
+//! New sockets: accepted on every ring from one listener, and given to the shard that has the
+//! fewest connections. Knows limits on connections; nothing of what will be spoken.
+//!
+//! Full: past `connections_max` and the limits by address a socket is told 503 or 429 and closed.
+//! Out of descriptors: accepting pauses for a tenth of a second, for trying at once would spin.
+
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::Ordering;
+
+use crate::metrics::{Counter, Refusal as RefusedFor};
+
+use crate::shard::door::tickets::{Ticket, counted};
+use crate::shard::kernel::ring::{Completion, descriptor};
+use crate::shard::post::command::{Accepted, Command};
+use crate::shard::socket::connection::Receiving;
+use crate::shard::state::State;
+use crate::shard::turn::Turn;
+
+/// How long accepting pauses when the process is out of descriptors.
+const ACCEPT_PAUSE_MS: u64 = 100;
+
+impl Turn {
+    pub(in crate::shard) fn accept(&mut self) {
+        if self.shard.state.borrow().draining {
+            return;
+        }
+        for (index, listener) in (0..).zip(self.listeners.iter()) {
+            self.ring.accept(listener.as_raw_fd(), index);
+        }
+    }
+
+    pub(in crate::shard) fn handle_accept(&mut self, listener: u32, completion: Completion) {
+        if 0 <= completion.result {
+            self.accept_paused = false;
+            self.accepted(descriptor(completion.result));
+        }
+        if completion.more {
+            return;
+        }
+        let state = self.shard.state.borrow_mut();
+        if state.draining {
+            return;
+        }
+        if completion.result < 0 && completion.result != -libc_errno(rustix::io::Errno::CANCELED) {
+            // Out of descriptors or memory: trying at once would spin on the waiting connection.
+            state.metrics.add(Counter::AcceptPauses, 1);
+            self.accept_at_ms = Some(state.now_ms + ACCEPT_PAUSE_MS);
+            // Told once, until one is accepted again.
+            if !std::mem::replace(&mut self.accept_paused, true) {
+                let errno = -completion.result;
+                tracing::warn!(target: "tidegate::shard", errno, "accepting pauses");
+            }
+            return;
+        }
+        let fd = self.listeners[listener as usize].as_raw_fd();
+        self.ring.accept(fd, listener);
+    }
+
+    /// A new connection goes to the shard that has the fewest.
+    pub(in crate::shard) fn accepted(&mut self, fd: OwnedFd) {
+        let admitted = self.shard.state.borrow().let_in(&fd);
+        let ticket = match admitted {
+            Ok(ticket) => ticket,
+            Err((status, text)) => return turn_away(&fd, status, text),
+        };
+        let accepted = Accepted { fd, ticket };
+        let mut state = self.shard.state.borrow_mut();
+        let shard = state.shared.least_loaded(state.index);
+        state.shared.loads[usize::from(shard)].fetch_add(1, Ordering::Relaxed);
+        if shard == state.index {
+            drop(state);
+            self.adopt(accepted);
+        } else {
+            state.posts.post(shard, Command::Adopt(accepted));
+        }
+    }
+
+    pub(in crate::shard) fn adopt(&mut self, accepted: Accepted) {
+        let fd = accepted.fd;
+        // A socket that cannot be set up is as good as closed.
+        let _ = rustix::net::sockopt::set_tcp_nodelay(&fd, true);
+        let mut state = self.shard.state.borrow_mut();
+        if state.draining {
+            // It was on its way from another shard when the server began to stop.
+            return state.give_up_place();
+        }
+        let raw = fd.as_raw_fd();
+        let key = state.insert(fd);
+        if let Some(connection) = state.connections.get(key) {
+            connection.receiving = Receiving::Armed;
+            connection.hold(accepted.ticket);
+        }
+        self.ring.receive_once(raw, key);
+    }
+}
+
+/// Tells a new socket that there is no place for it.
+fn turn_away(fd: &OwnedFd, status: u16, text: &str) {
+    let response = crate::proto::http::error_response(status, text);
+    // The socket is new, so its buffer takes this; if not, the peer just sees the end.
+    let _ = rustix::net::send(fd, &response, rustix::net::SendFlags::DONTWAIT);
+}
+
+impl State {
+    /// Whether there is a place for a new socket; else the status and the text to refuse with.
+    pub(in crate::shard) fn let_in(
+        &self,
+        fd: &OwnedFd,
+    ) -> Result<Option<Ticket<IpAddr>>, (u16, &'static str)> {
+        self.metrics.add(Counter::ConnectionsAccepted, 1);
+        let limits = &self.live.limits;
+        let half_open = self.shared.half_open.load(Ordering::Relaxed);
+        let let_in = if self.live.connections_max <= self.shared.connections() {
+            let text = "the server has all the connections it may have (limits.connections_max)";
+            Err((503, text))
+        } else if limits.half_open_max <= half_open {
+            let text = "too many handshakes are not done (limits.half_open_max)";
+            Err((503, text))
+        } else if limits.counts_addresses() {
+            let address = crate::shard::socket::connection::peer_of(fd).map(|peer| peer.ip());
+            // For whom a proxy connects its request will say.
+            let address = address.filter(|address| !self.live.trusts(*address));
+            address.map_or(Ok(None), |address| {
+                let gate = &self.shared.gate;
+                gate.enter(counted(address), limits, self.now_ms)
+            })
+        } else {
+            Ok(None)
+        };
+        if let_in.is_err() {
+            self.metrics.refused(RefusedFor::Limit);
+        }
+        let_in
+    }
+}
+
+fn libc_errno(errno: rustix::io::Errno) -> i32 {
+    errno.raw_os_error()
+}

@@ -1,0 +1,13 @@
+//! The way in: new sockets, where they come from, what they may, and the way to HTTP and back. Knows
+//! heads, tokens and limits; not what messages mean.
+
+pub(crate) mod bodies;
+pub(crate) mod forwarded;
+pub(crate) mod handover;
+pub(crate) mod listener;
+pub(crate) mod open;
+pub(crate) mod proxies;
+pub(crate) mod rates;
+pub(crate) mod rewound;
+pub(crate) mod tickets;
+pub(crate) mod upgrade;

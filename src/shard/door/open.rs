@@ -1,0 +1,122 @@
+//! From an admitted request to an open connection: the 101 goes out, frames begin, and the session
+//! of its mount starts. Knows dialects by name; not what messages mean.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::config::Limits;
+use crate::gateway::socket::{Inbox, InboxBounds, SocketLink, WebSocket};
+use crate::metrics::Counter;
+use crate::session::Session;
+use crate::session::durable::DurableSession;
+use crate::session::raw::RawSession;
+use crate::session::relay::RelaySession;
+
+use crate::shard::door::upgrade::Admitted;
+use crate::shard::kernel::ring::SlotKey;
+use crate::shard::link::socket_id;
+use crate::shard::shared::Dialect;
+use crate::shard::socket::connection::Phase;
+use crate::shard::socket::deadlines::expires_ms;
+use crate::shard::speak::handlers::Opened;
+use crate::shard::state::{State, Wish};
+use crate::shard::turn::unix_s;
+
+impl crate::shard::Shard {
+    /// A request was admitted: the 101 goes out and frames begin.
+    pub(in crate::shard) fn open(
+        self: &Rc<Self>,
+        key: SlotKey,
+        mut admitted: Admitted,
+        answer: bool,
+    ) {
+        let (mount, caller) = (admitted.mount, Arc::clone(&admitted.caller));
+        let handshake = admitted.handshake.take();
+        self.open_connection(key, admitted, answer);
+        if let Some(handshake) = handshake {
+            self.start_event(key, mount, caller, handshake);
+        }
+        let mut state = self.state.borrow_mut();
+        if state.draining {
+            // It came back from HTTP when everybody else had been told already.
+            state.close_for_restart(key);
+        }
+    }
+
+    fn open_connection(self: &Rc<Self>, key: SlotKey, mut admitted: Admitted, answer: bool) {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let now_ms = state.now_ms;
+        let Some(connection) = state.connections.get(key) else {
+            return;
+        };
+        connection.phase = Phase::Open;
+        connection.mount = admitted.mount;
+        connection.guard_with(
+            state.live.limits_of(admitted.mount),
+            admitted.ticket.take(),
+            now_ms,
+        );
+        connection.caller = Some(Arc::clone(&admitted.caller));
+        connection.enrolled = true;
+        state.roll.add(&admitted.caller.tenant);
+        connection.times.expires_ms = expires_ms(&admitted.caller, unix_s(), now_ms);
+        connection.times.opened_ms = now_ms;
+        if answer {
+            let response = &admitted.response;
+            connection
+                .outbox
+                .push_with(&mut state.spare, |out| out.extend_from_slice(response));
+        }
+        crate::shard::state::mark_dirty(&mut state.dirty, connection, key);
+        state.wishes.push((key, Wish::Receive));
+        state.end_handshake();
+        state.metrics.add(Counter::ConnectionsUpgraded, 1);
+        self.start_session(state, key, &admitted);
+        state.look_at_next(key, now_ms);
+    }
+
+    fn start_session(self: &Rc<Self>, state: &mut State, key: SlotKey, admitted: &Admitted) {
+        let shared = Arc::clone(&state.shared);
+        let limits = state.live.limits_of(admitted.mount);
+        let Some(connection) = state.connections.get(key) else {
+            return;
+        };
+        match &shared.mounts[usize::from(admitted.mount)].dialect {
+            Dialect::Relay => {
+                let Some(relay) = &shared.relay else { return };
+                relay.census.add(&admitted.caller.tenant);
+                let session = RelaySession::new(relay.next_conn_id(), admitted.negotiated);
+                connection.session = Session::Relay(Box::new(session));
+            }
+            // It starts when the state is not borrowed any more, for its hooks are user code.
+            Dialect::Event(_) => {}
+            Dialect::Durable => {
+                let Some(world) = &shared.durable else { return };
+                let caller = &admitted.caller;
+                let session = DurableSession::new(caller, admitted.negotiated, &world.rules);
+                connection.session = Session::Durable(Box::new(session));
+            }
+            Dialect::Raw(_) => {
+                let bounds = inbox_bounds(limits);
+                let link = Rc::clone(self) as Rc<dyn SocketLink>;
+                let inbox = Inbox::new(link, socket_id(key), bounds);
+                connection.session = Session::Raw(RawSession {
+                    inbox: Rc::clone(&inbox),
+                });
+                state.opened.push(Opened {
+                    mount: admitted.mount,
+                    socket: WebSocket::new(inbox),
+                    caller: Arc::clone(&admitted.caller),
+                });
+            }
+        }
+    }
+}
+
+fn inbox_bounds(limits: &Limits) -> InboxBounds {
+    InboxBounds {
+        bytes_max: u32::try_from(limits.inbox_bytes_max).unwrap_or(u32::MAX),
+        messages_max: u32::try_from(limits.inbox_messages_max).unwrap_or(u32::MAX),
+    }
+}

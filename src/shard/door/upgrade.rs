@@ -1,0 +1,141 @@
+//! May this request become a WebSocket, as whom, and on which mount? Knows heads, tokens and
+//! mounts; answers, and touches no socket.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::auth::{Caller, TokenCache, token_of};
+use crate::gateway::client::Handshake;
+use crate::id::Tenant;
+use crate::metrics::Refusal as RefusedFor;
+use crate::proto::handshake::{self, Upgrade};
+use crate::proto::http::{self, Head};
+use crate::proto::{durable, event, relay};
+
+use crate::shard::door::tickets::Ticket;
+use crate::shard::shared::{Dialect, Live, Mount, Shared};
+
+/// A request that becomes a WebSocket.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) mount: u16,
+    pub(crate) caller: Arc<Caller>,
+    /// The `tidegate.*.v1` of the mount was asked for.
+    pub(crate) negotiated: bool,
+    /// What the handlers of a gateway may know of the request.
+    pub(crate) handshake: Option<Arc<Handshake>>,
+    /// The 101.
+    pub(crate) response: Bytes,
+    /// Its place among the connections of its tenant, where those are counted.
+    pub(crate) ticket: Option<Ticket<Tenant>>,
+}
+
+/// Admitted, or why not and the whole answer.
+pub(crate) type Decision = Result<Admitted, (RefusedFor, Bytes)>;
+
+/// The number of the mount that a path names, if it is one.
+pub(crate) fn mount_of(shared: &Shared, path: &str) -> Option<u16> {
+    let trimmed = if 1 < path.len() {
+        path.trim_end_matches('/')
+    } else {
+        path
+    };
+    shared.mount_of.get(trimmed).copied()
+}
+
+/// Decides about a request to the mount `number`; an error is the whole answer. Nothing is
+/// promised before origin and token have passed.
+pub(crate) fn admit(
+    head: &Head,
+    number: u16,
+    (shared, live): (&Shared, &Live),
+    tokens: &mut TokenCache,
+    unix_s: u64,
+) -> Decision {
+    let mount = &shared.mounts[usize::from(number)];
+    let upgrade = handshake::check(head).map_err(|error| (RefusedFor::Head, error.response()))?;
+    if !live.origins.allows(head.header("origin")) {
+        let response = http::error_response(403, "the origin is not allowed");
+        return Err((RefusedFor::Origin, response));
+    }
+    let token_bytes_max = live.limits_of(number).token_bytes_max;
+    let caller = identify(
+        head,
+        &upgrade,
+        (mount, live),
+        tokens,
+        (token_bytes_max, unix_s),
+    )
+    .map_err(|Refused| {
+        (
+            RefusedFor::Token,
+            http::error_response(401, "a valid token is required"),
+        )
+    })?;
+    let (protocol, negotiated) = protocol_of(&upgrade, &mount.dialect);
+    let response = handshake::response(&upgrade, protocol);
+    Ok(Admitted {
+        mount: number,
+        caller,
+        negotiated,
+        handshake: None,
+        response,
+        ticket: None,
+    })
+}
+
+/// The token is missing or bad: one answer for all causes.
+struct Refused;
+
+fn identify(
+    head: &Head,
+    upgrade: &Upgrade,
+    (mount, live): (&Mount, &Live),
+    tokens: &mut TokenCache,
+    (token_bytes_max, unix_s): (usize, u64),
+) -> Result<Arc<Caller>, Refused> {
+    let offered: Vec<&str> = upgrade.protocols.iter().map(String::as_str).collect();
+    let query = head.query_param("token");
+    let token = token_of(head.header("authorization"), query.as_deref(), &offered);
+    let caller = match token {
+        Some((token, _)) if token_bytes_max < token.len() => return Err(Refused),
+        Some((token, _)) => tokens
+            .verify(&live.authenticator, token, unix_s)
+            .map_err(|_| Refused)?,
+        None if mount.public => Caller::anonymous(),
+        None => return Err(Refused),
+    };
+    // Topics on disk belong to a tenant that somebody named on purpose.
+    if matches!(mount.dialect, Dialect::Durable) && !mount.public && !caller.has_ns {
+        return Err(Refused);
+    }
+    Ok(if mount.shared {
+        in_default_tenant(&caller)
+    } else {
+        caller
+    })
+}
+
+/// On a shared mount everybody is of the default tenant (D-06).
+fn in_default_tenant(caller: &Arc<Caller>) -> Arc<Caller> {
+    let mut caller = Caller::clone(caller);
+    caller.tenant = Tenant::default();
+    Arc::new(caller)
+}
+
+/// The subprotocol to answer with: the one of the dialect, else `bearer` if a token came there.
+fn protocol_of(upgrade: &Upgrade, dialect: &Dialect) -> (Option<&'static str>, bool) {
+    let own = match dialect {
+        Dialect::Relay => Some(relay::PROTOCOL),
+        Dialect::Event(_) => Some(event::PROTOCOL),
+        Dialect::Durable => Some(durable::PROTOCOL),
+        Dialect::Raw(_) => None,
+    };
+    let offers = |name: &str| upgrade.protocols.iter().any(|offered| offered == name);
+    match own.filter(|own| offers(own)) {
+        Some(own) => (Some(own), true),
+        None if offers("bearer") => (Some("bearer"), false),
+        None => (None, false),
+    }
+}

@@ -1,0 +1,66 @@
+//! What shards say to each other, and what other threads say to a shard.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crate::broker::relay::Effect;
+use crate::gateway::outlet::Post;
+use crate::gateway::relay::HomeJob;
+
+use crate::shard::door::tickets::Ticket;
+use crate::shard::shared::Live;
+use crate::shard::speak::durable::{Posted, Told};
+use crate::shard::state::State;
+
+/// Something that a shard is to do with its own state; for what is rare.
+pub(crate) type StateJob = Box<dyn FnOnce(&mut State) + Send>;
+
+/// A socket that was accepted, with its ticket if its address is counted.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) fd: OwnedFd,
+    pub(crate) ticket: Option<Ticket<IpAddr>>,
+}
+
+/// One entry of a mailbox.
+pub(crate) enum Command {
+    /// A connection that another shard accepted.
+    Adopt(Accepted),
+    /// Something to do at the home of relay topics.
+    Home(HomeJob),
+    /// What a home decided for members on this shard.
+    Relay(Effect),
+    /// Something to do in the registries of gateways.
+    Registry(Post),
+    /// What is asked of the homes of durable topics here.
+    Asks(Vec<Posted>),
+    /// What homes of durable topics say to connections here.
+    Told(Vec<Told>),
+    /// Anything else.
+    Run(StateJob),
+    /// Keys and limits were loaded anew.
+    Reload(Arc<Live>),
+    /// All shards are set up: connections may come.
+    Accept,
+    /// The server stops.
+    Drain,
+}
+
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Adopt(_) => "Adopt",
+            Self::Home(_) => "Home",
+            Self::Relay(_) => "Relay",
+            Self::Registry(_) => "Registry",
+            Self::Asks(_) => "Asks",
+            Self::Told(_) => "Told",
+            Self::Run(_) => "Run",
+            Self::Reload(_) => "Reload",
+            Self::Accept => "Accept",
+            Self::Drain => "Drain",
+        })
+    }
+}

@@ -1,0 +1,15 @@
+//! What shards say to each other, and how they are woken. Knows commands; not what they do.
+
+pub(crate) mod command;
+pub(crate) mod mailbox;
+pub(crate) mod posts;
+pub(crate) mod sleeper;
+#[cfg(test)]
+mod sleeper_model;
+
+/// What the wake-up is made of.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicBool, Ordering, fence};
+
+    pub(super) use atomic_waker::AtomicWaker;
+}

@@ -1,0 +1,333 @@
+//! One connection: its socket, its decoder, its outbox, its deadlines. Knows nothing of other
+//! connections or of what its messages mean.
+//!
+//! Invariant: a slot is given to a new connection only when no operation of the old one is in
+//! flight, and then with a new generation.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use crate::auth::Caller;
+use crate::broker::relay::LeaveReason;
+use crate::config::Limits;
+use crate::id::Tenant;
+use crate::proto::ws::Decoder;
+use crate::session::Session;
+
+use crate::shard::door::proxies::Arrival;
+use crate::shard::door::rates::Meter;
+use crate::shard::door::tickets::Ticket;
+use crate::shard::kernel::ring::{GENERATION_BITS, SlotKey};
+use crate::shard::socket::outbox::Outbox;
+
+/// Where a connection is in its life.
+#[derive(Debug)]
+pub(crate) enum Phase {
+    /// The request head is being read; what came so far.
+    Head(Vec<u8>),
+    /// The answer to a refused request is being sent.
+    Refusing,
+    /// Frames flow.
+    Open,
+    /// The peer closed or broke a rule while a raw handler still worked on what came before. Its
+    /// answers go out, then this close frame.
+    Ending { close: Box<[u8]> },
+    /// Our close frame is on its way, or the peer's answer to it is awaited. When the peer has
+    /// closed already, the socket goes as soon as everything is sent.
+    Closing { peer_closed: bool },
+    /// Nothing more is sent; what the peer still sends is dropped until it closes too.
+    Lingering,
+    /// Its slot is free as soon as nothing is in flight.
+    Dead,
+}
+
+/// What the kernel does with the receiving side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Receiving {
+    /// Nothing is armed.
+    Off,
+    /// A receive is armed.
+    Armed,
+    /// A cancellation is on its way; it is armed until then.
+    Cancelling,
+}
+
+pub(crate) struct Connection {
+    pub(crate) fd: OwnedFd,
+    pub(crate) generation: u32,
+    pub(crate) phase: Phase,
+    pub(crate) receiving: Receiving,
+    /// Why the peer is not read from, if it is not.
+    pub(crate) pauses: Pauses,
+    pub(crate) sending: bool,
+    /// It stands in the list of those that have output.
+    pub(crate) dirty: bool,
+    /// It was told that its token is about to expire.
+    pub(crate) expiry_told: bool,
+    /// It is counted as one of its tenant's.
+    pub(crate) enrolled: bool,
+    /// Frames in a row that were no valid message.
+    pub(crate) invalid_frames: u16,
+    pub(crate) mount: u16,
+    pub(crate) decoder: Decoder,
+    pub(crate) outbox: Outbox,
+    pub(crate) session: Session,
+    pub(crate) caller: Option<Arc<Caller>>,
+    pub(crate) times: Times,
+    /// Why its topics are told that it left.
+    pub(crate) leave_reason: LeaveReason,
+    /// Only behind a proxy, or where a limit of rates, addresses or tenants is set.
+    pub(crate) guard: Option<Box<Guard>>,
+}
+
+/// What only some connections have: their part of limits that are off by default, and an address
+/// that was told.
+#[derive(Debug, Default)]
+pub(crate) struct Guard {
+    pub(crate) meter: Option<Box<Meter>>,
+    pub(crate) address: Option<Ticket<IpAddr>>,
+    /// Where it comes from, if a proxy brought it.
+    pub(crate) client: Option<SocketAddr>,
+    pub(crate) tenant: Option<Ticket<Tenant>>,
+    /// When its last message came.
+    pub(crate) active_ms: u64,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("phase", &self.phase)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Bounds that were reached; while there is one, the peer is not read from.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pauses {
+    pub(crate) inbox: bool,
+    pub(crate) outbox: bool,
+    /// Publishes wait for the disk.
+    pub(crate) publishes: bool,
+}
+
+impl Pauses {
+    pub(crate) fn any(self) -> bool {
+        self.inbox || self.outbox || self.publishes
+    }
+}
+
+/// When things happened to a connection, in milliseconds of the shard's clock; 0 is never.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Times {
+    pub(crate) opened_ms: u64,
+    pub(crate) seen_ms: u64,
+    pub(crate) pinged_ms: u64,
+    /// Since when a send makes no progress.
+    pub(crate) sending_ms: u64,
+    /// Since when a fragmented message is incomplete.
+    pub(crate) partial_ms: u64,
+    pub(crate) closing_ms: u64,
+    /// When its token expires.
+    pub(crate) expires_ms: u64,
+    /// The tick of its one live entry in the wheel.
+    pub(crate) tick: u64,
+}
+
+impl Connection {
+    fn new(fd: OwnedFd, generation: u32, now_ms: u64) -> Self {
+        Self {
+            fd,
+            generation,
+            phase: Phase::Head(Vec::new()),
+            receiving: Receiving::Off,
+            pauses: Pauses::default(),
+            sending: false,
+            dirty: false,
+            expiry_told: false,
+            enrolled: false,
+            invalid_frames: 0,
+            mount: 0,
+            decoder: Decoder::default(),
+            outbox: Outbox::default(),
+            session: Session::None,
+            caller: None,
+            times: Times {
+                opened_ms: now_ms,
+                seen_ms: now_ms,
+                ..Times::default()
+            },
+            leave_reason: LeaveReason::Closed,
+            guard: None,
+        }
+    }
+
+    pub(crate) fn raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+
+    /// Where it comes from: what a trusted proxy told, else what the kernel tells.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        let told = self.guard.as_ref().and_then(|guard| guard.client);
+        told.or_else(|| peer_of(&self.fd))
+    }
+
+    /// Takes the address and the place that it has by a proxy.
+    pub(in crate::shard) fn arrive(&mut self, arrival: Arrival) {
+        let guard = self.guard.get_or_insert_default();
+        guard.client = Some(arrival.client);
+        guard.address = arrival.ticket;
+    }
+
+    /// Keeps the ticket of its address for as long as the connection lives.
+    pub(crate) fn hold(&mut self, ticket: Option<Ticket<IpAddr>>) {
+        if ticket.is_some() {
+            self.guard.get_or_insert_default().address = ticket;
+        }
+    }
+
+    /// Sets up what the limits of its mount ask for; nothing in the default ones.
+    pub(crate) fn guard_with(
+        &mut self,
+        limits: &Limits,
+        tenant: Option<Ticket<Tenant>>,
+        now_ms: u64,
+    ) {
+        let meter = Meter::for_limits(limits);
+        let asked = meter.is_some() || tenant.is_some() || 0 < limits.idle_ms_max;
+        if asked || self.guard.is_some() {
+            let guard = self.guard.get_or_insert_default();
+            guard.meter = meter;
+            guard.tenant = tenant;
+            guard.active_ms = now_ms;
+        }
+    }
+
+    /// It asked for frames beyond the seeds, such as `token_expiring`.
+    pub(crate) fn negotiated(&self) -> bool {
+        matches!(&self.session, Session::Relay(session) if session.negotiated)
+    }
+
+    /// Since when it has sent no message, if it has no subscription either.
+    pub(crate) fn idle_since_ms(&self) -> Option<u64> {
+        let subscribed = match &self.session {
+            Session::Relay(session) => session.is_subscribed(),
+            // Where it has asked for anything it may be bound, and its acks may be rare.
+            Session::Durable(session) => session.homes().next().is_some(),
+            Session::Event(_) | Session::Raw(_) | Session::None => false,
+        };
+        self.guard
+            .as_ref()
+            .map(|guard| guard.active_ms)
+            .filter(|_| !subscribed)
+    }
+
+    /// Whether a raw handler has not taken all that it was handed. Then one buffer is received at
+    /// a time: a multishot receive goes on while there are bytes, past any full inbox.
+    pub(crate) fn is_behind(&self) -> bool {
+        matches!(&self.session, Session::Raw(session) if !session.inbox.is_empty())
+    }
+
+    /// Whether its last bytes are on their way out.
+    pub(crate) fn is_ending(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Refusing | Phase::Ending { .. } | Phase::Closing { .. }
+        )
+    }
+
+    /// Whether frames may still be queued for the peer.
+    pub(crate) fn takes_frames(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::Ending { .. })
+    }
+}
+
+/// Where the peer of a socket is.
+pub(crate) fn peer_of(fd: &OwnedFd) -> Option<SocketAddr> {
+    let peer = rustix::net::getpeername(fd).ok().flatten()?;
+    SocketAddr::try_from(peer).ok()
+}
+
+/// The connections of a shard, in chunks that never move: a growing vector would copy them, and
+/// hold twice their memory while it does.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    chunks: Vec<Box<[Option<Connection>]>>,
+    free: Vec<u32>,
+    count: usize,
+    generation: u32,
+}
+
+/// Slots are made so many at a time.
+const CHUNK_SLOTS: u32 = 64;
+
+// An idle connection is little more than this; a field that is added here is paid for by each.
+const _: () = assert!(size_of::<Connection>() <= 240);
+
+impl Connections {
+    pub(crate) fn new() -> Self {
+        Self {
+            chunks: Vec::new(),
+            free: Vec::new(),
+            count: 0,
+            generation: 0,
+        }
+    }
+
+    pub(crate) fn insert(&mut self, fd: OwnedFd, now_ms: u64) -> SlotKey {
+        self.generation = (self.generation + 1) & ((1 << GENERATION_BITS) - 1);
+        let slot = self.free.pop().unwrap_or_else(|| self.grow());
+        let generation = self.generation;
+        let connection = Connection::new(fd, generation, now_ms);
+        let before = self.slot(slot).and_then(|place| place.replace(connection));
+        debug_assert!(before.is_none(), "a free slot holds no connection");
+        self.count += 1;
+        SlotKey { slot, generation }
+    }
+
+    /// Makes another chunk and takes its first slot.
+    fn grow(&mut self) -> u32 {
+        let first = u32::try_from(self.chunks.len()).unwrap_or(u32::MAX) * CHUNK_SLOTS;
+        self.chunks.push((0..CHUNK_SLOTS).map(|_| None).collect());
+        self.free.extend((first + 1..first + CHUNK_SLOTS).rev());
+        first
+    }
+
+    /// The place of a slot; a number from outside may name none.
+    fn slot(&mut self, slot: u32) -> Option<&mut Option<Connection>> {
+        let chunk = self.chunks.get_mut((slot / CHUNK_SLOTS) as usize)?;
+        chunk.get_mut((slot % CHUNK_SLOTS) as usize)
+    }
+
+    /// The connection, if it still lives in its slot.
+    pub(crate) fn get(&mut self, key: SlotKey) -> Option<&mut Connection> {
+        let connection = self.slot(key.slot)?.as_mut()?;
+        (connection.generation == key.generation).then_some(connection)
+    }
+
+    pub(crate) fn remove(&mut self, key: SlotKey) -> Option<Connection> {
+        self.get(key)?;
+        self.free.push(key.slot);
+        self.count -= 1;
+        self.slot(key.slot)?.take()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// All of them by slot, for the rare calls that look at many.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SlotKey, &Connection)> {
+        let slots = (0..).zip(self.chunks.iter().flatten());
+        slots.filter_map(|(slot, connection)| {
+            let connection = connection.as_ref()?;
+            let generation = connection.generation;
+            Some((SlotKey { slot, generation }, connection))
+        })
+    }
+
+    /// The keys of all, for the rare calls that change every one.
+    pub(crate) fn keys(&self) -> Vec<SlotKey> {
+        self.iter().map(|(key, _)| key).collect()
+    }
+}

@@ -1,0 +1,8 @@
+//! One connection: its socket and decoder, what waits for it, its time, and the way out of it. Knows
+//! bytes, bounds and deadlines; not what its messages mean.
+
+pub(crate) mod connection;
+pub(crate) mod deadlines;
+pub(crate) mod flush;
+pub(crate) mod outbox;
+pub(crate) mod timer;

@@ -1,0 +1,90 @@
+//! Running user code on its shard: handlers are polled once on the spot, and become a task only
+//! if they wait. Knows futures and callers; nothing of sockets.
+//!
+//! Only here are panics of user code caught; a panic anywhere else ends the process.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use futures_util::FutureExt;
+
+use crate::auth::CALLER;
+use crate::broker::relay::{Call, HandlerEvent};
+use crate::gateway::relay::JOINING;
+use crate::gateway::relay_handler::RelayCall;
+use crate::metrics::{Counter, Timing};
+
+use crate::shard::Shard;
+use crate::shard::link::relay_of;
+
+impl Shard {
+    /// Runs the handlers that are due, in order, with no borrow held.
+    pub(in crate::shard) fn run_calls(self: &Rc<Self>) {
+        loop {
+            self.run_ended();
+            let Some(call) = self.next_call() else {
+                return;
+            };
+            self.run_call(call);
+        }
+    }
+
+    fn next_call(&self) -> Option<Call> {
+        self.state.borrow_mut().calls.pop_front()
+    }
+
+    fn run_call(self: &Rc<Self>, call: Call) {
+        let Some(relay) = &self.shared.relay else {
+            return;
+        };
+        let handler = &relay.handlers[call.handler];
+        let caller = Arc::clone(&call.subscriber.caller);
+        let services = (
+            Arc::clone(&caller),
+            relay_of(&self.shared),
+            self.shared.container.clone(),
+        );
+        let conn_id = call.subscriber.conn_id;
+        let arguments = RelayCall::new(&call.topic, conn_id, &call.event, services);
+        let lane = call.lane;
+        let is_join = call.event == HandlerEvent::Join;
+        let began = crate::shard::turn::now();
+        let started = std::panic::catch_unwind(AssertUnwindSafe(|| handler.call(&arguments)));
+        let shard = Rc::clone(self);
+        let run = async move {
+            let outcome = match started {
+                Ok(future) => AssertUnwindSafe(future).catch_unwind().await,
+                Err(panic) => Err(panic),
+            };
+            let result = outcome.unwrap_or_else(|_| {
+                shard.with_state(|state| state.metrics.add(Counter::HandlerPanics, 1));
+                Err("internal".to_owned())
+            });
+            shard
+                .recorder
+                .record(Timing::Handler, crate::shard::turn::us_since(began));
+            shard.with_state(|state| {
+                state.metrics.add(Counter::HandlerCalls, 1);
+                state.handle_called(lane, &call.event, result);
+            });
+        };
+        let run = CALLER.scope(caller, run);
+        if is_join {
+            poll_or_spawn(Box::pin(JOINING.scope(lane, run)));
+        } else {
+            poll_or_spawn(Box::pin(run));
+        }
+    }
+}
+
+/// Polls a future once; what waits becomes a task and is polled again with a waker of its own.
+pub(in crate::shard) fn poll_or_spawn(mut future: Pin<Box<dyn Future<Output = ()>>>) {
+    let mut context = Context::from_waker(Waker::noop());
+    if future.as_mut().poll(&mut context).is_pending() {
+        tokio_uring::spawn(future);
+    }
+}

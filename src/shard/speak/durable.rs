@@ -1,0 +1,562 @@
+//! Durable topics on a shard: requests to the homes here and elsewhere, and answers back to
+//! connections, calls and streams. Knows where a partition lives; decides nothing about topics.
+//!
+//! Bounds: requests and answers to another shard are gathered in a turn and go in one command,
+//! so a mailbox holds few; what they hold is bounded by the limits of sessions and homes. Calls
+//! that wait are bounded by the requests and tasks that make them.
+
+use std::sync::Arc;
+
+use ahash::AHashMap;
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::broker::durable::{Answer, Caller, Command as Asked, Peer, Request};
+use crate::gateway::topics::{Ask, By, Topics};
+use crate::id::{HomedId, Partition, Tenant};
+use crate::metrics::{Counter, Gauge, Recorder};
+use crate::proto::durable::{self as wire, DurableRequest, ErrorFrame, MessagePrefix};
+use crate::proto::{ErrorCode, frame};
+use crate::session::Session;
+use crate::session::durable::{DurableRules, DurableSession, Step};
+
+use crate::shard::commit::{Clock, Hands, Recovered, Store};
+use crate::shard::kernel::file::Files;
+use crate::shard::kernel::ring::{Ring, SlotKey};
+use crate::shard::post::command::Command;
+use crate::shard::state::{State, Wish, mark_dirty};
+
+/// What all shards know of durable topics.
+#[derive(Debug)]
+pub(crate) struct DurableWorld {
+    pub(crate) rules: DurableRules,
+    pub(crate) streams: std::sync::atomic::AtomicU64,
+    /// The handle that services, handlers and requests are given.
+    pub(crate) topics: Topics,
+}
+
+/// A request on its way to its home.
+#[derive(Debug)]
+pub(crate) struct Posted {
+    pub(crate) partition: Partition,
+    pub(crate) tenant: Tenant,
+    pub(crate) command: Asked,
+    pub(crate) from: From,
+}
+
+/// Who asks.
+#[derive(Debug)]
+pub(crate) enum From {
+    /// A connection.
+    Peer(Peer, Option<Bytes>),
+    /// A call or a stream of user code, which its home answers itself.
+    Code(By),
+}
+
+/// An answer on its way to a connection on another shard.
+#[derive(Debug)]
+pub(crate) struct Told {
+    peer: Peer,
+    reference: Option<Bytes>,
+    answer: Answer,
+}
+
+/// The part of a shard's state that is about durable topics.
+#[derive(Debug, Default)]
+pub(crate) struct Homes {
+    stores: Vec<Store>,
+    /// Which store a partition is.
+    places: AHashMap<Partition, usize>,
+    /// Requests for the homes here.
+    asked: Vec<Posted>,
+    /// Requests and answers for other shards.
+    posts: Vec<Vec<Posted>>,
+    told: Vec<Vec<Told>>,
+    calls: AHashMap<u64, oneshot::Sender<Answer>>,
+    streams: AHashMap<u64, mpsc::UnboundedSender<Answer>>,
+    next_call: u64,
+    prefixes: AHashMap<HomedId, Arc<MessagePrefix>>,
+    closing: bool,
+}
+
+/// What a peer's key says of it.
+const CALL: u64 = 1 << 63;
+const STREAM: u64 = 1 << 62;
+/// More prefixes of messages than this are not remembered.
+const PREFIXES_MAX: usize = 4_096;
+
+impl Homes {
+    pub(crate) fn new(stores: Vec<(Partition, Recovered)>, shards: u16) -> Self {
+        let mut homes = Self {
+            posts: (0..shards).map(|_| Vec::new()).collect(),
+            told: (0..shards).map(|_| Vec::new()).collect(),
+            ..Self::default()
+        };
+        for (index, (partition, recovered)) in stores.into_iter().enumerate() {
+            homes.places.insert(partition, index);
+            homes.stores.push(Store::new(index, recovered));
+        }
+        homes
+    }
+
+    /// Whether something can be done without waiting.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.asked.is_empty()
+            || self.stores.iter().any(Store::has_work)
+            || self.posts.iter().any(|posts| !posts.is_empty())
+            || self.told.iter().any(|told| !told.is_empty())
+    }
+
+    /// When something is due although nothing happens.
+    pub(crate) fn deadline_us(&self) -> Option<u64> {
+        self.stores.iter().filter_map(Store::deadline_us).min()
+    }
+
+    /// Streams of user code end here, so that requests which read them end too.
+    pub(crate) fn end_streams(&mut self) {
+        self.streams.clear();
+    }
+
+    /// Lets all logs end cleanly.
+    pub(crate) fn close(&mut self) {
+        if !std::mem::replace(&mut self.closing, true) {
+            self.stores.iter_mut().for_each(Store::close);
+        }
+    }
+
+    /// Whether everything that was accepted is on the disk.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.stores.iter().all(Store::is_closed)
+    }
+
+    /// Tells a log how an operation on a file has ended.
+    pub(crate) fn handle_done(&mut self, ended: crate::shard::kernel::file::Ended) {
+        let (owner, result) = ended;
+        if let Some(store) = self.stores.get_mut(owner.log) {
+            store.handle_done(owner.effect, result);
+        }
+    }
+
+    /// Names whoever asks, so that the answer finds back.
+    fn name(&mut self, from: From, shard: u16) -> (Peer, Option<Bytes>) {
+        let key = match from {
+            From::Peer(peer, reference) => return (peer, reference),
+            From::Code(By::Once(sender)) => {
+                self.next_call += 1;
+                self.calls.insert(self.next_call, sender);
+                CALL | self.next_call
+            }
+            From::Code(By::Stream(id, sender)) => {
+                if let Some(sender) = sender {
+                    self.streams.insert(id, sender);
+                }
+                STREAM | id
+            }
+        };
+        (Peer { shard, key }, None)
+    }
+}
+
+impl State {
+    /// Sends a request to its home.
+    pub(crate) fn ask_home(&mut self, posted: Posted) {
+        let shard = posted.partition.shard(self.shared.shards());
+        if shard == self.index {
+            self.homes.asked.push(posted);
+        } else {
+            self.homes.posts[usize::from(shard)].push(posted);
+        }
+    }
+
+    /// Takes what another shard or another thread asks of homes here.
+    pub(crate) fn handle_asks(&mut self, asks: Vec<Posted>) {
+        self.homes.asked.extend(asks);
+    }
+
+    /// Takes what homes elsewhere say to connections here.
+    pub(crate) fn handle_told(&mut self, told: Vec<Told>) {
+        for Told {
+            peer,
+            reference,
+            answer,
+        } in told
+        {
+            self.tell_connection(peer, reference.as_deref(), &answer);
+        }
+    }
+
+    /// Has the homes here do what was asked, and the logs what is due.
+    pub(crate) fn run_homes(
+        &mut self,
+        clock: Clock,
+        (ring, files): (&mut Ring, &mut Files),
+        recorder: &Recorder,
+    ) {
+        if self.homes.stores.is_empty() {
+            return self.post_asks();
+        }
+        let mut stores = std::mem::take(&mut self.homes.stores);
+        let metrics = Arc::clone(&self.metrics);
+        let asked = std::mem::take(&mut self.homes.asked);
+        let mut ask = asked.into_iter();
+        loop {
+            let posted = ask.next();
+            let next = posted.and_then(|posted| self.request(posted));
+            let mut hands = Hands {
+                clock,
+                ring: &mut *ring,
+                files: &mut *files,
+                metrics: &metrics,
+                recorder,
+                answer: &mut |peer, reference, answer| self.tell(peer, reference, answer),
+            };
+            match next {
+                Some((store, request)) => stores[store].handle_request(request, &mut hands),
+                None if ask.len() == 0 => {
+                    stores.iter_mut().for_each(|store| store.run(&mut hands));
+                    break;
+                }
+                None => {}
+            }
+        }
+        self.homes.stores = stores;
+        self.count_homes();
+        self.post_asks();
+    }
+
+    fn request(&mut self, posted: Posted) -> Option<(usize, Request)> {
+        let Posted {
+            partition,
+            tenant,
+            command,
+            from,
+        } = posted;
+        let place = self.homes.places.get(&partition).copied();
+        let is_end = matches!(command, Asked::Disconnect);
+        let (peer, reference) = self.homes.name(from, self.index);
+        if is_end && peer.key & STREAM != 0 {
+            self.homes.streams.remove(&(peer.key & !STREAM));
+        }
+        let caller = Caller {
+            tenant,
+            peer,
+            reference,
+        };
+        Some((place?, Request { caller, command }))
+    }
+
+    fn post_asks(&mut self) {
+        for shard in 0..self.shared.shards() {
+            let index = usize::from(shard);
+            let asks = std::mem::take(&mut self.homes.posts[index]);
+            if !asks.is_empty() {
+                self.posts.post(shard, Command::Asks(asks));
+            }
+            let told = std::mem::take(&mut self.homes.told[index]);
+            if !told.is_empty() {
+                self.posts.post(shard, Command::Told(told));
+            }
+        }
+    }
+
+    fn count_homes(&self) {
+        let gauges = [
+            Gauge::Topics,
+            Gauge::Subscriptions,
+            Gauge::AppendsUnsynced,
+            Gauge::PublishesUnsynced,
+            Gauge::AppendsBehind,
+            Gauge::ReadsWaiting,
+        ];
+        let mut sums = [0; 6];
+        for store in &self.homes.stores {
+            let totals = store.home().totals();
+            let (behind, reads) = store.waiting();
+            let numbers = [
+                totals.topics,
+                totals.subscriptions,
+                totals.unsynced,
+                totals.unsynced_bytes,
+                behind as u64,
+                reads as u64,
+            ];
+            sums.iter_mut()
+                .zip(numbers)
+                .for_each(|(sum, number)| *sum += number);
+        }
+        for (gauge, sum) in gauges.into_iter().zip(sums) {
+            self.metrics.set(gauge, sum);
+        }
+    }
+
+    /// Brings an answer to whoever waits for it.
+    fn tell(&mut self, peer: Peer, reference: Option<Bytes>, answer: Answer) {
+        if peer.key & CALL != 0 {
+            if let Some(call) = self.homes.calls.remove(&(peer.key & !CALL)) {
+                // Whoever asked may have stopped waiting.
+                let _ = call.send(answer);
+            }
+        } else if peer.key & STREAM != 0 {
+            self.tell_stream(peer.key & !STREAM, answer);
+        } else if peer.shard == self.index {
+            self.tell_connection(peer, reference.as_deref(), &answer);
+        } else {
+            self.homes.told[usize::from(peer.shard)].push(Told {
+                peer,
+                reference,
+                answer,
+            });
+        }
+    }
+
+    /// A stream that is gone without a word is forgotten by its home at the next request; until
+    /// then its credit bounds what is thrown away.
+    fn tell_stream(&mut self, id: u64, answer: Answer) {
+        if let Some(stream) = self.homes.streams.get(&id)
+            && stream.send(answer).is_err()
+        {
+            self.homes.streams.remove(&id);
+        }
+    }
+
+    fn tell_connection(&mut self, peer: Peer, reference: Option<&[u8]>, answer: &Answer) {
+        let key = slot_key(peer);
+        let shared = Arc::clone(&self.shared);
+        let Some(world) = &shared.durable else { return };
+        let Some(session) = self.durable_session(key) else {
+            return;
+        };
+        session.handle_answer(answer, &world.rules);
+        match answer {
+            Answer::Message {
+                topic,
+                message,
+                redelivered,
+                ..
+            } => {
+                let prefix = self.prefix_of(*topic);
+                self.queue_within_credit(key, |session, out| {
+                    session.put_message(out, &prefix, message, *redelivered);
+                });
+            }
+            _ => self.queue_within_credit(key, |session, out| {
+                session.put(out, answer, reference);
+            }),
+        }
+        self.resume_publishing(key);
+    }
+
+    fn prefix_of(&mut self, topic: HomedId) -> Arc<MessagePrefix> {
+        let prefixes = &mut self.homes.prefixes;
+        if PREFIXES_MAX <= prefixes.len() && !prefixes.contains_key(&topic) {
+            prefixes.clear();
+        }
+        let prefix = || Arc::new(MessagePrefix::new(&topic.to_string()));
+        Arc::clone(prefixes.entry(topic).or_insert_with(prefix))
+    }
+
+    /// Queues what a home says: messages are bounded by credit and answers by what may be under
+    /// way, so the outbox takes them all.
+    fn queue_within_credit(
+        &mut self,
+        key: SlotKey,
+        write: impl FnOnce(&DurableSession, &mut Vec<u8>),
+    ) {
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        if !connection.takes_frames() {
+            return;
+        }
+        let Session::Durable(session) = &connection.session else {
+            return;
+        };
+        connection.outbox.push_with(&mut self.spare, |out| {
+            frame::put_text_with(out, |out| write(session, out));
+        });
+        self.metrics.add(Counter::MessagesSent, 1);
+        mark_dirty(&mut self.dirty, connection, key);
+    }
+
+    pub(crate) fn durable_session(&mut self, key: SlotKey) -> Option<&mut DurableSession> {
+        match &mut self.connections.get(key)?.session {
+            Session::Durable(session) => Some(session),
+            _ => None,
+        }
+    }
+
+    /// Does what a client on a durable mount asks for.
+    pub(crate) fn handle_durable(&mut self, key: SlotKey, request: DurableRequest<'_>) {
+        let shared = Arc::clone(&self.shared);
+        let Some(world) = &shared.durable else { return };
+        let Some(session) = self.durable_session(key) else {
+            return;
+        };
+        match session.handle(request, &world.rules) {
+            Step::Pong => self.queue_text_with(key, wire::put_pong),
+            Step::Renew(token) => self.renew(key, token),
+            Step::Ask {
+                partition,
+                command,
+                reference,
+                is_new,
+            } => {
+                let tenant = session.tenant.clone();
+                let publishing = session.publishing();
+                if is_new {
+                    let credit = Asked::Credit {
+                        bytes: world.rules.credit_bytes(),
+                    };
+                    self.ask_as(key, (partition, tenant.clone()), credit, None);
+                }
+                self.ask_as(key, (partition, tenant), command, reference);
+                self.pause_publishing(key, publishing);
+            }
+        }
+    }
+
+    fn ask_as(
+        &mut self,
+        key: SlotKey,
+        (partition, tenant): (Partition, Tenant),
+        command: Asked,
+        reference: Option<Bytes>,
+    ) {
+        let from = From::Peer(peer_of(self.index, key), reference);
+        self.ask_home(Posted {
+            partition,
+            tenant,
+            command,
+            from,
+        });
+    }
+
+    /// A peer with too many publishes under way is not read from until half of them are done.
+    fn pause_publishing(&mut self, key: SlotKey, publishing: usize) {
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        let max = self
+            .live
+            .limits_of(connection.mount)
+            .publishes_in_flight_max;
+        if max <= publishing && !connection.pauses.publishes {
+            connection.pauses.publishes = true;
+            self.metrics.add(Counter::InboxPauses, 1);
+            self.wishes.push((key, Wish::CancelReceive));
+        }
+    }
+
+    fn resume_publishing(&mut self, key: SlotKey) {
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        let Session::Durable(session) = &connection.session else {
+            return;
+        };
+        let (publishing, closing) = (session.publishing(), session.closing);
+        let max = self
+            .live
+            .limits_of(connection.mount)
+            .publishes_in_flight_max;
+        if connection.pauses.publishes && publishing <= max / 2 && !closing {
+            connection.pauses.publishes = false;
+            self.wishes.push((key, Wish::Receive));
+        }
+        if closing && publishing == 0 {
+            self.close_for_restart(key);
+        }
+    }
+
+    /// The server stops: what the peer has published is answered before it is closed.
+    pub(crate) fn drain_durable(&mut self, key: SlotKey) {
+        let Some(session) = self.durable_session(key) else {
+            return;
+        };
+        if session.publishing() == 0 {
+            return self.close_for_restart(key);
+        }
+        session.closing = true;
+        if let Some(connection) = self.connections.get(key) {
+            connection.pauses.publishes = true;
+            self.wishes.push((key, Wish::CancelReceive));
+        }
+    }
+
+    /// The peer has taken what was sent: homes may send it more.
+    pub(crate) fn return_credit(&mut self, key: SlotKey) {
+        let shared = Arc::clone(&self.shared);
+        let Some(world) = &shared.durable else { return };
+        let Some(session) = self.durable_session(key) else {
+            return;
+        };
+        let tenant = session.tenant.clone();
+        for (partition, bytes) in session.take_owed(&world.rules) {
+            self.ask_as(
+                key,
+                (partition, tenant.clone()),
+                Asked::Credit { bytes },
+                None,
+            );
+        }
+    }
+
+    /// Tells the homes that a connection is gone.
+    pub(crate) fn leave_homes(&mut self, key: SlotKey, session: &DurableSession) {
+        for partition in session.homes() {
+            let home = (partition, session.tenant.clone());
+            self.ask_as(key, home, Asked::Disconnect, None);
+        }
+    }
+
+    /// An error frame on a durable mount.
+    pub(crate) fn refuse_durable(&mut self, key: SlotKey, text: &str, code: ErrorCode) {
+        let frame = ErrorFrame {
+            message: text,
+            code: Some(code),
+            topic: None,
+            sub_name: None,
+            reference: None,
+        };
+        self.queue_text_with(key, |out| wire::put_error(out, &frame));
+    }
+
+    /// Takes a request of user code on this shard.
+    pub(crate) fn ask_for_code(&mut self, ask: Ask) {
+        self.ask_home(posted_of(ask));
+    }
+}
+
+/// A request of user code as it is posted.
+pub(crate) fn posted_of(ask: Ask) -> Posted {
+    let Ask {
+        partition,
+        tenant,
+        command,
+        by,
+    } = ask;
+    Posted {
+        partition,
+        tenant,
+        command,
+        from: From::Code(by),
+    }
+}
+
+fn peer_of(shard: u16, key: SlotKey) -> Peer {
+    Peer {
+        shard,
+        key: (u64::from(key.generation) << 32) | u64::from(key.slot),
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the fields are cut out by masks"
+)]
+fn slot_key(peer: Peer) -> SlotKey {
+    SlotKey {
+        slot: peer.key as u32,
+        generation: (peer.key >> 32) as u32,
+    }
+}

@@ -1,0 +1,599 @@
+//! Gateways on a shard: from frames to their handlers and from their answers to outboxes. User
+//! code runs here with no borrow of the state held. Knows when events run; not what they mean.
+
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+
+use crate::auth::Caller;
+use crate::broker::ConnKey;
+use crate::broker::relay::LeaveReason;
+use crate::gateway::client::{Handshake, WsClient};
+use crate::gateway::container::StartError;
+use crate::gateway::dispatch::{
+    Dispatch, Handling, Outcome, Pending, Request, binary_refused, error_frame, invalid_envelope,
+};
+use crate::gateway::extract::EventData;
+use crate::gateway::outlet::{Fate, Outlet, Outside, Post, Registries, Tally};
+use crate::gateway::send::SendError;
+use crate::metrics::{Counter, Refusal as RefusedFor};
+use crate::proto::event::{self, InvalidEnvelope, Unread};
+use crate::proto::frame;
+use crate::proto::http::{Head, error_response};
+use crate::proto::json::JsonParser;
+use crate::proto::ws::{Message, Payload};
+use crate::session::Session;
+use crate::session::event::{EventSession, InboxLimits};
+
+use crate::shard::Shard;
+use crate::shard::door::upgrade::Admitted;
+use crate::shard::kernel::ring::SlotKey;
+use crate::shard::post::command::Command;
+use crate::shard::shared::{Dialect, Shared};
+use crate::shard::socket::connection::Phase;
+use crate::shard::socket::outbox::Piece;
+use crate::shard::speak::route::slot_key;
+use crate::shard::state::{State, Wish, mark_dirty};
+
+/// The gateways of a server on one shard, and their registries.
+#[derive(Default)]
+pub(crate) struct Gateways {
+    opened: Box<[Rc<dyn Dispatch>]>,
+    registries: Option<Rc<Registries>>,
+}
+
+impl std::fmt::Debug for Gateways {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateways")
+            .field("registries", &self.registries)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Gateways {
+    /// Opens all gateways on the calling shard.
+    #[expect(
+        clippy::expect_used,
+        reason = "each gateway was opened once before the start"
+    )]
+    pub(in crate::shard) fn open(
+        shard: &Weak<Shard>,
+        shared: &Arc<Shared>,
+        index: u16,
+        rooms: usize,
+    ) -> Self {
+        let program = &shared.program;
+        let open = |plan| {
+            program
+                .open(plan)
+                .expect("a gateway that opened before opens again")
+        };
+        let opened = program.gateways().iter().map(open).collect();
+        let outlet = Rc::new(ShardOutlet {
+            shard: Weak::clone(shard),
+            started: crate::shard::turn::now(),
+        });
+        let place = (index, shared.shards());
+        let registries = Registries::new(place, outlet, &program.pools(), rooms);
+        registries.install();
+        Self {
+            opened,
+            registries: Some(registries),
+        }
+    }
+}
+
+/// Where a shard says whether the server can start.
+pub(crate) type Ready = std::sync::mpsc::Sender<Result<(), StartError>>;
+
+impl Shard {
+    /// Runs what is to run before the server listens, and says how it ended; whether well.
+    pub(in crate::shard) async fn make_ready(&self, ready: &Ready) -> bool {
+        let hooks = AssertUnwindSafe(self.shared.program.after_init());
+        let outcome = match hooks.catch_unwind().await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(StartError::Init("it panicked".to_owned())),
+        };
+        let is_ready = outcome.is_ok();
+        // The thread that starts the server waits for this, or has given up.
+        ready.send(outcome).is_ok() && is_ready
+    }
+
+    /// The gateway of a mount, if one is mounted there.
+    fn gateway_of(&self, mount: u16) -> Option<&Rc<dyn Dispatch>> {
+        match self.shared.mounts[usize::from(mount)].dialect {
+            Dialect::Event(gateway) => self.gateways.opened.get(gateway),
+            Dialect::Relay | Dialect::Durable | Dialect::Raw(_) => None,
+        }
+    }
+
+    /// Whether a gateway is mounted there.
+    pub(in crate::shard) fn is_event(&self, mount: u16) -> bool {
+        self.gateway_of(mount).is_some()
+    }
+
+    /// Asks the guards of a gateway whether an admitted request may become a connection. They
+    /// may take their time: until then the request counts as half open.
+    pub(in crate::shard) fn guard(
+        &self,
+        (peer, head): (SocketAddr, &Head),
+        mut admitted: Admitted,
+    ) -> impl Future<Output = Option<Admitted>> + use<> {
+        let handshake = Arc::new(Handshake {
+            peer,
+            head: head.clone(),
+        });
+        admitted.handshake = Some(Arc::clone(&handshake));
+        let gateway = self.gateway_of(admitted.mount).cloned();
+        async move {
+            let caller = Arc::clone(&admitted.caller);
+            let verdict = gateway?.upgrade(caller, handshake).await;
+            verdict.then_some(admitted)
+        }
+    }
+
+    /// Opens a connection to a gateway if its guards let it; `rest` came behind the head.
+    pub(in crate::shard) fn open_guarded(
+        self: &Rc<Self>,
+        key: SlotKey,
+        head: &Head,
+        admitted: Admitted,
+        rest: Vec<u8>,
+    ) {
+        let Some(peer) = self.state.borrow_mut().peer_of(key) else {
+            return self.state.borrow_mut().abort(key, LeaveReason::Closed);
+        };
+        let verdict = self.guard((peer, head), admitted);
+        let shard = Rc::clone(self);
+        crate::shard::speak::call::poll_or_spawn(Box::pin(async move {
+            let verdict = verdict.await;
+            if !shard.state.borrow_mut().is_half_open(key) {
+                return;
+            }
+            match verdict {
+                Some(admitted) => {
+                    shard.open(key, admitted, true);
+                    shard.with_state(|state| state.returned.push((key, rest)));
+                }
+                None => shard.with_state(|state| {
+                    state.refuse(key, &forbidden(), RefusedFor::Guard);
+                }),
+            }
+        }));
+    }
+
+    /// A connection on an event mount is open: it enters its registry and its hooks run.
+    pub(in crate::shard) fn start_event(
+        self: &Rc<Self>,
+        key: SlotKey,
+        mount: u16,
+        caller: Arc<Caller>,
+        handshake: Arc<Handshake>,
+    ) {
+        let Dialect::Event(plan) = self.shared.mounts[usize::from(mount)].dialect else {
+            return;
+        };
+        let Some(here) = &self.gateways.registries else {
+            return;
+        };
+        // Whoever is gone by now is not entered, for nobody would take it out again.
+        if !self.state.borrow_mut().is_open(key) {
+            return;
+        }
+        let gateway = &self.gateways.opened[plan];
+        let registry = Arc::clone(self.shared.program.gateways()[plan].registry());
+        let SlotKey { slot, generation } = key;
+        let name = ConnKey {
+            shard: self.index(),
+            slot,
+            generation,
+        };
+        let client = WsClient::connect(here, name, registry, caller, handshake);
+        let inboxes = Rc::clone(&self.inboxes);
+        let session = Rc::new(EventSession::new(client, Rc::clone(gateway), inboxes));
+        self.with_state(|state| {
+            if let Some(connection) = state.connections.get(key) {
+                connection.session = Session::Event(Rc::clone(&session));
+            }
+        });
+        let handling = session.gateway.connected(&session.client);
+        self.handle_started(key, &session, handling);
+    }
+
+    /// Events go to user code, for which nothing may be borrowed; all else is for the state.
+    pub(in crate::shard) fn handle_any(
+        self: &Rc<Self>,
+        key: SlotKey,
+        message: Message<'_>,
+        json: &mut JsonParser,
+    ) {
+        let Some(session) = self.event_session(key) else {
+            return self.state.borrow_mut().handle_message(key, message, json);
+        };
+        match message {
+            Message::Text(_) | Message::Binary(_)
+                if !self.state.borrow_mut().note_message(key, &message) => {}
+            Message::Text(mut payload) => self.handle_event(key, &session, &mut payload, json),
+            Message::Binary(_) => self.handle_event_binary(key),
+            control => self.state.borrow_mut().handle_message(key, control, json),
+        }
+    }
+
+    /// The session of a connection on an event mount.
+    fn event_session(&self, key: SlotKey) -> Option<Rc<EventSession>> {
+        match &self.state.borrow_mut().connections.get(key)?.session {
+            Session::Event(session) => Some(Rc::clone(session)),
+            _ => None,
+        }
+    }
+
+    /// A text has come on an event mount.
+    fn handle_event(
+        self: &Rc<Self>,
+        key: SlotKey,
+        session: &Rc<EventSession>,
+        payload: &mut Payload<'_>,
+        json: &mut JsonParser,
+    ) {
+        match event::parse(json, payload) {
+            Ok(envelope) => {
+                let (event, json, id) = (envelope.event, envelope.data, envelope.id);
+                let unread = Unread::of(envelope);
+                let data = EventData::unread(json, &unread);
+                self.state.borrow_mut().note_valid(key);
+                self.run_or_keep(key, session, Request { event, data, id });
+            }
+            Err(InvalidEnvelope::Utf8) => self.with_state(|state| {
+                state.metrics.closed(1007);
+                let close = frame::close(1007, "the text is not UTF-8");
+                state.close_with_frame(key, &close, true, LeaveReason::Closed);
+            }),
+            Err(InvalidEnvelope::Shape) => {
+                self.with_state(|state| state.note_invalid(key, &invalid_envelope()));
+            }
+        }
+    }
+
+    /// A binary frame has come on an event mount.
+    fn handle_event_binary(&self, key: SlotKey) {
+        self.with_state(|state| state.note_invalid(key, &binary_refused()));
+    }
+
+    fn run_or_keep(
+        self: &Rc<Self>,
+        key: SlotKey,
+        session: &Rc<EventSession>,
+        request: Request<'_>,
+    ) {
+        if !session.must_wait() {
+            return self.run_event(key, session, request);
+        }
+        let mut state = self.state.borrow_mut();
+        let limits = state.inbox_limits(key);
+        let room = session.handle_waiting(request, limits);
+        let Some(connection) = state.connections.get(key) else {
+            return;
+        };
+        if !room && !connection.pauses.inbox {
+            connection.pauses.inbox = true;
+            state.wishes.push((key, Wish::CancelReceive));
+        }
+    }
+
+    fn run_event(self: &Rc<Self>, key: SlotKey, session: &Rc<EventSession>, request: Request<'_>) {
+        let tasks_max = self.state.borrow().live.limits.handler_queue_max;
+        if tasks_max <= session.tasks() {
+            let frame = error_frame(request.event, "overloaded", request.id);
+            return self.carry_out(key, Outcome::Frame(frame));
+        }
+        let handling = session.gateway.message(&session.client, request);
+        self.handle_started(key, session, handling);
+    }
+
+    /// A handler or a hook has been polled once.
+    fn handle_started(
+        self: &Rc<Self>,
+        key: SlotKey,
+        session: &Rc<EventSession>,
+        handling: Handling,
+    ) {
+        match handling {
+            Handling::Done(outcome) => self.carry_out(key, outcome),
+            Handling::Pending(pending) => self.spawn_event(key, session, pending),
+        }
+    }
+
+    fn spawn_event(self: &Rc<Self>, key: SlotKey, session: &Rc<EventSession>, pending: Pending) {
+        let passes = pending.is_concurrent();
+        if !passes {
+            session.handle_busy();
+        }
+        let place = Rc::new(std::cell::Cell::new(usize::MAX));
+        let (shard, of, at) = (Rc::clone(self), Rc::clone(session), Rc::clone(&place));
+        let task = tokio_uring::spawn(async move {
+            let outcome = AssertUnwindSafe(pending).catch_unwind().await;
+            of.handle_task_ended(at.get());
+            shard.carry_out(key, outcome.unwrap_or_else(|_| internal_close()));
+            if !passes {
+                of.handle_idle();
+                shard.go_on(key, &of);
+            }
+        });
+        place.set(session.handle_task(task.abort_handle()));
+    }
+
+    /// Runs what has waited, until one must be waited for again.
+    fn go_on(self: &Rc<Self>, key: SlotKey, session: &Rc<EventSession>) {
+        while let Some(waiting) = session.poll_next() {
+            self.run_event(key, session, waiting.request());
+        }
+        self.with_state(|state| {
+            let limits = state.inbox_limits(key);
+            let Some(connection) = state.connections.get(key) else {
+                return;
+            };
+            if connection.pauses.inbox && session.has_room(limits) {
+                connection.pauses.inbox = false;
+                state.wishes.push((key, Wish::Receive));
+            }
+        });
+    }
+
+    fn carry_out(&self, key: SlotKey, outcome: Outcome) {
+        match outcome {
+            Outcome::Nothing => {}
+            Outcome::Frame(frame) => self.with_state(|state| {
+                state.queue_with(key, |out| out.extend_from_slice(&frame));
+            }),
+            Outcome::Close { code, reason } => self.with_state(|state| {
+                state.close(key, code, &reason, LeaveReason::Closed);
+            }),
+        }
+    }
+
+    /// Runs the hooks of connections that have ended, with no borrow held. They leave their
+    /// registries when their hooks have run.
+    pub(in crate::shard) fn run_ended(self: &Rc<Self>) {
+        while let Some(session) = self.next_ended() {
+            session.handle_end();
+            let Some(here) = self.gateways.registries.clone() else {
+                return;
+            };
+            match session.gateway.disconnected(&session.client) {
+                Handling::Done(_) => session.client.disconnected(&here),
+                Handling::Pending(pending) => {
+                    self.with_state(|state| state.hooks_running += 1);
+                    let shard = Rc::clone(self);
+                    tokio_uring::spawn(async move {
+                        // What a hook answers has nobody to go to, and a panic was logged.
+                        let _ = AssertUnwindSafe(pending).catch_unwind().await;
+                        session.client.disconnected(&here);
+                        shard.with_state(|state| state.hooks_running -= 1);
+                    });
+                }
+            }
+        }
+    }
+
+    fn next_ended(&self) -> Option<Rc<EventSession>> {
+        self.state.borrow_mut().ended.pop_front()
+    }
+
+    /// What another shard asks of the registries here.
+    pub(in crate::shard) fn handle_post(&self, post: Post) {
+        if let Some(here) = &self.gateways.registries {
+            here.handle_post(post);
+        }
+    }
+}
+
+/// A panic outside of every handler, in a future that was the user's all the same.
+fn internal_close() -> Outcome {
+    Outcome::Close {
+        code: 1011,
+        reason: "internal error".to_owned(),
+    }
+}
+
+/// The answer to a request that a guard has refused.
+pub(in crate::shard) fn forbidden() -> Bytes {
+    error_response(403, "forbidden")
+}
+
+impl State {
+    /// Whether a connection still waits for the answer to its request.
+    fn is_half_open(&mut self, key: SlotKey) -> bool {
+        let connection = self.connections.get(key);
+        connection.is_some_and(|connection| matches!(connection.phase, Phase::Head(_)))
+    }
+
+    pub(in crate::shard) fn is_open(&mut self, key: SlotKey) -> bool {
+        let connection = self.connections.get(key);
+        connection.is_some_and(|connection| connection.takes_frames())
+    }
+
+    fn inbox_limits(&mut self, key: SlotKey) -> InboxLimits {
+        let mount = self
+            .connections
+            .get(key)
+            .map_or(0, |connection| connection.mount);
+        let limits = self.live.limits_of(mount);
+        InboxLimits {
+            bytes_max: limits.inbox_bytes_max,
+            messages_max: limits.inbox_messages_max,
+        }
+    }
+
+    /// An error frame that is the answer to no event.
+    pub(in crate::shard) fn refuse_event(&mut self, key: SlotKey, text: &str) {
+        let connection = self.connections.get(key);
+        if connection.is_some_and(|connection| matches!(connection.session, Session::Event(_))) {
+            let frame = error_frame("error", text, None);
+            self.queue_with(key, |out| out.extend_from_slice(&frame));
+        }
+    }
+
+    fn note_valid(&mut self, key: SlotKey) {
+        if let Some(connection) = self.connections.get(key) {
+            connection.invalid_frames = 0;
+        }
+    }
+
+    /// An error frame for what is no envelope; too many in a row end the connection (D-07).
+    fn note_invalid(&mut self, key: SlotKey, error: &[u8]) {
+        self.queue_with(key, |out| out.extend_from_slice(error));
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        connection.invalid_frames += 1;
+        let max = self.live.limits_of(connection.mount).invalid_frames_max;
+        if max <= usize::from(connection.invalid_frames) {
+            let text = "too many invalid frames in a row";
+            self.close(key, 1008, text, LeaveReason::Closed);
+        }
+    }
+
+    /// Puts one frame that others may get too into one outbox. A full one takes nothing.
+    fn queue_push(&mut self, key: SlotKey, frame: &Bytes, piece: &mut Option<Rc<Piece>>) -> Fate {
+        let Some(connection) = self.connections.get(key) else {
+            return Fate::Gone;
+        };
+        if !connection.takes_frames() {
+            return Fate::Gone;
+        }
+        let limits = self.live.outbox_limits(connection.mount, usize::MAX);
+        if connection.outbox.is_full_for(frame.len(), &limits) && !connection.outbox.is_empty() {
+            return Fate::Shed;
+        }
+        if frame.len() <= COPY_BYTES_MAX {
+            let write = |out: &mut Vec<u8>| out.extend_from_slice(frame);
+            connection.outbox.push_with(&mut self.spare, write);
+        } else {
+            let piece = piece.get_or_insert_with(|| Rc::new(Piece::of_frame(frame.clone())));
+            let outbox = &mut connection.outbox;
+            if outbox.push_piece(&mut self.spare, piece, &limits).is_err() {
+                self.metrics.add(Counter::OutboxSheds, 1);
+                return Fate::Shed;
+            }
+        }
+        self.metrics.add(Counter::MessagesSent, 1);
+        mark_dirty(&mut self.dirty, connection, key);
+        Fate::Accepted
+    }
+
+    /// Queues a frame of a stream while the outbox is mostly empty, so that replies and pushes
+    /// find room beside it. A frame alone always may.
+    fn poll_push(&mut self, key: SlotKey, frame: &Bytes, waker: &Waker) -> Poll<Fate> {
+        let Some(connection) = self.connections.get(key) else {
+            return Poll::Ready(Fate::Gone);
+        };
+        let limits = self.live.outbox_limits(connection.mount, usize::MAX);
+        let outbox = &connection.outbox;
+        let (frames, bytes) = (outbox.frames() + 1, outbox.bytes() + frame.len());
+        let has_room =
+            frames <= limits.frames_max / STREAM_SHARE && bytes <= limits.bytes_max / STREAM_SHARE;
+        if outbox.is_empty() || has_room || !connection.takes_frames() {
+            return Poll::Ready(self.queue_push(key, frame, &mut None));
+        }
+        if let Session::Event(session) = &connection.session {
+            session.handle_stream_waiting(waker);
+        }
+        Poll::Pending
+    }
+}
+
+/// What registries reach the sockets of their shard through.
+struct ShardOutlet {
+    shard: Weak<Shard>,
+    started: Instant,
+}
+
+impl ShardOutlet {
+    fn with_state<T: Default>(&self, make: impl FnOnce(&mut State) -> T) -> T {
+        let shard = self.shard.upgrade();
+        shard.map_or_else(T::default, |shard| shard.with_state(make))
+    }
+}
+
+impl Outlet for ShardOutlet {
+    fn send(&self, connection: ConnKey, frame: &Bytes) -> Fate {
+        let fate = self.with_state(|state| {
+            state.give_out();
+            Some(state.queue_push(slot_key(connection), frame, &mut None))
+        });
+        fate.unwrap_or(Fate::Gone)
+    }
+
+    fn poll_send(&self, connection: ConnKey, frame: &Bytes, waker: &Waker) -> Poll<Fate> {
+        let polled = self.with_state(|state| {
+            state.give_out();
+            Some(state.poll_push(slot_key(connection), frame, waker))
+        });
+        polled.unwrap_or(Poll::Ready(Fate::Gone))
+    }
+
+    fn send_all(&self, connections: &[ConnKey], frame: &Bytes) -> Tally {
+        self.with_state(|state| {
+            state.give_out();
+            let (mut tally, mut piece) = (Tally::default(), None);
+            for connection in connections {
+                match state.queue_push(slot_key(*connection), frame, &mut piece) {
+                    Fate::Accepted => tally.accepted += 1,
+                    Fate::Shed => tally.shed += 1,
+                    Fate::Gone => {}
+                }
+            }
+            tally
+        })
+    }
+
+    fn close(&self, connection: ConnKey, code: u16, reason: &str) {
+        self.with_state(|state| {
+            state.close(slot_key(connection), code, reason, LeaveReason::Kicked);
+        });
+    }
+
+    fn post(&self, shard: u16, post: Post) -> Result<(), SendError> {
+        let here = self.shard.upgrade().ok_or(SendError::Stopping)?;
+        let command = Command::Registry(post);
+        here.with_state(|state| state.posts.try_post(shard, command))
+            .map_err(|_| SendError::Overloaded)
+    }
+
+    fn post_surely(&self, shard: u16, post: Post) {
+        self.with_state(|state| state.posts.post(shard, Command::Registry(post)));
+    }
+
+    fn note_panic(&self) {
+        self.with_state(|state| state.metrics.add(Counter::HandlerPanics, 1));
+    }
+
+    fn now_us(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+/// The way to the registries for threads that are no shards.
+pub(crate) struct OutsideLink(pub(crate) std::sync::Weak<Shared>);
+
+impl Outside for OutsideLink {
+    fn post(&self, shard: u16, post: Post) -> Result<(), SendError> {
+        let shared = self.0.upgrade().ok_or(SendError::Stopping)?;
+        let port = &shared.ports[usize::from(shard)];
+        port.post(Command::Registry(post))
+            .map_err(|_| SendError::Overloaded)
+    }
+}
+
+/// A frame up to this size is copied behind what the outbox holds: that costs less than a piece
+/// of its own.
+const COPY_BYTES_MAX: usize = 256;
+
+/// A stream fills this part of an outbox: at half of it the peer would be read from no more.
+const STREAM_SHARE: usize = 4;

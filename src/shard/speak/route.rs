@@ -1,0 +1,418 @@
+//! From the decisions of sessions and homes to outboxes and mailboxes. Knows where a topic's home
+//! is and where its members are; decides nothing about them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::broker::ConnKey;
+use crate::broker::relay::{
+    Effect, Farewell, HandlerEvent, Home, LaneId, LeaveReason, Refusal, Subscriber, TopicKey,
+};
+use crate::gateway::relay::{HomeJob, push_frame};
+use crate::id::Tenant;
+use crate::metrics::Counter;
+use crate::proto::ErrorCode;
+use crate::proto::relay::{self as wire, ErrorFrame};
+use crate::session::Session;
+use crate::session::relay::{RelayLimits, RelaySession, Step};
+
+use crate::shard::kernel::ring::SlotKey;
+use crate::shard::post::command::Command;
+use crate::shard::post::mailbox::Full;
+use crate::shard::socket::connection::Connection;
+use crate::shard::state::{State, mark_dirty};
+
+impl State {
+    /// Runs a job at the home of a topic: now if that is here.
+    pub(crate) fn at_home(
+        &mut self,
+        tenant: &Tenant,
+        topic: &str,
+        job: HomeJob,
+    ) -> Result<(), Full> {
+        let shard = self.shared.home_of(tenant, topic);
+        if shard == self.index {
+            self.run_home(job);
+            return Ok(());
+        }
+        self.posts.try_post(shard, Command::Home(job))
+    }
+
+    /// Like [`State::at_home`], for what must arrive.
+    fn surely_at_home(&mut self, tenant: &Tenant, topic: &str, job: HomeJob) {
+        let shard = self.shared.home_of(tenant, topic);
+        if shard == self.index {
+            self.run_home(job);
+        } else {
+            self.posts.post(shard, Command::Home(job));
+        }
+    }
+
+    /// Runs a job at the home that this shard is, and carries out what follows.
+    pub(crate) fn run_home(&mut self, job: HomeJob) {
+        if let Some(home) = &mut self.home {
+            job(home);
+        }
+        self.drain_home();
+    }
+
+    fn drain_home(&mut self) {
+        while let Some(effect) = self.home.as_mut().and_then(Home::poll_effect) {
+            match shard_of(&effect) {
+                Some(shard) if shard != self.index => {
+                    self.posts.post(shard, Command::Relay(effect))
+                }
+                _ => self.carry_out(effect),
+            }
+        }
+    }
+
+    /// A handler has ended.
+    pub(crate) fn handle_called(
+        &mut self,
+        lane: LaneId,
+        event: &HandlerEvent,
+        result: Result<(), String>,
+    ) {
+        if let Some(home) = &mut self.home {
+            home.handle_called(lane, event, result);
+        }
+        self.drain_home();
+    }
+
+    /// Does on this shard what a home decided.
+    pub(crate) fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Deliver { topic, frame, .. } => self.deliver(&topic, &frame),
+            Effect::Missed { topic, frames, .. } => self.handle_missed(&topic, frames),
+            Effect::Attach { subscriber, topic } => self.attach(&subscriber, &topic),
+            Effect::Joined { key, topic } => self.confirm(slot_key(key), &topic),
+            Effect::Detach { key, topic, answer } => self.detach(slot_key(key), &topic, &answer),
+            Effect::Refuse {
+                key,
+                topic,
+                refusal,
+            } => self.refuse_topic(slot_key(key), &topic, &refusal),
+            Effect::Call(call) => self.calls.push_back(call),
+        }
+    }
+
+    /// Gathers a push for the members here.
+    fn deliver(&mut self, topic: &Arc<TopicKey>, frame: &Bytes) {
+        if !self.members.is_open_for(topic) {
+            self.give_out();
+        }
+        self.members.gather(topic, frame);
+        self.fanned_out += 1;
+    }
+
+    /// Gives the open piece to every member of its topic.
+    pub(crate) fn give_out(&mut self) {
+        let Some(fanout) = self.members.take_open() else {
+            return;
+        };
+        let capacity = self.shared.topic_capacity();
+        let frames = fanout.piece.frames() as u64;
+        for (key, held) in &mut fanout.topic.members {
+            if let Some(held) = held {
+                held.push(&fanout.piece, capacity);
+                continue;
+            }
+            let Some(connection) = self.connections.get(*key) else {
+                continue;
+            };
+            let limits = self.live.outbox_limits(connection.mount, capacity);
+            let tag = fanout.topic.tag;
+            let lost = connection
+                .outbox
+                .push_topic(&mut self.spare, &fanout.piece, tag, &limits);
+            self.metrics.add(Counter::MessagesSent, frames);
+            self.metrics.add(Counter::FramesLagged, lost as u64);
+            mark_dirty(&mut self.dirty, connection, *key);
+        }
+    }
+
+    fn attach(&mut self, subscriber: &Subscriber, topic: &Arc<TopicKey>) {
+        self.give_out();
+        let key = slot_key(subscriber.key);
+        // The connection may have ended while the home was asked; its leave is on the way.
+        if self.relay_session(key).is_some() {
+            self.members.attach(topic, key);
+        }
+    }
+
+    fn confirm(&mut self, key: SlotKey, topic: &Arc<TopicKey>) {
+        self.queue_text_with(key, |out| wire::put_subscribed(out, &topic.name));
+        self.give_out();
+        let Some((tag, held)) = self.members.confirm(topic, key) else {
+            return;
+        };
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        let limits = self
+            .live
+            .outbox_limits(connection.mount, self.shared.topic_capacity());
+        let mut lost = held.lost;
+        if 0 < lost {
+            connection.outbox.note_lag(tag, lost);
+        }
+        for piece in &held.pieces {
+            lost += connection
+                .outbox
+                .push_topic(&mut self.spare, piece, tag, &limits);
+            self.metrics
+                .add(Counter::MessagesSent, piece.frames() as u64);
+        }
+        self.metrics.add(Counter::FramesLagged, lost as u64);
+    }
+
+    fn detach(&mut self, key: SlotKey, topic: &Arc<TopicKey>, answer: &Farewell) {
+        self.give_out();
+        if let Some(tag) = self.members.detach(topic, key)
+            && let Some(connection) = self.connections.get(key)
+        {
+            connection.outbox.forget_lag(tag);
+        }
+        if let Some(session) = self.relay_session(key) {
+            session.handle_detached(&topic.name);
+        }
+        match answer {
+            Farewell::Nothing => {}
+            Farewell::Unsubscribed => {
+                self.queue_text_with(key, |out| wire::put_unsubscribed(out, &topic.name));
+            }
+            Farewell::Refused(refusal) => self.refuse_topic(key, topic, refusal),
+        }
+    }
+
+    fn refuse_topic(&mut self, key: SlotKey, topic: &TopicKey, refusal: &Refusal) {
+        self.refuse_relay(key, &topic.name, &refusal.to_string(), code_of(refusal));
+    }
+
+    /// Frames for a topic found no room in a mailbox: its members here are told.
+    pub(crate) fn handle_missed(&mut self, topic: &Arc<TopicKey>, frames: u64) {
+        self.give_out();
+        let Some((tag, keys)) = self.members.members_of(topic) else {
+            return;
+        };
+        for key in keys {
+            let Some(connection) = self.connections.get(key) else {
+                continue;
+            };
+            connection
+                .outbox
+                .note_lag(tag, usize::try_from(frames).unwrap_or(usize::MAX));
+            self.metrics.add(Counter::FramesLagged, frames);
+            mark_dirty(&mut self.dirty, connection, key);
+        }
+    }
+
+    /// Does what a client on a relay mount asks for.
+    pub(in crate::shard) fn handle_relay(&mut self, key: SlotKey, request: wire::RelayRequest<'_>) {
+        let shared = Arc::clone(&self.shared);
+        let Some(relay) = &shared.relay else { return };
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        let limits = self.live.limits_of(connection.mount);
+        let limits = RelayLimits {
+            subscriptions_max: relay.subscriptions_max,
+            name_bytes_max: limits.name_bytes_max,
+            event_bytes_max: limits.event_bytes_max,
+        };
+        let Session::Relay(session) = &mut connection.session else {
+            return;
+        };
+        match session.handle(request, &limits) {
+            Step::Subscribe(topic) => self.subscribe(key, topic),
+            Step::Unsubscribe(topic) => self.unsubscribe(key, topic),
+            Step::AnswerUnsubscribed(topic) => {
+                self.queue_text_with(key, |out| wire::put_unsubscribed(out, topic));
+            }
+            Step::Message {
+                topic,
+                event,
+                payload,
+            } => self.message(key, topic, event, payload),
+            Step::Pong => self.queue_text_with(key, wire::put_pong),
+            Step::Renew(token) => self.renew(key, token),
+            Step::Refuse { topic, refusal } => {
+                self.refuse_relay(key, topic, &refusal.to_string(), refusal.code());
+            }
+        }
+    }
+
+    /// The relay session of a connection that is open on a relay mount.
+    pub(crate) fn relay_session(&mut self, key: SlotKey) -> Option<&mut RelaySession> {
+        match &mut self.connections.get(key)?.session {
+            Session::Relay(session) => Some(session),
+            _ => None,
+        }
+    }
+
+    /// An error frame on a relay mount; what goes beyond the seed only to who negotiated it.
+    pub(crate) fn refuse_relay(&mut self, key: SlotKey, topic: &str, text: &str, code: ErrorCode) {
+        let Some(session) = self.relay_session(key) else {
+            return;
+        };
+        let negotiated = session.negotiated;
+        // What is said of an invalid message quotes it, and in it may stand anything.
+        let told = match code {
+            ErrorCode::InvalidMessage => code.as_str(),
+            _ => text,
+        };
+        tracing::warn!(target: "tidegate::relay", conn_id = session.conn_id, topic, text = told, "refused");
+        let frame = ErrorFrame {
+            message: text,
+            code: negotiated.then_some(code),
+            topic: (negotiated && !topic.is_empty()).then_some(topic),
+            sub_name: None,
+            reference: None,
+        };
+        self.queue_text_with(key, |out| wire::put_error(out, &frame));
+    }
+
+    /// Asks the home of a topic to take a subscriber.
+    pub(crate) fn subscribe(&mut self, key: SlotKey, topic: &str) {
+        let Some(subscriber) = self.subscriber(key) else {
+            return;
+        };
+        let (tenant, name) = (subscriber.caller.tenant.clone(), Box::<str>::from(topic));
+        let of = tenant.clone();
+        let job = move |home: &mut Home| home.handle_subscribe(&of, &name, subscriber);
+        self.surely_at_home(&tenant, topic, Box::new(job));
+    }
+
+    /// Tells the home of a topic that a subscriber leaves it.
+    pub(crate) fn unsubscribe(&mut self, key: SlotKey, topic: &str) {
+        if let Some(subscriber) = self.subscriber(key) {
+            self.leave(&subscriber, topic, LeaveReason::Unsubscribe);
+        }
+    }
+
+    fn leave(&mut self, subscriber: &Subscriber, topic: &str, reason: LeaveReason) {
+        let (tenant, name) = (subscriber.caller.tenant.clone(), Box::<str>::from(topic));
+        let (of, who) = (tenant.clone(), (subscriber.key, subscriber.conn_id));
+        let job = move |home: &mut Home| home.handle_leave(&of, &name, who, reason);
+        self.surely_at_home(&tenant, topic, Box::new(job));
+    }
+
+    /// Tells the homes of all topics of a connection that has ended.
+    pub(crate) fn leave_all(
+        &mut self,
+        key: SlotKey,
+        mut session: RelaySession,
+        reason: LeaveReason,
+    ) {
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        let Some(subscriber) = subscriber_of(connection, self.index, key, session.conn_id) else {
+            return;
+        };
+        if let Some(relay) = &self.shared.relay {
+            relay.census.remove(&subscriber.caller.tenant);
+        }
+        self.give_out();
+        for name in session.take_topics() {
+            let tenant = subscriber.caller.tenant.clone();
+            // Here at once; at home in its turn.
+            self.members.detach(
+                &TopicKey {
+                    tenant,
+                    name: name.clone(),
+                },
+                key,
+            );
+            self.leave(&subscriber, &name, reason);
+        }
+    }
+
+    /// Hands a client's message to the home of its topic.
+    pub(crate) fn message(&mut self, key: SlotKey, topic: &str, event: &str, payload: &[u8]) {
+        let Some(subscriber) = self.subscriber(key) else {
+            return;
+        };
+        let tenant = &subscriber.caller.tenant;
+        let who = (subscriber.key, subscriber.conn_id);
+        let shard = self.shared.home_of(tenant, topic);
+        if shard == self.index {
+            if let Some(home) = &mut self.home {
+                let frame = || push_frame(topic, event, payload);
+                home.handle_message(tenant, topic, who, (event, payload), frame);
+            }
+            return self.drain_home();
+        }
+        let (of, name, event) = (
+            tenant.clone(),
+            Box::<str>::from(topic),
+            Box::<str>::from(event),
+        );
+        let payload = Bytes::copy_from_slice(payload);
+        let job = move |home: &mut Home| {
+            let frame = || push_frame(&name, &event, &payload);
+            home.handle_message(&of, &name, who, (&event, &payload), frame);
+        };
+        if let Err(full) = self.posts.try_post(shard, Command::Home(Box::new(job))) {
+            let text = Refusal::HandlerFailed(full.to_string()).to_string();
+            self.refuse_relay(key, topic, &text, ErrorCode::HandlerError);
+        }
+    }
+
+    fn subscriber(&mut self, key: SlotKey) -> Option<Subscriber> {
+        let index = self.index;
+        let connection = self.connections.get(key)?;
+        let Session::Relay(session) = &connection.session else {
+            return None;
+        };
+        subscriber_of(connection, index, key, session.conn_id)
+    }
+}
+
+fn subscriber_of(
+    connection: &Connection,
+    shard: u16,
+    key: SlotKey,
+    conn_id: crate::id::ConnId,
+) -> Option<Subscriber> {
+    let key = ConnKey {
+        shard,
+        slot: key.slot,
+        generation: key.generation,
+    };
+    let caller = Arc::clone(connection.caller.as_ref()?);
+    Some(Subscriber {
+        key,
+        conn_id,
+        caller,
+    })
+}
+
+pub(crate) fn slot_key(key: ConnKey) -> SlotKey {
+    SlotKey {
+        slot: key.slot,
+        generation: key.generation,
+    }
+}
+
+/// The shard that must carry out an effect; a handler runs at home.
+fn shard_of(effect: &Effect) -> Option<u16> {
+    match effect {
+        Effect::Deliver { shard, .. } | Effect::Missed { shard, .. } => Some(*shard),
+        Effect::Attach { subscriber, .. } => Some(subscriber.key.shard),
+        Effect::Joined { key, .. } | Effect::Detach { key, .. } | Effect::Refuse { key, .. } => {
+            Some(key.shard)
+        }
+        Effect::Call(_) => None,
+    }
+}
+
+fn code_of(refusal: &Refusal) -> ErrorCode {
+    match refusal {
+        Refusal::NotSubscribed(_) => ErrorCode::NotSubscribed,
+        Refusal::JoinRejected(_) => ErrorCode::JoinRejected,
+        Refusal::HandlerFailed(_) => ErrorCode::HandlerError,
+    }
+}

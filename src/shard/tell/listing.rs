@@ -1,0 +1,172 @@
+//! The connections of one shard as an operator sees them. How many a tenant has is counted when
+//! one comes or goes, so the first few are told without a look at the others; a search looks at
+//! every connection. Knows no other shard.
+
+use ahash::AHashMap;
+
+use crate::broker::relay::LeaveReason;
+use crate::id::{ConnId, Tenant};
+use crate::session::Session;
+
+use crate::shard::kernel::ring::SlotKey;
+use crate::shard::socket::connection::Connection;
+use crate::shard::state::State;
+
+/// One open connection.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    pub(crate) key: SlotKey,
+    pub(crate) mount: u16,
+    pub(crate) conn_id: Option<ConnId>,
+    pub(crate) subject: Option<String>,
+    pub(crate) peer: Option<std::net::SocketAddr>,
+}
+
+/// Which connections.
+#[derive(Debug, Clone)]
+pub(crate) struct ListFilter {
+    /// Only those of which something shown contains this text, which is in lower case.
+    pub(crate) contains: Box<str>,
+    /// No more than so many.
+    pub(crate) limit: usize,
+}
+
+/// Some connections, and how many there are in all.
+#[derive(Debug, Default)]
+pub(crate) struct ListPage {
+    pub(crate) count: usize,
+    pub(crate) listed: Vec<Listed>,
+}
+
+impl Listed {
+    /// Its name in the whole server: shard, slot and generation.
+    pub(crate) fn id(&self, shard: u16) -> String {
+        id_of(self.key, shard)
+    }
+}
+
+fn id_of(key: SlotKey, shard: u16) -> String {
+    format!("{shard}-{}-{}", key.slot, key.generation)
+}
+
+/// Whether an address may be written with these signs.
+fn is_of_address(text: &str) -> bool {
+    let may = |byte: u8| byte.is_ascii_hexdigit() || b".:[]%".contains(&byte);
+    text.bytes().all(may)
+}
+
+/// How many open connections each tenant has on this shard.
+#[derive(Debug, Default)]
+pub(crate) struct Roll(AHashMap<Tenant, usize>);
+
+impl Roll {
+    pub(crate) fn add(&mut self, tenant: &Tenant) {
+        *self.0.entry(tenant.clone()).or_default() += 1;
+    }
+
+    pub(crate) fn remove(&mut self, tenant: &Tenant) {
+        let Some(count) = self.0.get_mut(tenant) else {
+            return;
+        };
+        *count -= 1;
+        if *count == 0 {
+            self.0.remove(tenant);
+        }
+    }
+
+    pub(crate) fn count(&self, tenant: &Tenant) -> usize {
+        self.0.get(tenant).copied().unwrap_or_default()
+    }
+
+    /// The tenants that have any.
+    pub(crate) fn tenants(&self) -> impl Iterator<Item = &Tenant> {
+        self.0.keys()
+    }
+}
+
+impl State {
+    /// The open connections of a tenant: how many `contains` finds, and the first of them.
+    pub(crate) fn listed(&self, tenant: &Tenant, filter: &ListFilter) -> ListPage {
+        let all = self.connections.iter();
+        let theirs = all.filter(|(_, connection)| Self::belongs(connection, tenant));
+        if filter.contains.is_empty() {
+            let first = theirs.take(filter.limit);
+            return ListPage {
+                count: self.roll.count(tenant),
+                listed: first.map(|(key, one)| Self::listed_one(key, one)).collect(),
+            };
+        }
+        let mut page = ListPage::default();
+        for (key, connection) in theirs.filter(|(key, one)| self.has(*key, one, &filter.contains)) {
+            page.count += 1;
+            // Where a peer is only the kernel knows, so it is not asked for what nobody sees.
+            if page.listed.len() < filter.limit {
+                page.listed.push(Self::listed_one(key, connection));
+            }
+        }
+        page
+    }
+
+    /// Whether a text, in lower case, stands in what is shown of a connection. What costs least is
+    /// looked at first, and the kernel is asked only for what may be an address.
+    fn has(&self, key: SlotKey, connection: &Connection, text: &str) -> bool {
+        let mount = self.shared.mounts.get(usize::from(connection.mount));
+        let subject = connection.caller.as_ref();
+        let subject = subject.and_then(|caller| caller.subject.as_ref());
+        let in_number =
+            || conn_id(&connection.session).is_some_and(|one| one.to_string().contains(text));
+        let in_peer = || {
+            connection
+                .peer()
+                .map(|peer| peer.to_string().contains(text))
+        };
+        mount.is_some_and(|mount| mount.path.to_lowercase().contains(text))
+            || subject.is_some_and(|subject| subject.to_lowercase().contains(text))
+            || id_of(key, self.index).contains(text)
+            || in_number()
+            || (is_of_address(text) && in_peer().unwrap_or(false))
+    }
+
+    pub(in crate::shard) fn listed_one(key: SlotKey, connection: &Connection) -> Listed {
+        let caller = connection.caller.as_ref();
+        Listed {
+            key,
+            mount: connection.mount,
+            conn_id: conn_id(&connection.session),
+            subject: caller.and_then(|caller| caller.subject.clone()),
+            peer: connection.peer(),
+        }
+    }
+
+    /// Connections whose upgrade is not done belong to nobody yet.
+    pub(in crate::shard) fn belongs(connection: &Connection, tenant: &Tenant) -> bool {
+        let caller = connection.caller.as_ref();
+        connection.takes_frames() && caller.is_some_and(|caller| caller.tenant == *tenant)
+    }
+
+    /// Closes a connection of a tenant on purpose; whether there was one.
+    pub(crate) fn kick(&mut self, tenant: &Tenant, key: SlotKey) -> bool {
+        let found = self.connections.get(key);
+        let found = found.is_some_and(|connection| Self::belongs(connection, tenant));
+        if found {
+            self.close(
+                key,
+                CLOSE_KICKED,
+                "closed by an administrator",
+                LeaveReason::Kicked,
+            );
+        }
+        found
+    }
+}
+
+fn conn_id(session: &Session) -> Option<ConnId> {
+    match session {
+        Session::Relay(relay) => Some(relay.conn_id),
+        Session::Event(event) => Some(event.client.id()),
+        Session::Durable(_) | Session::Raw(_) | Session::None => None,
+    }
+}
+
+/// Policy: the peer did nothing wrong on the wire.
+const CLOSE_KICKED: u16 = 1008;
