@@ -20,15 +20,15 @@ use crate::shard::door::tickets::Ticket;
 /// Whether a body was not here in time. A route that reads it sees an error, and what it makes of
 /// that is not the answer.
 #[derive(Debug, Clone, Default)]
-pub(in crate::shard) struct Lateness(Arc<AtomicBool>);
+pub(crate) struct Lateness(Arc<AtomicBool>);
 
 impl Lateness {
-    pub(in crate::shard) fn is_late(&self) -> bool {
+    pub(crate) fn is_late(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
     /// The body of a request, from whose head on time passes.
-    pub(in crate::shard) fn watch(&self, body: Incoming, ms_max: u64) -> Body {
+    pub(crate) fn watch(&self, body: Incoming, ms_max: u64) -> Body {
         if body.is_end_stream() {
             return Body::empty();
         }
@@ -78,7 +78,7 @@ struct Held {
 }
 
 /// Lets an answer keep the place of its request.
-pub(in crate::shard) fn hold(body: Body, ticket: Option<Ticket<IpAddr>>) -> Body {
+pub(crate) fn hold(body: Body, ticket: Option<Ticket<IpAddr>>) -> Body {
     match ticket {
         Some(_ticket) => Body::new(Held { body, _ticket }),
         None => body,

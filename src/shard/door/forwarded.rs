@@ -7,19 +7,19 @@
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 /// The header that is read.
-pub(in crate::shard) const HEADER: &str = "x-forwarded-for";
+pub(crate) const HEADER: &str = "x-forwarded-for";
 
 /// An element of the list that is no address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{element}` in X-Forwarded-For is no address")]
-pub(in crate::shard) struct NotAnAddress {
+pub(crate) struct NotAnAddress {
     element: String,
 }
 
 /// Where the request comes from that a trusted peer handed on: the rightmost address that is not
 /// trusted, else the leftmost. `None` without any. Several `lines` are one list. A port that was
 /// not told is 0.
-pub(in crate::shard) fn client_of<'a>(
+pub(crate) fn client_of<'a>(
     lines: impl DoubleEndedIterator<Item = &'a str>,
     is_trusted: impl Fn(IpAddr) -> bool,
 ) -> Result<Option<SocketAddr>, NotAnAddress> {

@@ -61,7 +61,7 @@ impl Http {
     }
 
     /// Serves a connection whose first bytes have been read already.
-    pub(in crate::shard) fn serve(&self, shard: Rc<Shard>, connection: Connection, read: Vec<u8>) {
+    pub(crate) fn serve(&self, shard: Rc<Shard>, connection: Connection, read: Vec<u8>) {
         let http = self.clone();
         self.open.set(self.open.get() + 1);
         // The place that the connection takes of its address stays taken.

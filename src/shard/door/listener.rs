@@ -21,7 +21,7 @@ use crate::shard::turn::Turn;
 const ACCEPT_PAUSE_MS: u64 = 100;
 
 impl Turn {
-    pub(in crate::shard) fn accept(&mut self) {
+    pub(crate) fn accept(&mut self) {
         if self.shard.state.borrow().draining {
             return;
         }
@@ -30,7 +30,7 @@ impl Turn {
         }
     }
 
-    pub(in crate::shard) fn handle_accept(&mut self, listener: u32, completion: Completion) {
+    pub(crate) fn handle_accept(&mut self, listener: u32, completion: Completion) {
         if 0 <= completion.result {
             self.accept_paused = false;
             self.accepted(descriptor(completion.result));
@@ -58,7 +58,7 @@ impl Turn {
     }
 
     /// A new connection goes to the shard that has the fewest.
-    pub(in crate::shard) fn accepted(&mut self, fd: OwnedFd) {
+    pub(crate) fn accepted(&mut self, fd: OwnedFd) {
         let admitted = self.shard.state.borrow().let_in(&fd);
         let ticket = match admitted {
             Ok(ticket) => ticket,
@@ -76,7 +76,7 @@ impl Turn {
         }
     }
 
-    pub(in crate::shard) fn adopt(&mut self, accepted: Accepted) {
+    pub(crate) fn adopt(&mut self, accepted: Accepted) {
         let fd = accepted.fd;
         // A socket that cannot be set up is as good as closed.
         let _ = rustix::net::sockopt::set_tcp_nodelay(&fd, true);
@@ -104,7 +104,7 @@ fn turn_away(fd: &OwnedFd, status: u16, text: &str) {
 
 impl State {
     /// Whether there is a place for a new socket; else the status and the text to refuse with.
-    pub(in crate::shard) fn let_in(
+    pub(crate) fn let_in(
         &self,
         fd: &OwnedFd,
     ) -> Result<Option<Ticket<IpAddr>>, (u16, &'static str)> {

@@ -24,12 +24,7 @@ use crate::shard::turn::unix_s;
 
 impl crate::shard::Shard {
     /// A request was admitted: the 101 goes out and frames begin.
-    pub(in crate::shard) fn open(
-        self: &Rc<Self>,
-        key: SlotKey,
-        mut admitted: Admitted,
-        answer: bool,
-    ) {
+    pub(crate) fn open(self: &Rc<Self>, key: SlotKey, mut admitted: Admitted, answer: bool) {
         let (mount, caller) = (admitted.mount, Arc::clone(&admitted.caller));
         let handshake = admitted.handshake.take();
         self.open_connection(key, admitted, answer);

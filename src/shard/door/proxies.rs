@@ -19,9 +19,9 @@ use crate::shard::state::State;
 
 /// Who came by a proxy, and its place among those of its address where they are counted.
 #[derive(Debug)]
-pub(in crate::shard) struct Arrival {
-    pub(in crate::shard) client: SocketAddr,
-    pub(in crate::shard) ticket: Option<Ticket<IpAddr>>,
+pub(crate) struct Arrival {
+    pub(crate) client: SocketAddr,
+    pub(crate) ticket: Option<Ticket<IpAddr>>,
 }
 
 /// The status and the text of a refusal.
@@ -29,18 +29,14 @@ type Refusal = (u16, &'static str);
 
 impl Live {
     /// Whether what this peer forwards is believed.
-    pub(in crate::shard) fn trusts(&self, address: IpAddr) -> bool {
+    pub(crate) fn trusts(&self, address: IpAddr) -> bool {
         self.proxies.iter().any(|proxies| proxies.contains(address))
     }
 }
 
 impl State {
     /// Gives a connection whose head was read the address that its proxy names, if it has one.
-    pub(in crate::shard) fn note_arrival(
-        &mut self,
-        key: SlotKey,
-        head: &Head,
-    ) -> Result<(), Refusal> {
+    pub(crate) fn note_arrival(&mut self, key: SlotKey, head: &Head) -> Result<(), Refusal> {
         if self.live.proxies.is_empty() {
             return Ok(());
         }
@@ -55,7 +51,7 @@ impl State {
     }
 
     /// The same for a request that hyper has read.
-    pub(in crate::shard) fn arrival_of(
+    pub(crate) fn arrival_of(
         &self,
         peer: SocketAddr,
         headers: &HeaderMap,

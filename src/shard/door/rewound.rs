@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 /// A stream with what was read from it before in front. Bound: a write waits `stall` for progress.
-pub(in crate::shard) struct Rewound {
+pub(crate) struct Rewound {
     read: Vec<u8>,
     at: usize,
     stream: TcpStream,
@@ -21,7 +21,7 @@ pub(in crate::shard) struct Rewound {
 }
 
 impl Rewound {
-    pub(in crate::shard) fn new(stream: TcpStream, read: Vec<u8>, stall: Duration) -> Self {
+    pub(crate) fn new(stream: TcpStream, read: Vec<u8>, stall: Duration) -> Self {
         Self {
             read,
             at: 0,
@@ -32,7 +32,7 @@ impl Rewound {
     }
 
     /// The stream, and what nobody has read yet.
-    pub(in crate::shard) fn into_parts(mut self) -> (TcpStream, Vec<u8>) {
+    pub(crate) fn into_parts(mut self) -> (TcpStream, Vec<u8>) {
         self.read.drain(..self.at);
         (self.stream, self.read)
     }

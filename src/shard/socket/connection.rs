@@ -173,7 +173,7 @@ impl Connection {
     }
 
     /// Takes the address and the place that it has by a proxy.
-    pub(in crate::shard) fn arrive(&mut self, arrival: Arrival) {
+    pub(crate) fn arrive(&mut self, arrival: Arrival) {
         let guard = self.guard.get_or_insert_default();
         guard.client = Some(arrival.client);
         guard.address = arrival.ticket;

@@ -12,7 +12,7 @@ use crate::shard::turn::Turn;
 
 impl Turn {
     /// Sends what is queued: at most one send in flight for each socket.
-    pub(in crate::shard) fn flush(&mut self) -> bool {
+    pub(crate) fn flush(&mut self) -> bool {
         let mut state = self.shard.state.borrow_mut();
         state.give_out();
         let dirty = std::mem::take(&mut state.dirty);
@@ -27,7 +27,7 @@ impl Turn {
         worked
     }
 
-    pub(in crate::shard) fn handle_sent(&mut self, index: u32, result: i32) {
+    pub(crate) fn handle_sent(&mut self, index: u32, result: i32) {
         let (key, mut sending) = self.ring.sent(index);
         let mut state = self.shard.state.borrow_mut();
         let now_ms = state.now_ms;
@@ -53,7 +53,7 @@ impl Turn {
     }
 
     /// Arms receives that were wished for, and those that had found no buffer.
-    pub(in crate::shard) fn rearm(&mut self) {
+    pub(crate) fn rearm(&mut self) {
         let mut state = self.shard.state.borrow_mut();
         let wishes = std::mem::take(&mut state.wishes);
         for (key, wish) in wishes {
@@ -66,7 +66,7 @@ impl Turn {
 }
 
 impl State {
-    pub(in crate::shard) fn flush_one(&mut self, key: SlotKey, ring: &mut Ring) {
+    pub(crate) fn flush_one(&mut self, key: SlotKey, ring: &mut Ring) {
         let Some(connection) = self.connections.get(key) else {
             return;
         };
@@ -98,7 +98,7 @@ impl State {
         }
     }
 
-    pub(in crate::shard) fn send_failed(&mut self, key: SlotKey) {
+    pub(crate) fn send_failed(&mut self, key: SlotKey) {
         let Some(connection) = self.connections.get(key) else {
             return;
         };
@@ -108,7 +108,7 @@ impl State {
     }
 
     /// A send has gone: what came meanwhile is next, and who waited for room goes on.
-    pub(in crate::shard) fn sent(&mut self, key: SlotKey) {
+    pub(crate) fn sent(&mut self, key: SlotKey) {
         let Some(connection) = self.connections.get(key) else {
             return;
         };
@@ -136,7 +136,7 @@ impl State {
         self.return_credit(key);
     }
 
-    pub(in crate::shard) fn grant(&mut self, key: SlotKey, wish: Wish, ring: &mut Ring) {
+    pub(crate) fn grant(&mut self, key: SlotKey, wish: Wish, ring: &mut Ring) {
         let Some(connection) = self.connections.get(key) else {
             return;
         };

@@ -23,7 +23,7 @@ use crate::shard::link::relay_of;
 
 impl Shard {
     /// Runs the handlers that are due, in order, with no borrow held.
-    pub(in crate::shard) fn run_calls(self: &Rc<Self>) {
+    pub(crate) fn run_calls(self: &Rc<Self>) {
         loop {
             self.run_ended();
             let Some(call) = self.next_call() else {
@@ -82,7 +82,7 @@ impl Shard {
 }
 
 /// Polls a future once; what waits becomes a task and is polled again with a waker of its own.
-pub(in crate::shard) fn poll_or_spawn(mut future: Pin<Box<dyn Future<Output = ()>>>) {
+pub(crate) fn poll_or_spawn(mut future: Pin<Box<dyn Future<Output = ()>>>) {
     let mut context = Context::from_waker(Waker::noop());
     if future.as_mut().poll(&mut context).is_pending() {
         tokio_uring::spawn(future);

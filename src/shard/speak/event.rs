@@ -62,7 +62,7 @@ impl Gateways {
         clippy::expect_used,
         reason = "each gateway was opened once before the start"
     )]
-    pub(in crate::shard) fn open(
+    pub(crate) fn open(
         shard: &Weak<Shard>,
         shared: &Arc<Shared>,
         index: u16,
@@ -94,7 +94,7 @@ pub(crate) type Ready = std::sync::mpsc::Sender<Result<(), StartError>>;
 
 impl Shard {
     /// Runs what is to run before the server listens, and says how it ended; whether well.
-    pub(in crate::shard) async fn make_ready(&self, ready: &Ready) -> bool {
+    pub(crate) async fn make_ready(&self, ready: &Ready) -> bool {
         let hooks = AssertUnwindSafe(self.shared.program.after_init());
         let outcome = match hooks.catch_unwind().await {
             Ok(outcome) => outcome,
@@ -114,13 +114,13 @@ impl Shard {
     }
 
     /// Whether a gateway is mounted there.
-    pub(in crate::shard) fn is_event(&self, mount: u16) -> bool {
+    pub(crate) fn is_event(&self, mount: u16) -> bool {
         self.gateway_of(mount).is_some()
     }
 
     /// Asks the guards of a gateway whether an admitted request may become a connection. They
     /// may take their time: until then the request counts as half open.
-    pub(in crate::shard) fn guard(
+    pub(crate) fn guard(
         &self,
         (peer, head): (SocketAddr, &Head),
         mut admitted: Admitted,
@@ -139,7 +139,7 @@ impl Shard {
     }
 
     /// Opens a connection to a gateway if its guards let it; `rest` came behind the head.
-    pub(in crate::shard) fn open_guarded(
+    pub(crate) fn open_guarded(
         self: &Rc<Self>,
         key: SlotKey,
         head: &Head,
@@ -169,7 +169,7 @@ impl Shard {
     }
 
     /// A connection on an event mount is open: it enters its registry and its hooks run.
-    pub(in crate::shard) fn start_event(
+    pub(crate) fn start_event(
         self: &Rc<Self>,
         key: SlotKey,
         mount: u16,
@@ -207,7 +207,7 @@ impl Shard {
     }
 
     /// Events go to user code, for which nothing may be borrowed; all else is for the state.
-    pub(in crate::shard) fn handle_any(
+    pub(crate) fn handle_any(
         self: &Rc<Self>,
         key: SlotKey,
         message: Message<'_>,
@@ -359,7 +359,7 @@ impl Shard {
 
     /// Runs the hooks of connections that have ended, with no borrow held. They leave their
     /// registries when their hooks have run.
-    pub(in crate::shard) fn run_ended(self: &Rc<Self>) {
+    pub(crate) fn run_ended(self: &Rc<Self>) {
         while let Some(session) = self.next_ended() {
             session.handle_end();
             let Some(here) = self.gateways.registries.clone() else {
@@ -386,7 +386,7 @@ impl Shard {
     }
 
     /// What another shard asks of the registries here.
-    pub(in crate::shard) fn handle_post(&self, post: Post) {
+    pub(crate) fn handle_post(&self, post: Post) {
         if let Some(here) = &self.gateways.registries {
             here.handle_post(post);
         }
@@ -402,7 +402,7 @@ fn internal_close() -> Outcome {
 }
 
 /// The answer to a request that a guard has refused.
-pub(in crate::shard) fn forbidden() -> Bytes {
+pub(crate) fn forbidden() -> Bytes {
     error_response(403, "forbidden")
 }
 
@@ -413,7 +413,7 @@ impl State {
         connection.is_some_and(|connection| matches!(connection.phase, Phase::Head(_)))
     }
 
-    pub(in crate::shard) fn is_open(&mut self, key: SlotKey) -> bool {
+    pub(crate) fn is_open(&mut self, key: SlotKey) -> bool {
         let connection = self.connections.get(key);
         connection.is_some_and(|connection| connection.takes_frames())
     }
@@ -431,7 +431,7 @@ impl State {
     }
 
     /// An error frame that is the answer to no event.
-    pub(in crate::shard) fn refuse_event(&mut self, key: SlotKey, text: &str) {
+    pub(crate) fn refuse_event(&mut self, key: SlotKey, text: &str) {
         let connection = self.connections.get(key);
         if connection.is_some_and(|connection| matches!(connection.session, Session::Event(_))) {
             let frame = error_frame("error", text, None);

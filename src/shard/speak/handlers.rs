@@ -83,14 +83,14 @@ impl Wake for Bell {
 }
 
 /// The raw handlers of a shard.
-pub(in crate::shard) struct Handlers {
+pub(crate) struct Handlers {
     running: FuturesUnordered<Running>,
     bell: Arc<Bell>,
     waker: Waker,
 }
 
 impl Handlers {
-    pub(in crate::shard) fn new(shared: Arc<Shared>, index: u16) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, index: u16) -> Self {
         let bell = Arc::new(Bell {
             shared,
             index,
@@ -104,7 +104,7 @@ impl Handlers {
     }
 
     /// Whether one of them is awake.
-    pub(in crate::shard) fn is_awake(&self) -> bool {
+    pub(crate) fn is_awake(&self) -> bool {
         self.bell.rung.load(Ordering::Acquire)
     }
 
@@ -124,7 +124,7 @@ impl Handlers {
 impl Turn {
     /// Starts the handlers of new connections and polls those that are awake, with no borrow
     /// held.
-    pub(in crate::shard) fn run_handlers(&mut self) {
+    pub(crate) fn run_handlers(&mut self) {
         let opened = std::mem::take(&mut self.shard.state.borrow_mut().opened);
         let any = !opened.is_empty() || self.handlers.is_awake();
         let mut panics = 0;

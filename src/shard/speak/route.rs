@@ -210,7 +210,7 @@ impl State {
     }
 
     /// Does what a client on a relay mount asks for.
-    pub(in crate::shard) fn handle_relay(&mut self, key: SlotKey, request: wire::RelayRequest<'_>) {
+    pub(crate) fn handle_relay(&mut self, key: SlotKey, request: wire::RelayRequest<'_>) {
         let shared = Arc::clone(&self.shared);
         let Some(relay) = &shared.relay else { return };
         let Some(connection) = self.connections.get(key) else {

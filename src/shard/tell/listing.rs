@@ -127,7 +127,7 @@ impl State {
             || (is_of_address(text) && in_peer().unwrap_or(false))
     }
 
-    pub(in crate::shard) fn listed_one(key: SlotKey, connection: &Connection) -> Listed {
+    pub(crate) fn listed_one(key: SlotKey, connection: &Connection) -> Listed {
         let caller = connection.caller.as_ref();
         Listed {
             key,
@@ -139,7 +139,7 @@ impl State {
     }
 
     /// Connections whose upgrade is not done belong to nobody yet.
-    pub(in crate::shard) fn belongs(connection: &Connection, tenant: &Tenant) -> bool {
+    pub(crate) fn belongs(connection: &Connection, tenant: &Tenant) -> bool {
         let caller = connection.caller.as_ref();
         connection.takes_frames() && caller.is_some_and(|caller| caller.tenant == *tenant)
     }

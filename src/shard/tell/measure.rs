@@ -11,7 +11,7 @@ const MEASURE_MS: u64 = 1_000;
 
 impl Turn {
     /// An operation on a file has gone on or ended; what was written is counted.
-    pub(in crate::shard) fn handle_file(&mut self, index: u32, result: i32) {
+    pub(crate) fn handle_file(&mut self, index: u32, result: i32) {
         let Some(ended) = self.files.complete(index, result, &mut self.ring) else {
             return;
         };
@@ -26,7 +26,7 @@ impl Turn {
     }
 
     /// Measures, if it is time.
-    pub(in crate::shard) fn measure(&mut self) {
+    pub(crate) fn measure(&mut self) {
         let overflows = self.ring.overflows();
         let (waiting, waiting_max) = self.ring.waiting();
         let (unsubmitted, submissions_max) = self.ring.unsubmitted();

@@ -81,7 +81,7 @@ impl Memory {
 
 impl State {
     /// Once a second: the first shard looks, and each one does its part.
-    pub(in crate::shard) fn watch_memory(&mut self) {
+    pub(crate) fn watch_memory(&mut self) {
         if self.index == 0 {
             let used = read("/proc/self/statm").and_then(|text| own_bytes(&text));
             let (used, limits) = (used.unwrap_or(0), &self.live.limits);
