@@ -20,9 +20,9 @@ use serde::{Deserialize, Serialize};
 use tidegate::auth::Caller;
 use tidegate::broker::ConnKey;
 use tidegate::gateway::client::Handshake;
-use tidegate::gateway::dispatch::{Dispatch, Handling, Outcome, Request};
+use tidegate::gateway::engine::dispatch::{Dispatch, Handling, Outcome, Request};
+use tidegate::gateway::engine::outlet::{Fate, Outlet, Post, Registries, Tally};
 use tidegate::gateway::extract::EventData;
-use tidegate::gateway::outlet::{Fate, Outlet, Post, Registries, Tally};
 use tidegate::prelude::*;
 use tidegate::proto::http::{HeadLimits, parse_head};
 

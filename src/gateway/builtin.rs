@@ -16,8 +16,8 @@ use parking_lot::RwLock;
 use tokio::time::Instant;
 
 use crate::broker::ConnKey;
-use crate::gateway::container::{Dependency, Injectable, Resolver, StartError};
 use crate::gateway::context::{ExecutionContext, UpgradeContext};
+use crate::gateway::engine::container::{Dependency, Injectable, Resolver, StartError};
 use crate::gateway::guard::{MessageGuard, UpgradeGuard};
 use crate::gateway::interceptor::{Interceptor, Next};
 use crate::gateway::reply::{Exception, WsReply};

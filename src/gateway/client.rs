@@ -13,10 +13,11 @@ use tokio::sync::oneshot;
 
 use crate::auth::{Caller, CurrentUser};
 use crate::broker::ConnKey;
-use crate::gateway::outlet::{Fate, Order, Registries};
+use crate::gateway::engine::outlet::{Fate, Order, Registries};
+use crate::gateway::engine::pool::Pool;
 use crate::gateway::reply::{encode_frame, encode_raw};
 use crate::gateway::send::SendError;
-use crate::gateway::server::{Pool, Registry, Scope};
+use crate::gateway::server::{Registry, Scope};
 use crate::id::{ConnId, Tenant};
 use crate::proto::http::Head;
 

@@ -15,7 +15,9 @@ use validator::{Validate, ValidationErrors};
 
 use crate::auth::CurrentUser;
 use crate::gateway::client::WsClient;
-use crate::gateway::container::{Container, Dependency, Inject, Injectable, Resolver, State};
+use crate::gateway::engine::container::{
+    Container, Dependency, Inject, Injectable, Resolver, State,
+};
 use crate::gateway::relay::Relay;
 use crate::gateway::reply::Exception;
 use crate::gateway::server::WsServer;

@@ -4,8 +4,8 @@
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::gateway::container::Injectable;
 use crate::gateway::context::WsArgumentsHost;
+use crate::gateway::engine::container::Injectable;
 use crate::gateway::guard::Layer;
 use crate::gateway::reply::{Body, Exception, WsReply};
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use futures_util::future::LocalBoxFuture;
 
-use crate::gateway::container::Injectable;
 use crate::gateway::context::{ExecutionContext, UpgradeContext};
+use crate::gateway::engine::container::Injectable;
 
 /// Decides once, before there is a connection: `false` is answered with 403.
 #[diagnostic::on_unimplemented(

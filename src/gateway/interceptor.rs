@@ -6,8 +6,8 @@ use std::future::Future;
 
 use futures_util::future::LocalBoxFuture;
 
-use crate::gateway::container::Injectable;
 use crate::gateway::context::ExecutionContext;
+use crate::gateway::engine::container::Injectable;
 use crate::gateway::guard::Layer;
 use crate::gateway::reply::WsReply;
 

@@ -1,8 +1,6 @@
 //! The interface that a user writes to: gateways, relay handlers, guards, services.
 //! Knows the wire and the broker, but no shard and no socket.
 
-pub mod container;
-
 pub mod socket;
 
 pub mod raw_handler;
@@ -16,8 +14,6 @@ pub mod relay_handler;
 pub mod topics;
 
 pub mod module;
-
-pub mod table;
 
 pub mod extract;
 
@@ -37,11 +33,25 @@ pub mod builtin;
 
 pub mod filter;
 
-pub mod dispatch;
+pub mod spawn;
 
-pub mod outlet;
+/// What runs all of it; users name only what the modules beside it show.
+#[doc(hidden)]
+pub mod engine;
+
+/// Services by type: what a struct injects, and how one is built by hand.
+pub mod container {
+    pub use super::engine::container::{
+        Container, Dependency, Inject, Injectable, Resolver, StartError, State,
+    };
+}
+
+/// What a gateway binds: `#[messages]` and `#[gateway]` write these calls, and a program may.
+pub mod table {
+    pub use super::engine::table::{
+        Binding, Call, GuardKind, Layers, Messages, NoGuard, Table, initialised,
+    };
+}
 
 #[cfg(test)]
 mod tests;
-
-pub mod spawn;

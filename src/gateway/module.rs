@@ -1,29 +1,24 @@
 //! What a program is made of: modules list providers, gateways and relay handlers, and all of it
 //! is checked before the server listens. Knows no shard: each opens the gateways for itself.
 
-use std::any::{TypeId, type_name};
-use std::fmt;
-use std::net::SocketAddr;
-use std::rc::Rc;
+use std::any::TypeId;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use futures_util::future::LocalBoxFuture;
 
-use crate::gateway::container::{
-    Container, ContainerBuilder, Dependency, Injectable, Resolver, StartError, State, short_name,
+use crate::gateway::engine::container::{
+    ContainerBuilder, Dependency, Injectable, StartError, State,
 };
-use crate::gateway::dispatch::{Dispatch, Dispatcher};
+use crate::gateway::engine::program::{GatewayPlan, Program, RelayPlan};
+use crate::gateway::engine::table::{Layers, Messages};
 use crate::gateway::filter::ExceptionFilter;
 use crate::gateway::guard::{MessageGuard, UpgradeGuard};
 use crate::gateway::interceptor::Interceptor;
 use crate::gateway::relay::Relay;
-use crate::gateway::relay_handler::{self, AnyRelayHandler, RelayHandler};
-use crate::gateway::server::{Pool, Registry, Scope, WsServer};
-use crate::gateway::table::{Layers, Messages, Table};
-use crate::id::Tenant;
+use crate::gateway::relay_handler::{self, RelayHandler};
+use crate::gateway::server::{Registry, WsServer};
 
 /// A part of a program. `#[module]` writes this.
 #[diagnostic::on_unimplemented(
@@ -59,18 +54,6 @@ pub trait Gateway: Injectable + Messages {
 pub trait RelayRoute {
     /// Registers the handler.
     fn register(app: &mut App);
-}
-
-/// A relay handler and its pattern.
-pub(crate) struct RelayPlan {
-    pub(crate) pattern: String,
-    pub(crate) handler: Box<dyn AnyRelayHandler>,
-}
-
-impl fmt::Debug for RelayPlan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("RelayPlan").field(&self.pattern).finish()
-    }
 }
 
 /// Collects the parts of a program.
@@ -235,178 +218,6 @@ impl App {
         self.registries.push((marker, server.clone()));
         server
     }
-}
-
-/// A program that fits together.
-#[derive(Debug, Clone)]
-pub struct Program {
-    container: Container,
-    relay: Relay,
-    layers: Arc<Layers>,
-    gateways: Arc<[GatewayPlan]>,
-    registries: Arc<[Arc<dyn Registry>]>,
-}
-
-impl Program {
-    /// Its services.
-    pub fn container(&self) -> &Container {
-        &self.container
-    }
-
-    /// The relay that services hold, to be told its server.
-    pub(crate) fn relay(&self) -> &Relay {
-        &self.relay
-    }
-
-    /// Its gateways.
-    pub fn gateways(&self) -> &[GatewayPlan] {
-        &self.gateways
-    }
-
-    /// What its registries share over all shards, in the order of their numbers.
-    pub fn pools(&self) -> Vec<Arc<Pool>> {
-        self.registries
-            .iter()
-            .map(|registry| registry.pool().clone())
-            .collect()
-    }
-
-    /// The registry of a marker by its name, as a tenant sees it.
-    pub fn registry(&self, name: &str, tenant: &Tenant) -> Option<Scope> {
-        let mut registries = self.registries.iter();
-        let registry = registries.find(|registry| registry.name() == name)?;
-        Some(Scope::of(registry.pool(), tenant))
-    }
-
-    /// Opens a gateway on the calling shard.
-    ///
-    /// # Errors
-    /// Those of [`App::build`], which has opened each gateway once already.
-    pub fn open(&self, plan: &GatewayPlan) -> Result<Rc<dyn Dispatch>, StartError> {
-        (plan.open)(&self.container, &self.layers)
-    }
-
-    /// Runs the `after_init` hooks, each gateway's in turn.
-    pub async fn after_init(&self) -> Result<(), StartError> {
-        for plan in &*self.gateways {
-            (plan.after_init)(self.container.clone()).await?;
-        }
-        Ok(())
-    }
-
-    /// What the log says when the server listens.
-    pub fn boot_lines(&self, address: SocketAddr) -> Vec<String> {
-        boot_lines(&self.gateways, address)
-    }
-}
-
-/// A gateway before it is opened on a shard.
-pub struct GatewayPlan {
-    /// Where it is mounted.
-    pub path: String,
-    /// The name of its type.
-    pub name: String,
-    /// How many events it binds.
-    pub messages: usize,
-    /// How many hooks.
-    pub hooks: usize,
-    registry: Arc<dyn Registry>,
-    open: OpenGateway,
-    after_init: fn(Container) -> LocalBoxFuture<'static, Result<(), StartError>>,
-}
-
-type OpenGateway = fn(&Container, &Layers) -> Result<Rc<dyn Dispatch>, StartError>;
-
-impl GatewayPlan {
-    fn of<G: Gateway>(
-        registry: Arc<dyn Registry>,
-        builder: &mut ContainerBuilder,
-    ) -> Result<Self, StartError> {
-        let name = short_name(type_name::<G>());
-        let table = Table::<G>::collect();
-        let mut events: Vec<&str> = table.bindings.iter().map(|binding| binding.event).collect();
-        events.sort_unstable();
-        if let Some(twice) = events.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(StartError::EventTaken {
-                gateway: name,
-                event: twice[0].to_owned(),
-            });
-        }
-        builder.injectable::<G>();
-        own_layers::<G>().provide(builder);
-        for binding in &table.bindings {
-            binding.layers.provide(builder);
-        }
-        for (wanted, who) in &table.wanted {
-            builder.require(*wanted, who);
-        }
-        Ok(Self {
-            path: normal_path(G::PATH),
-            name,
-            messages: table.bindings.len(),
-            hooks: table.connect.len() + table.disconnect.len() + table.ready.len(),
-            registry,
-            open: |container, server| {
-                Ok(Rc::new(Dispatcher::<G>::open(
-                    container,
-                    server,
-                    &own_layers::<G>(),
-                )?))
-            },
-            after_init: |container| Box::pin(run_after_init::<G>(container)),
-        })
-    }
-
-    /// Its registry.
-    pub fn registry(&self) -> &Arc<dyn Registry> {
-        &self.registry
-    }
-}
-
-impl fmt::Debug for GatewayPlan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&mount_line(self))
-    }
-}
-
-fn own_layers<G: Gateway>() -> Layers {
-    let mut layers = Layers::default();
-    G::layers(&mut layers);
-    layers
-}
-
-async fn run_after_init<G: Gateway>(container: Container) -> Result<(), StartError> {
-    let gateway: Arc<G> = Resolver::over(&container, type_name::<G>()).service()?;
-    for hook in Table::<G>::collect().ready {
-        hook(gateway.clone(), container.clone()).await?;
-    }
-    Ok(())
-}
-
-/// A path has one leading slash and none at its end.
-fn normal_path(path: &str) -> String {
-    format!("/{}", path.trim_matches('/'))
-}
-
-fn boot_lines(gateways: &[GatewayPlan], address: SocketAddr) -> Vec<String> {
-    let bound = format!("bound {} on {address}", counted(gateways.len(), "gateway"));
-    std::iter::once(bound)
-        .chain(gateways.iter().map(mount_line))
-        .collect()
-}
-
-fn mount_line(plan: &GatewayPlan) -> String {
-    let GatewayPlan { path, name, .. } = plan;
-    let (messages, hooks) = (
-        counted(plan.messages, "message"),
-        counted(plan.hooks, "lifecycle hook"),
-    );
-    format!("GET {path} -> {name} ({messages}, {hooks})")
-}
-
-fn counted(number: usize, noun: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {noun}{plural}")
 }
 
 impl<S: Send + Sync, T: Send + Sync + 'static> FromRequestParts<S> for State<T> {

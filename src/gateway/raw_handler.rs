@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use crate::auth::{Caller, CurrentUser};
 
-use super::container::{Container, Dependency, Inject, Resolver, StartError};
 use super::socket::WebSocket;
+use crate::gateway::engine::container::{Container, Dependency, Inject, Resolver, StartError};
 
 /// All that a raw handler's further arguments are made from.
 #[derive(Debug)]

@@ -12,9 +12,9 @@ use crate::auth::{Caller, CurrentUser};
 use crate::broker::relay::{HandlerEvent, LeaveReason, TopicKey};
 use crate::id::ConnId;
 
-use super::container::{Container, Dependency, Inject, Resolver, StartError};
 use super::relay::Relay;
 use super::topics::Topics;
+use crate::gateway::engine::container::{Container, Dependency, Inject, Resolver, StartError};
 
 /// What happened to a topic.
 #[derive(Debug, Clone)]

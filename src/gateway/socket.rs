@@ -1,16 +1,11 @@
 //! Raw sockets (R-01..R-05): what a handler of a raw mount holds. Knows messages, and through
-//! `SocketLink` whoever owns the connection; nothing of rings.
-//!
-//! Bounds: the inbox holds `inbox_bytes_max` and `inbox_messages_max`, then the peer is no longer
-//! read from until half is gone; a send waits
-//! while the outbox is full.
+//! its inbox whoever owns the connection; nothing of rings.
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+
+use crate::gateway::engine::inbox::{Handle, Inbox};
 
 /// Why a connection was closed, by code and text (RFC 6455 section 7.4).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,267 +101,6 @@ pub enum SocketError {
     Closed,
 }
 
-/// Whom a link knows a socket by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SocketId(pub(crate) u64);
-
-/// The owner of connections, as it serves the sockets of handlers.
-pub(crate) trait SocketLink {
-    /// Queues a message; `false` when the outbox is full.
-    fn try_send(&self, id: SocketId, message: &Message) -> Result<bool, SocketError>;
-    /// Closes after what is queued.
-    fn close(&self, id: SocketId, code: u16, reason: &str);
-    /// The inbox has room again.
-    fn resume(&self, id: SocketId);
-    /// The handler has taken everything that came before the peer's end, and asks for more.
-    fn drained(&self, id: SocketId);
-    /// Where the peer is, if the connection is still there.
-    fn peer(&self, id: SocketId) -> Option<std::net::SocketAddr>;
-    /// What waits in all inboxes beside this one.
-    fn inboxes(&self) -> &Inboxes;
-}
-
-/// How much waits for the handlers of one thread, kept as it comes and goes.
-#[derive(Debug, Default)]
-pub(crate) struct Inboxes {
-    messages: Cell<usize>,
-    bytes: Cell<usize>,
-}
-
-impl Inboxes {
-    /// One message more.
-    pub(crate) fn add(&self, bytes: usize) {
-        self.messages.set(self.messages.get() + 1);
-        self.bytes.set(self.bytes.get() + bytes);
-    }
-
-    /// So many are not waiting any more.
-    pub(crate) fn remove(&self, messages: usize, bytes: usize) {
-        self.messages.set(self.messages.get() - messages);
-        self.bytes.set(self.bytes.get() - bytes);
-    }
-
-    /// Messages and bytes that wait.
-    pub(crate) fn waiting(&self) -> (usize, usize) {
-        (self.messages.get(), self.bytes.get())
-    }
-}
-
-/// How much an inbox takes before the peer is no longer read from.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct InboxBounds {
-    pub(crate) bytes_max: u32,
-    pub(crate) messages_max: u32,
-}
-
-/// What a connection and its handler share: the messages between them. Every idle connection of a
-/// raw mount pays for one, so it is kept small.
-pub(crate) struct Inbox {
-    messages: RefCell<VecDeque<Message>>,
-    bytes: Cell<usize>,
-    bounds: InboxBounds,
-    /// Halves of the socket that the handler holds; the connection is closed with the last.
-    handles: Cell<u16>,
-    /// Nothing more will come; what the handler sends still goes out.
-    ended: Cell<bool>,
-    closed: Cell<bool>,
-    paused: Cell<bool>,
-    receiver: Cell<Option<Waker>>,
-    #[expect(
-        clippy::box_collection,
-        reason = "a word less for each, for few ever wait"
-    )]
-    senders: Cell<Option<Box<Vec<Waker>>>>,
-    link: Rc<dyn SocketLink>,
-    id: SocketId,
-}
-
-const _: () = assert!(size_of::<Inbox>() <= 112);
-
-impl fmt::Debug for Inbox {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inbox")
-            .field("bytes", &self.bytes.get())
-            .finish_non_exhaustive()
-    }
-}
-
-/// What a message costs in an inbox beyond its bytes.
-const MESSAGE_COST_BYTES: usize = size_of::<Message>();
-
-impl Inbox {
-    pub(crate) fn new(link: Rc<dyn SocketLink>, id: SocketId, bounds: InboxBounds) -> Rc<Self> {
-        Rc::new(Self {
-            messages: RefCell::default(),
-            bytes: Cell::new(0),
-            bounds,
-            handles: Cell::new(0),
-            ended: Cell::new(false),
-            closed: Cell::new(false),
-            paused: Cell::new(false),
-            receiver: Cell::default(),
-            senders: Cell::default(),
-            link,
-            id,
-        })
-    }
-
-    /// Adds a message; whether there is room for more.
-    pub(crate) fn push(&self, message: Message) -> bool {
-        let cost = message.as_bytes().len() + MESSAGE_COST_BYTES;
-        let bytes = self.bytes.get() + cost;
-        self.bytes.set(bytes);
-        self.link.inboxes().add(cost);
-        let mut messages = self.messages.borrow_mut();
-        messages.push_back(message);
-        let room = bytes < self.bounds.bytes_max as usize
-            && messages.len() < self.bounds.messages_max as usize;
-        drop(messages);
-        self.paused.set(!room);
-        self.wake_receiver();
-        room
-    }
-
-    /// Whether the handler has taken everything.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.messages.borrow().is_empty()
-    }
-
-    /// What the messages in it take up.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes.get()
-    }
-
-    /// Nothing more will come. Whether the handler may still be at work on what came: if not, it
-    /// waits for a message right now.
-    pub(crate) fn end(&self) -> bool {
-        self.ended.set(true);
-        let receiver = self.receiver.take();
-        let waits = self.is_empty() && receiver.is_some();
-        self.receiver.set(receiver);
-        self.wake_receiver();
-        !waits
-    }
-
-    /// The connection has ended: what is in the inbox can still be received.
-    pub(crate) fn close(&self) {
-        self.closed.set(true);
-        self.wake_receiver();
-        self.wake_senders();
-    }
-
-    fn wake_receiver(&self) {
-        if let Some(waker) = self.receiver.take() {
-            waker.wake();
-        }
-    }
-
-    /// The outbox has room again.
-    pub(crate) fn wake_senders(&self) {
-        for waker in self.senders.take().into_iter().flat_map(|senders| *senders) {
-            waker.wake();
-        }
-    }
-
-    fn poll_receive(&self, cx: &Context<'_>) -> Poll<Option<Message>> {
-        let Some(message) = self.messages.borrow_mut().pop_front() else {
-            if self.ended.get() && !self.closed.get() {
-                self.link.drained(self.id);
-            }
-            if self.closed.get() {
-                return Poll::Ready(None);
-            }
-            self.receiver.set(Some(cx.waker().clone()));
-            return Poll::Pending;
-        };
-        let cost = message.as_bytes().len() + MESSAGE_COST_BYTES;
-        let bytes = self.bytes.get() - cost;
-        self.bytes.set(bytes);
-        self.link.inboxes().remove(1, cost);
-        if self.paused.get() && self.is_half_empty(bytes) {
-            self.paused.set(false);
-            self.link.resume(self.id);
-        }
-        Poll::Ready(Some(message))
-    }
-
-    fn is_half_empty(&self, bytes: usize) -> bool {
-        self.messages.borrow().len() <= self.bounds.messages_max as usize / 2
-            && bytes <= self.bounds.bytes_max as usize / 2
-    }
-
-    fn poll_send(&self, message: &Message, cx: &Context<'_>) -> Poll<Result<(), SocketError>> {
-        if let Message::Close(frame) = message {
-            self.close_with(frame.as_ref());
-            return Poll::Ready(Ok(()));
-        }
-        if self.closed.get() {
-            return Poll::Ready(Err(SocketError::Closed));
-        }
-        match self.link.try_send(self.id, message) {
-            Ok(true) => Poll::Ready(Ok(())),
-            Ok(false) => {
-                let mut senders = self.senders.take().unwrap_or_default();
-                senders.push(cx.waker().clone());
-                self.senders.set(Some(senders));
-                Poll::Pending
-            }
-            Err(error) => Poll::Ready(Err(error)),
-        }
-    }
-
-    fn close_with(&self, frame: Option<&CloseFrame>) {
-        let (code, reason) = frame.map_or((1000, ""), |frame| (frame.code, &frame.reason));
-        self.link.close(self.id, code, reason);
-    }
-}
-
-impl Drop for Inbox {
-    fn drop(&mut self) {
-        let left = self.messages.borrow().len();
-        self.link.inboxes().remove(left, self.bytes.get());
-    }
-}
-
-/// A handler's hold on its socket; the connection is closed when the last one goes.
-struct Handle(Rc<Inbox>);
-
-impl Handle {
-    fn new(inbox: Rc<Inbox>) -> Self {
-        inbox.handles.set(inbox.handles.get() + 1);
-        Self(inbox)
-    }
-
-    fn send(&self, message: Message) -> impl Future<Output = Result<(), SocketError>> {
-        poll_fn(move |cx| self.0.poll_send(&message, cx))
-    }
-
-    fn receive(&self) -> impl Future<Output = Option<Result<Message, SocketError>>> {
-        poll_fn(|cx| self.0.poll_receive(cx).map(|message| message.map(Ok)))
-    }
-}
-
-impl Clone for Handle {
-    fn clone(&self) -> Self {
-        Self::new(Rc::clone(&self.0))
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        let left = self.0.handles.get() - 1;
-        self.0.handles.set(left);
-        if 0 < left || self.0.closed.get() {
-            return;
-        }
-        if std::thread::panicking() {
-            self.0.link.close(self.0.id, 1011, "internal");
-        } else {
-            self.0.link.close(self.0.id, 1000, "");
-        }
-    }
-}
-
 /// An upgraded socket in the hands of a handler. When it is dropped the connection is closed
 /// with 1000, or with 1011 if that is because the handler panicked.
 pub struct WebSocket {
@@ -418,12 +152,12 @@ impl WebSocket {
 
     /// Sends a close frame behind everything that was sent before, with code 1000.
     pub async fn close(self) {
-        self.handle.0.close_with(None);
+        self.handle.close(1000, "");
     }
 
     /// Like [`close`](Self::close), with a code and a reason.
     pub async fn close_with(self, code: u16, reason: &str) {
-        self.handle.0.link.close(self.handle.0.id, code, reason);
+        self.handle.close(code, reason);
     }
 
     /// Two halves that may be used by two tasks of this core.
@@ -440,7 +174,7 @@ impl WebSocket {
 
     /// Where it comes from: what a proxy of `server.trusted_proxies` told, else its peer; `None` when the connection has ended.
     pub fn peer(&self) -> Option<std::net::SocketAddr> {
-        self.handle.0.link.peer(self.handle.0.id)
+        self.handle.peer()
     }
 }
 
@@ -455,7 +189,7 @@ impl WsSender {
 
     /// Sends a close frame behind everything that was sent before.
     pub async fn close(self) {
-        self.handle.0.close_with(None);
+        self.handle.close(1000, "");
     }
 }
 

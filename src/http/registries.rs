@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::auth::Caller;
-use crate::gateway::module::Program;
+use crate::gateway::engine::program::Program;
 use crate::gateway::server::Scope;
 use crate::id::ConnId;
 

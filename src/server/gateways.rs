@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::{Config, Dialect as ConfigDialect, Tenants};
-use crate::gateway::module::{GatewayPlan, Program};
-use crate::gateway::server::Pool;
+use crate::gateway::engine::pool::Pool;
+use crate::gateway::engine::program::{GatewayPlan, Program};
 use crate::shard::shared::{Dialect, Mount, Shared};
 use crate::shard::speak::event::OutsideLink;
 

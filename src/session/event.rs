@@ -13,9 +13,9 @@ use slab::Slab;
 use tokio::task::AbortHandle;
 
 use crate::gateway::client::WsClient;
-use crate::gateway::dispatch::{Dispatch, Request};
+use crate::gateway::engine::dispatch::{Dispatch, Request};
+use crate::gateway::engine::inbox::Inboxes;
 use crate::gateway::extract::EventData;
-use crate::gateway::socket::Inboxes;
 
 /// The bounds of what waits. Full: receiving pauses until half is gone.
 #[derive(Debug, Clone, Copy)]

@@ -3,7 +3,8 @@
 
 use std::rc::Rc;
 
-use crate::gateway::socket::{Inbox, Message};
+use crate::gateway::engine::inbox::Inbox;
+use crate::gateway::socket::Message;
 
 /// One connection on a raw mount.
 #[derive(Debug)]

@@ -6,9 +6,10 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use crate::broker::relay::LeaveReason;
+use crate::gateway::engine::inbox::{Inboxes, SocketId, SocketLink};
 use crate::gateway::relay::{HomeJob, Relay, RelayLink};
 use crate::gateway::send::{Connected, SendError};
-use crate::gateway::socket::{Inboxes, Message, SocketError, SocketId, SocketLink};
+use crate::gateway::socket::{Message, SocketError};
 use crate::gateway::topics::{Ask, TopicError, TopicsLink};
 use crate::id::Tenant;
 use crate::metrics::Counter;

@@ -30,7 +30,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::gateway::socket::Inboxes;
+use crate::gateway::engine::inbox::Inboxes;
 use crate::metrics::Recorder;
 use speak::event::Gateways;
 

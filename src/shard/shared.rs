@@ -13,7 +13,7 @@ use crate::broker::pattern::Patterns;
 use crate::broker::relay::Unhandled;
 use crate::config::{Limits, Network};
 use crate::gateway::container::Container;
-use crate::gateway::module::Program;
+use crate::gateway::engine::program::Program;
 use crate::gateway::raw_handler::AnyRawHandler;
 use crate::gateway::relay_handler::AnyRelayHandler;
 use crate::gateway::send::Connected;

@@ -5,7 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::config::Limits;
-use crate::gateway::socket::{Inbox, InboxBounds, SocketLink, WebSocket};
+use crate::gateway::engine::inbox::{Inbox, InboxBounds, SocketLink};
+use crate::gateway::socket::WebSocket;
 use crate::metrics::Counter;
 use crate::session::Session;
 use crate::session::durable::DurableSession;

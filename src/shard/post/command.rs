@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::broker::relay::Effect;
-use crate::gateway::outlet::Post;
+use crate::gateway::engine::outlet::Post;
 use crate::gateway::relay::HomeJob;
 
 use crate::shard::door::tickets::Ticket;

@@ -16,11 +16,11 @@ use crate::broker::ConnKey;
 use crate::broker::relay::LeaveReason;
 use crate::gateway::client::{Handshake, WsClient};
 use crate::gateway::container::StartError;
-use crate::gateway::dispatch::{
+use crate::gateway::engine::dispatch::{
     Dispatch, Handling, Outcome, Pending, Request, binary_refused, error_frame, invalid_envelope,
 };
+use crate::gateway::engine::outlet::{Fate, Outlet, Outside, Post, Registries, Tally};
 use crate::gateway::extract::EventData;
-use crate::gateway::outlet::{Fate, Outlet, Outside, Post, Registries, Tally};
 use crate::gateway::send::SendError;
 use crate::metrics::{Counter, Refusal as RefusedFor};
 use crate::proto::event::{self, InvalidEnvelope, Unread};

@@ -14,7 +14,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
 
 use crate::auth::CALLER;
-use crate::gateway::container::{
+use crate::gateway::engine::container::{
     Container, ContainerBuilder, Dependency, Injectable, Resolver, StartError, short_name,
 };
 use crate::gateway::extract::{CallContext, EventData};
@@ -429,7 +429,7 @@ impl<L> NoGuard for GuardKind<L> {}
 macro_rules! guard {
     ($layers:expr, $guard:ty) => {{
         #[allow(unused_imports, reason = "the type decides what is needed")]
-        use $crate::gateway::table::{GuardKind, NoGuard as _};
+        use $crate::gateway::engine::table::{GuardKind, NoGuard as _};
         const _: () = assert!(
             GuardKind::<$guard>::UPGRADES || GuardKind::<$guard>::MESSAGES,
             "a guard implements `UpgradeGuard`, `MessageGuard` or both"

@@ -16,8 +16,8 @@ use tracing::warn;
 
 use crate::broker::ConnKey;
 use crate::broker::registry::{Address, Notice, Refused, Registry, Target};
+use crate::gateway::engine::pool::Pool;
 use crate::gateway::send::SendError;
-use crate::gateway::server::Pool;
 use crate::id::{ConnId, Tenant};
 
 /// What became of a frame at one connection.

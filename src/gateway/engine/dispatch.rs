@@ -18,15 +18,17 @@ use tracing::{Level, debug, enabled, error, warn};
 
 use crate::auth::{CALLER, Caller};
 use crate::gateway::client::{Handshake, WsClient};
-use crate::gateway::container::{Container, Resolver, StartError, short_name};
 use crate::gateway::context::{ExecutionContext, UpgradeContext, WsArgumentsHost};
+use crate::gateway::engine::container::{Container, Resolver, StartError, short_name};
+use crate::gateway::engine::outlet::Registries;
+use crate::gateway::engine::table::{
+    Call, Hook, Layers, Local, Messages, Panicked, Running, Table,
+};
 use crate::gateway::extract::{CallContext, EventData};
 use crate::gateway::filter::{AnyFilter, filtered};
 use crate::gateway::guard::{AnyMessageGuard, AnyUpgradeGuard, Layer, joined};
 use crate::gateway::interceptor::{AnyInterceptor, Next};
-use crate::gateway::outlet::Registries;
 use crate::gateway::reply::{Body, Exception, ExceptionKind, Frame, WsReply};
-use crate::gateway::table::{Call, Hook, Layers, Local, Messages, Panicked, Running, Table};
 
 /// An event as it was read from the wire.
 #[derive(Debug, Clone, Copy)]

@@ -1,0 +1,16 @@
+//! What runs gateways: services, tables of handlers, the way of an event, the registries of a shard.
+//! Users name none of it but by the modules beside this one; knows no socket and no ring.
+
+pub mod container;
+
+pub mod table;
+
+pub mod program;
+
+pub mod dispatch;
+
+pub mod pool;
+
+pub mod outlet;
+
+pub mod inbox;

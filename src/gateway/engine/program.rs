@@ -1,0 +1,206 @@
+//! A program that fits together: its services, and its gateways before a shard opens them. Knows
+//! no shard: each opens the gateways for itself.
+
+use std::any::type_name;
+use std::fmt;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures_util::future::LocalBoxFuture;
+
+use crate::gateway::engine::container::{
+    Container, ContainerBuilder, Resolver, StartError, short_name,
+};
+use crate::gateway::engine::dispatch::{Dispatch, Dispatcher};
+use crate::gateway::engine::pool::Pool;
+use crate::gateway::engine::table::{Layers, Table};
+use crate::gateway::module::Gateway;
+use crate::gateway::relay::Relay;
+use crate::gateway::relay_handler::AnyRelayHandler;
+use crate::gateway::server::{Registry, Scope};
+use crate::id::Tenant;
+
+/// A relay handler and its pattern.
+pub(crate) struct RelayPlan {
+    pub(crate) pattern: String,
+    pub(crate) handler: Box<dyn AnyRelayHandler>,
+}
+
+impl fmt::Debug for RelayPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RelayPlan").field(&self.pattern).finish()
+    }
+}
+
+/// A program that fits together.
+#[derive(Debug, Clone)]
+pub struct Program {
+    pub(in crate::gateway) container: Container,
+    pub(in crate::gateway) relay: Relay,
+    pub(in crate::gateway) layers: Arc<Layers>,
+    pub(in crate::gateway) gateways: Arc<[GatewayPlan]>,
+    pub(in crate::gateway) registries: Arc<[Arc<dyn Registry>]>,
+}
+
+impl Program {
+    /// Its services.
+    pub fn container(&self) -> &Container {
+        &self.container
+    }
+
+    /// The relay that services hold, to be told its server.
+    pub(crate) fn relay(&self) -> &Relay {
+        &self.relay
+    }
+
+    /// Its gateways.
+    pub fn gateways(&self) -> &[GatewayPlan] {
+        &self.gateways
+    }
+
+    /// What its registries share over all shards, in the order of their numbers.
+    pub fn pools(&self) -> Vec<Arc<Pool>> {
+        self.registries
+            .iter()
+            .map(|registry| registry.pool().clone())
+            .collect()
+    }
+
+    /// The registry of a marker by its name, as a tenant sees it.
+    pub fn registry(&self, name: &str, tenant: &Tenant) -> Option<Scope> {
+        let mut registries = self.registries.iter();
+        let registry = registries.find(|registry| registry.name() == name)?;
+        Some(Scope::of(registry.pool(), tenant))
+    }
+
+    /// Opens a gateway on the calling shard.
+    ///
+    /// # Errors
+    /// Those of [`App::build`], which has opened each gateway once already.
+    pub fn open(&self, plan: &GatewayPlan) -> Result<Rc<dyn Dispatch>, StartError> {
+        (plan.open)(&self.container, &self.layers)
+    }
+
+    /// Runs the `after_init` hooks, each gateway's in turn.
+    pub async fn after_init(&self) -> Result<(), StartError> {
+        for plan in &*self.gateways {
+            (plan.after_init)(self.container.clone()).await?;
+        }
+        Ok(())
+    }
+
+    /// What the log says when the server listens.
+    pub fn boot_lines(&self, address: SocketAddr) -> Vec<String> {
+        boot_lines(&self.gateways, address)
+    }
+}
+
+/// A gateway before it is opened on a shard.
+pub struct GatewayPlan {
+    /// Where it is mounted.
+    pub path: String,
+    /// The name of its type.
+    pub name: String,
+    /// How many events it binds.
+    pub messages: usize,
+    /// How many hooks.
+    pub hooks: usize,
+    registry: Arc<dyn Registry>,
+    open: OpenGateway,
+    after_init: fn(Container) -> LocalBoxFuture<'static, Result<(), StartError>>,
+}
+
+type OpenGateway = fn(&Container, &Layers) -> Result<Rc<dyn Dispatch>, StartError>;
+
+impl GatewayPlan {
+    pub(in crate::gateway) fn of<G: Gateway>(
+        registry: Arc<dyn Registry>,
+        builder: &mut ContainerBuilder,
+    ) -> Result<Self, StartError> {
+        let name = short_name(type_name::<G>());
+        let table = Table::<G>::collect();
+        let mut events: Vec<&str> = table.bindings.iter().map(|binding| binding.event).collect();
+        events.sort_unstable();
+        if let Some(twice) = events.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(StartError::EventTaken {
+                gateway: name,
+                event: twice[0].to_owned(),
+            });
+        }
+        builder.injectable::<G>();
+        own_layers::<G>().provide(builder);
+        for binding in &table.bindings {
+            binding.layers.provide(builder);
+        }
+        for (wanted, who) in &table.wanted {
+            builder.require(*wanted, who);
+        }
+        Ok(Self {
+            path: normal_path(G::PATH),
+            name,
+            messages: table.bindings.len(),
+            hooks: table.connect.len() + table.disconnect.len() + table.ready.len(),
+            registry,
+            open: |container, server| {
+                Ok(Rc::new(Dispatcher::<G>::open(
+                    container,
+                    server,
+                    &own_layers::<G>(),
+                )?))
+            },
+            after_init: |container| Box::pin(run_after_init::<G>(container)),
+        })
+    }
+
+    /// Its registry.
+    pub fn registry(&self) -> &Arc<dyn Registry> {
+        &self.registry
+    }
+}
+
+impl fmt::Debug for GatewayPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&mount_line(self))
+    }
+}
+
+fn own_layers<G: Gateway>() -> Layers {
+    let mut layers = Layers::default();
+    G::layers(&mut layers);
+    layers
+}
+
+async fn run_after_init<G: Gateway>(container: Container) -> Result<(), StartError> {
+    let gateway: Arc<G> = Resolver::over(&container, type_name::<G>()).service()?;
+    for hook in Table::<G>::collect().ready {
+        hook(gateway.clone(), container.clone()).await?;
+    }
+    Ok(())
+}
+
+/// A path has one leading slash and none at its end.
+fn normal_path(path: &str) -> String {
+    format!("/{}", path.trim_matches('/'))
+}
+
+fn boot_lines(gateways: &[GatewayPlan], address: SocketAddr) -> Vec<String> {
+    let bound = format!("bound {} on {address}", counted(gateways.len(), "gateway"));
+    std::iter::once(bound)
+        .chain(gateways.iter().map(mount_line))
+        .collect()
+}
+
+fn mount_line(plan: &GatewayPlan) -> String {
+    let GatewayPlan { path, name, .. } = plan;
+    let (messages, hooks) = (
+        counted(plan.messages, "message"),
+        counted(plan.hooks, "lifecycle hook"),
+    );
+    format!("GET {path} -> {name} ({messages}, {hooks})")
+}
+
+fn counted(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
