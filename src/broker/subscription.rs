@@ -21,6 +21,8 @@ pub(super) struct Subscription {
     pub(super) tenant: Tenant,
     pub(super) topic: HomedId,
     pub(super) sub_name: Arc<str>,
+    /// The claim `sub` of whoever made it; empty if it is not known.
+    pub(super) maker: Box<str>,
     /// Everything up to here is acked.
     pub(super) cursor: Seq,
     /// The cursor has moved since it was last given to the log.
@@ -98,6 +100,7 @@ impl Subscription {
             tenant,
             topic,
             sub_name,
+            maker: Box::default(),
             cursor,
             dirty: false,
             made: false,

@@ -113,12 +113,14 @@ impl CommitLog {
                 id,
                 topic,
                 name,
+                maker,
                 cursor,
                 created_at_ms,
             } => self.append_new_subscription(SubscriptionEntry {
                 id,
                 topic,
                 name,
+                maker,
                 cursor,
                 created_at_ms,
             }),
@@ -494,7 +496,7 @@ fn check_texts(entry: &Entry<'_>) -> Result<(), AppendError> {
             publish.event,
         ],
         Entry::Topic(topic) => [topic.tenant, topic.name, ""],
-        Entry::Subscription(subscription) => [subscription.name, "", ""],
+        Entry::Subscription(subscription) => [subscription.name, subscription.maker, ""],
         _ => return Ok(()),
     };
     let bytes = texts.map(str::len).into_iter().fold(0, usize::max);

@@ -57,8 +57,8 @@
 //! topic deleted, kind 3          16  topic 16
 //! subscription, kind 4           whole each time
 //!   16  subscription 16            56  created_at_ms u64
-//!   32  topic 16                   64  name u16: length, 6 zero
-//!   48  cursor u64                 72  name
+//!   32  topic 16                   64  name, maker u16: lengths, 4 zero
+//!   48  cursor u64                 72  name, maker
 //! subscription deleted, kind 5   16  subscription 16
 //! cursors, kind 6                extra: count; 16  subscription 16, seq u64 each
 //! epoch, kind 7                  16  generation u64

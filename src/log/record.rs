@@ -57,6 +57,8 @@ pub enum Record<'a> {
         topic: HomedId,
         /// Its `sub_name`.
         name: &'a str,
+        /// The claim `sub` of whoever made it; empty if it is not known.
+        maker: &'a str,
         /// The seq acked through so far.
         cursor: Seq,
         /// Unix time in milliseconds.
@@ -147,6 +149,8 @@ pub(super) struct SubscriptionEntry<'a> {
     pub(super) id: HomedId,
     pub(super) topic: HomedId,
     pub(super) name: &'a str,
+    /// Empty in entries of before there were rights.
+    pub(super) maker: &'a str,
     pub(super) cursor: Seq,
     pub(super) created_at_ms: u64,
 }
@@ -161,7 +165,7 @@ const TOPIC_HEAD_BYTES: usize = 88;
 const SUBSCRIPTION_HEAD_BYTES: usize = 72;
 const _: () = assert!(PUBLISH_HEAD_BYTES == PREFIX_BYTES + 16 + 8 + 8 + 4 * 2 + 2 * 4);
 const _: () = assert!(TOPIC_HEAD_BYTES == PREFIX_BYTES + 16 + 6 * 8 + 2 * 2 + 4);
-const _: () = assert!(SUBSCRIPTION_HEAD_BYTES == PREFIX_BYTES + 2 * 16 + 2 * 8 + 2 + 6);
+const _: () = assert!(SUBSCRIPTION_HEAD_BYTES == PREFIX_BYTES + 2 * 16 + 2 * 8 + 2 * 2 + 4);
 
 impl<'a> Cursors<'a> {
     pub(super) fn iter(self) -> impl Iterator<Item = (HomedId, Seq)> + 'a {
@@ -346,19 +350,22 @@ pub(super) fn encode_subscription_body(entry: &SubscriptionEntry<'_>, out: &mut 
     out.extend_from_slice(&entry.cursor.to_le_bytes());
     out.extend_from_slice(&entry.created_at_ms.to_le_bytes());
     out.extend_from_slice(&text_len(entry.name).to_le_bytes());
-    out.extend_from_slice(&[0; 6]);
+    out.extend_from_slice(&text_len(entry.maker).to_le_bytes());
+    out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(entry.name.as_bytes());
+    out.extend_from_slice(entry.maker.as_bytes());
 }
 
 pub(super) fn decode_subscription<'a>(fields: &mut Fields<'a>) -> Option<SubscriptionEntry<'a>> {
     let (id, topic) = (fields.id()?, fields.id()?);
     let (cursor, created_at_ms) = (fields.u64()?, fields.u64()?);
-    let name = usize::from(fields.u16()?);
-    fields.bytes(6)?;
+    let [name, maker] = [fields.u16()?, fields.u16()?].map(usize::from);
+    fields.bytes(4)?;
     Some(SubscriptionEntry {
         id,
         topic,
         name: fields.text(name)?,
+        maker: fields.text(maker)?,
         cursor,
         created_at_ms,
     })
@@ -442,6 +449,7 @@ mod tests {
             id: id(1),
             topic: id(2),
             name: "s",
+            maker: "ada",
             cursor: 9,
             created_at_ms: 8,
         };

@@ -71,6 +71,8 @@ pub struct RecoveredSubscription {
     pub id: HomedId,
     /// Its `sub_name`.
     pub name: Arc<str>,
+    /// The claim `sub` of whoever made it; empty if it is not known.
+    pub maker: Box<str>,
     /// The seq acked through.
     pub cursor: Seq,
     /// Unix time in milliseconds.
@@ -497,6 +499,7 @@ pub(super) fn recovered_topics(state: &State, epoch: u64) -> Vec<RecoveredTopic>
         Some(RecoveredSubscription {
             id: *id,
             name,
+            maker: subscription.maker.clone(),
             cursor,
             created_at_ms,
         })

@@ -87,6 +87,7 @@ pub(super) struct TopicName {
 pub(super) struct Subscription {
     pub(super) topic: HomedId,
     pub(super) name: Arc<str>,
+    pub(super) maker: Box<str>,
     pub(super) cursor: Seq,
     pub(super) created_at_ms: u64,
     /// The segment of its newest own entry.
@@ -216,6 +217,7 @@ impl State {
             id,
             topic: subscription.topic,
             name: &subscription.name,
+            maker: &subscription.maker,
             cursor: subscription.cursor,
             created_at_ms: subscription.created_at_ms,
         })
@@ -267,6 +269,7 @@ impl State {
         let subscription = Subscription {
             topic: entry.topic,
             name: entry.name.into(),
+            maker: entry.maker.into(),
             cursor: entry.cursor,
             created_at_ms: entry.created_at_ms,
             segment,

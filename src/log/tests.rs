@@ -195,6 +195,7 @@ fn cursors_wait_longer_than_messages() {
         id,
         topic,
         name: "s",
+        maker: "ada",
         cursor: 0,
         created_at_ms: 1,
     };
@@ -369,6 +370,7 @@ fn entries(ids: &[HomedId]) -> Vec<Entry<'static>> {
             id,
             topic,
             name: "s",
+            maker: "",
             cursor,
             created_at_ms: 1,
         })

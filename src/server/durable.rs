@@ -177,6 +177,7 @@ fn restore(home: &mut Durable, found: RecoveredState) {
                 id: found.id,
                 topic: id,
                 sub_name: found.name,
+                maker: found.maker,
                 cursor: found.cursor,
                 created_ms: found.created_at_ms,
             });

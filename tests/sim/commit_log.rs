@@ -220,6 +220,7 @@ impl World {
             id,
             topic,
             name: "s",
+            maker: "",
             cursor,
             created_at_ms,
         };

@@ -192,6 +192,7 @@ fn a_full_disk_refuses_publishes_takes_cursors_and_ends_by_itself() {
         id: subscription,
         topic,
         name: "s",
+        maker: "",
         cursor: 0,
         created_at_ms: NOW.unix_ms,
     };

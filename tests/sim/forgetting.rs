@@ -148,6 +148,7 @@ fn retention_gives_space_back_and_keeps_what_is_needed() {
         id: subscription,
         topic: quiet,
         name,
+        maker: "",
         cursor: 0,
         created_at_ms,
     };

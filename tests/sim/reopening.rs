@@ -204,6 +204,7 @@ fn write_kept(path: &Path) {
             id,
             topic,
             name,
+            maker: "ada",
             cursor: n,
             created_at_ms,
         };

@@ -96,6 +96,8 @@ pub enum Value {
         topic: HomedId,
         /// Its key.
         sub_name: Arc<str>,
+        /// The claim `sub` of whoever made it; empty if nobody is known for it.
+        maker: Arc<str>,
         /// Where its cursor starts.
         cursor: Seq,
         /// When.

@@ -39,6 +39,8 @@ pub struct RestoredSubscription {
     pub topic: HomedId,
     /// Its key.
     pub sub_name: Arc<str>,
+    /// The claim `sub` of whoever made it; empty if it is not known.
+    pub maker: Box<str>,
     /// Everything up to here is acked.
     pub cursor: Seq,
     /// When it was made.
@@ -93,6 +95,7 @@ impl Durable {
         let cursor = restored.cursor.min(last);
         let mut subscription = Subscription::new(tenant, restored.topic, restored.sub_name, cursor);
         subscription.made = true;
+        subscription.maker = restored.maker;
         subscription.sent = last;
         subscription.active_ms = restored.created_ms;
         self.insert_subscription(restored.id, subscription);

@@ -78,6 +78,7 @@ impl Durable {
             subscription: id,
             topic: topic_id,
             sub_name,
+            maker: "".into(),
             cursor,
             unix_ms: now.unix_ms,
         };

@@ -477,6 +477,7 @@ impl Found {
                 subscription: id,
                 topic,
                 sub_name,
+                maker,
                 cursor,
                 unix_ms,
             } => {
@@ -485,6 +486,7 @@ impl Found {
                     id,
                     topic,
                     sub_name,
+                    maker: (*maker).into(),
                     cursor,
                     created_ms,
                 };
