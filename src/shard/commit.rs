@@ -469,18 +469,7 @@ fn append(log: &mut CommitLog, value: &Value) -> Result<Ticket, AppendError> {
                 .collect();
             log.append_publishes(&publishes)
         }
-        Value::CursorsMoved { moves } => {
-            let mut last = Err(AppendError::Busy);
-            for (subscription, seq) in moves {
-                // Repeating those before a refused one changes nothing.
-                let moved = Record::CursorMoved {
-                    subscription: *subscription,
-                    seq: *seq,
-                };
-                last = Ok(log.append(&moved)?);
-            }
-            last
-        }
+        Value::CursorsMoved { moves } => append_moves(log, moves),
         Value::TopicCreated {
             topic,
             tenant,
@@ -514,6 +503,15 @@ fn append(log: &mut CommitLog, value: &Value) -> Result<Ticket, AppendError> {
             log.append(&Record::SubscriptionDeleted { id: *subscription })
         }
     }
+}
+
+fn append_moves(log: &mut CommitLog, moves: &[(HomedId, Seq)]) -> Result<Ticket, AppendError> {
+    let mut last = Err(AppendError::Busy);
+    for &(subscription, seq) in moves {
+        // Repeating those before a refused one changes nothing.
+        last = Ok(log.append(&Record::CursorMoved { subscription, seq })?);
+    }
+    last
 }
 
 fn count_answer(answer: &Answer, metrics: &ShardMetrics) {
