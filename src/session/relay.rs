@@ -1,5 +1,12 @@
 //! What a client's frames mean on a relay mount. Decides from the connection's own subscriptions
 //! and leaves topics to their home; knows no socket and no other connection.
+//!
+//! Invariant: what stands here is what the client has asked for last. Each request to a home has
+//! a number; an answer changes what stands here only if it answers the newest request about its
+//! topic. As long as a home owes an answer about a topic, everything said of that topic comes
+//! from there, so that the answers of one topic come in the order of the requests.
+
+use std::collections::BTreeMap;
 
 use crate::id::ConnId;
 
@@ -21,16 +28,28 @@ pub(crate) struct RelaySession {
     /// It asked for `tidegate.relay.v1`, and so gets what goes beyond the seed (D-04).
     pub(crate) negotiated: bool,
     /// Topics that it has subscribed to, or whose join is being decided.
-    topics: Vec<Box<str>>,
+    topics: Vec<Held>,
+    /// Topics that it has asked to leave and whose home has not answered yet, each with the
+    /// number of the request. Past the limit of subscriptions too, for each is on its way out.
+    leaving: BTreeMap<Box<str>, u32>,
+    /// The number of the last request to a home.
+    asked: u32,
+}
+
+#[derive(Debug)]
+struct Held {
+    name: Box<str>,
+    /// The newest subscribe to it.
+    asked: u32,
 }
 
 /// What the shard does next.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Step<'a> {
-    /// The topic's home decides.
-    Subscribe(&'a str),
-    /// The topic's home is told, and answers.
-    Unsubscribe(&'a str),
+    /// The topic's home decides; the number of the request.
+    Subscribe(&'a str, u32),
+    /// The topic's home is told, and answers; the number of the request.
+    Unsubscribe(&'a str, u32),
     /// Nothing to leave: `unsubscribed` at once.
     AnswerUnsubscribed(&'a str),
     /// The topic's home decides.
@@ -44,7 +63,12 @@ pub(crate) enum Step<'a> {
     /// The token is to be renewed.
     Renew(&'a str),
     /// An error frame; the connection stays.
-    Refuse { topic: &'a str, refusal: Refusal },
+    Refuse {
+        topic: &'a str,
+        refusal: Refusal,
+        /// The topic's home owes answers, and this one comes behind them.
+        behind: bool,
+    },
 }
 
 /// Why this connection may not do that.
@@ -80,6 +104,8 @@ impl RelaySession {
             conn_id,
             negotiated,
             topics: Vec::new(),
+            leaving: BTreeMap::new(),
+            asked: 0,
         }
     }
 
@@ -88,14 +114,27 @@ impl RelaySession {
         !self.topics.is_empty()
     }
 
-    /// The topics that the connection must leave when it ends.
+    /// The topics that the connection must leave when it ends. Those that it is leaving have been
+    /// told.
     pub(crate) fn take_topics(&mut self) -> Vec<Box<str>> {
-        std::mem::take(&mut self.topics)
+        let topics = std::mem::take(&mut self.topics);
+        topics.into_iter().map(|held| held.name).collect()
     }
 
-    /// The topic's home let go of the connection, or refused it.
-    pub(crate) fn handle_detached(&mut self, topic: &str) {
-        self.topics.retain(|known| **known != *topic);
+    /// The number of one more request.
+    pub(crate) fn next_asked(&mut self) -> u32 {
+        self.asked = self.asked.wrapping_add(1);
+        self.asked
+    }
+
+    /// The topic's home let go of the connection, or refused it, by request `asked`. If the client
+    /// has asked for something else since, that is answered later and holds.
+    pub(crate) fn handle_detached(&mut self, topic: &str, asked: u32) {
+        self.topics
+            .retain(|held| *held.name != *topic || held.asked != asked);
+        if self.leaving.get(topic) == Some(&asked) {
+            self.leaving.remove(topic);
+        }
     }
 
     /// Decides what `request` means here.
@@ -106,8 +145,7 @@ impl RelaySession {
     ) -> Step<'a> {
         match request {
             RelayRequest::Subscribe { topic } => self.subscribe(topic, limits),
-            RelayRequest::Unsubscribe { topic } if self.knows(topic) => Step::Unsubscribe(topic),
-            RelayRequest::Unsubscribe { topic } => Step::AnswerUnsubscribed(topic),
+            RelayRequest::Unsubscribe { topic } => self.unsubscribe(topic),
             RelayRequest::Message {
                 topic,
                 event,
@@ -118,8 +156,16 @@ impl RelaySession {
         }
     }
 
-    fn knows(&self, topic: &str) -> bool {
-        self.topics.iter().any(|known| **known == *topic)
+    fn holds(&self, topic: &str) -> bool {
+        self.topics.iter().any(|held| *held.name == *topic)
+    }
+
+    fn refuse<'a>(&self, topic: &'a str, refusal: Refusal) -> Step<'a> {
+        Step::Refuse {
+            topic,
+            refusal,
+            behind: self.holds(topic) || self.leaving.contains_key(topic),
+        }
     }
 
     fn subscribe<'a>(&mut self, topic: &'a str, limits: &RelayLimits) -> Step<'a> {
@@ -131,16 +177,41 @@ impl RelaySession {
                 bytes,
                 max,
             };
-            return Step::Refuse { topic: "", refusal };
+            return self.refuse(topic, refusal);
         }
-        if !self.knows(topic) {
-            if limits.subscriptions_max <= self.topics.len() {
+        let asked = self.asked.wrapping_add(1);
+        let count = self.topics.len();
+        let held = self.topics.iter_mut().find(|held| *held.name == *topic);
+        match held {
+            Some(held) => held.asked = asked,
+            None if limits.subscriptions_max <= count => {
                 let refusal = Refusal::SubscriptionLimit(limits.subscriptions_max);
-                return Step::Refuse { topic, refusal };
+                return self.refuse(topic, refusal);
             }
-            self.topics.push(topic.into());
+            None => {
+                self.leaving.remove(topic);
+                self.topics.push(Held {
+                    name: topic.into(),
+                    asked,
+                });
+            }
         }
-        Step::Subscribe(topic)
+        self.asked = asked;
+        Step::Subscribe(topic, asked)
+    }
+
+    /// From here on the topic counts as left, whatever its home is still to answer.
+    fn unsubscribe<'a>(&mut self, topic: &'a str) -> Step<'a> {
+        let held = self.topics.iter().position(|held| *held.name == *topic);
+        if held.is_none() && !self.leaving.contains_key(topic) {
+            return Step::AnswerUnsubscribed(topic);
+        }
+        if let Some(index) = held {
+            self.topics.swap_remove(index);
+        }
+        let asked = self.next_asked();
+        self.leaving.insert(topic.into(), asked);
+        Step::Unsubscribe(topic, asked)
     }
 
     fn message<'a>(
@@ -148,9 +219,8 @@ impl RelaySession {
         (topic, event, payload): (&'a str, &'a str, &'a [u8]),
         limits: &RelayLimits,
     ) -> Step<'a> {
-        if !self.knows(topic) {
-            let refusal = Refusal::NotSubscribed(topic.to_owned());
-            return Step::Refuse { topic, refusal };
+        if !self.holds(topic) {
+            return self.refuse(topic, Refusal::NotSubscribed(topic.to_owned()));
         }
         if limits.event_bytes_max < event.len() {
             let (bytes, max) = (event.len(), limits.event_bytes_max);
@@ -160,7 +230,7 @@ impl RelaySession {
                 bytes,
                 max,
             };
-            return Step::Refuse { topic, refusal };
+            return self.refuse(topic, refusal);
         }
         Step::Message {
             topic,
@@ -188,20 +258,52 @@ mod tests {
     #[test]
     fn the_limit_counts_topics_and_not_requests() {
         let mut session = RelaySession::new(1, false);
-        assert_eq!(subscribe(&mut session, "a"), Step::Subscribe("a"));
-        assert_eq!(subscribe(&mut session, "a"), Step::Subscribe("a"));
-        assert_eq!(subscribe(&mut session, "b"), Step::Subscribe("b"));
+        assert_eq!(subscribe(&mut session, "a"), Step::Subscribe("a", 1));
+        assert_eq!(subscribe(&mut session, "a"), Step::Subscribe("a", 2));
+        assert_eq!(subscribe(&mut session, "b"), Step::Subscribe("b", 3));
         let refusal = Refusal::SubscriptionLimit(2);
         assert_eq!(refusal.to_string(), "subscription limit reached (max 2)");
         assert_eq!(
             subscribe(&mut session, "c"),
             Step::Refuse {
                 topic: "c",
-                refusal
+                refusal,
+                behind: false,
             }
         );
-        session.handle_detached("a");
-        assert_eq!(subscribe(&mut session, "c"), Step::Subscribe("c"));
+        session.handle_detached("a", 1);
+        assert!(session.holds("a"), "a newer request is under way");
+        session.handle_detached("a", 2);
+        assert_eq!(subscribe(&mut session, "c"), Step::Subscribe("c", 4));
+    }
+
+    /// S1: what was asked for last holds, whenever the answers come.
+    #[test]
+    fn an_answer_that_comes_late_undoes_nothing() {
+        let mut session = RelaySession::new(1, false);
+        let leave = RelayRequest::Unsubscribe { topic: "a" };
+        assert_eq!(subscribe(&mut session, "a"), Step::Subscribe("a", 1));
+        assert_eq!(session.handle(leave, &LIMITS), Step::Unsubscribe("a", 2));
+        // It does not count any more, and what is said of it comes from its home.
+        assert!(!session.is_subscribed());
+        assert_eq!(session.handle(leave, &LIMITS), Step::Unsubscribe("a", 3));
+        let message = RelayRequest::Message {
+            topic: "a",
+            event: "e",
+            payload: b"1",
+        };
+        assert!(matches!(
+            session.handle(message, &LIMITS),
+            Step::Refuse { behind: true, .. }
+        ));
+        assert_eq!(subscribe(&mut session, "a"), Step::Subscribe("a", 4));
+        session.handle_detached("a", 2);
+        session.handle_detached("a", 3);
+        assert!(session.holds("a") && session.leaving.is_empty());
+        assert_eq!(session.handle(leave, &LIMITS), Step::Unsubscribe("a", 5));
+        session.handle_detached("a", 5);
+        let left = session.handle(leave, &LIMITS);
+        assert_eq!(left, Step::AnswerUnsubscribed("a"));
     }
 
     ///

@@ -37,6 +37,8 @@ mod limits_rest;
 
 mod proxies;
 
+mod pairs;
+
 mod pressure;
 
 mod rest;

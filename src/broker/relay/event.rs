@@ -54,6 +54,19 @@ pub struct Subscriber {
     pub conn_id: ConnId,
     /// Its identity.
     pub caller: Arc<Caller>,
+    /// Which of its requests this is; what the home says of its membership names the request.
+    pub asked: u32,
+}
+
+/// Who leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leaver {
+    /// Its socket.
+    pub key: ConnKey,
+    /// Its number.
+    pub conn_id: ConnId,
+    /// Which of its requests this is.
+    pub asked: u32,
 }
 
 /// What a handler is told.
@@ -143,6 +156,8 @@ pub enum Effect {
         key: ConnKey,
         /// The topic.
         topic: Arc<TopicKey>,
+        /// The request that this answers: one that was made since may have asked for the contrary.
+        asked: u32,
         /// What it is told.
         answer: Farewell,
     },

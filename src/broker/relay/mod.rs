@@ -29,8 +29,8 @@ use super::pattern::Patterns;
 use super::presence::{Presence, PresenceEntry};
 
 pub use event::{
-    Call, Effect, Farewell, HandlerEvent, LaneId, LeaveReason, Refusal, Subscriber, TopicKey,
-    Unhandled,
+    Call, Effect, Farewell, HandlerEvent, LaneId, LeaveReason, Leaver, Refusal, Subscriber,
+    TopicKey, Unhandled,
 };
 pub use listing::{TopicCount, TopicFilter, TopicPage};
 
@@ -131,13 +131,16 @@ impl Home {
         let topic = &mut self.topics[index];
         let conn_id = subscriber.conn_id;
         let key = subscriber.key;
-        if let Some(member) = topic.members.get(&conn_id)
+        if let Some(member) = topic.members.get_mut(&conn_id)
             && member.standing != Standing::Gone
         {
-            // While its join is still being decided the one answer serves both.
+            // What becomes of the membership answers the newest request.
+            member.subscriber.asked = subscriber.asked;
             if member.standing == Standing::Joined {
                 let topic = Arc::clone(&topic.key);
                 self.effects.push_back(Effect::Joined { key, topic });
+            } else {
+                member.joins_asked += 1;
             }
             return;
         }
@@ -146,7 +149,7 @@ impl Home {
             // Its handler is still busy with joins and leaves of before.
             let name = Arc::clone(&topic.key);
             let text = self.overloaded();
-            return self.refuse_join(key, &name, text);
+            return self.refuse_join(&subscriber, &name, text);
         }
         topic.on_shard[usize::from(key.shard)] += 1;
         let member = topic.members.entry(conn_id).or_insert_with(|| Member {
@@ -155,8 +158,11 @@ impl Home {
             running: Running::Nothing,
             waiting: VecDeque::new(),
             held: Held::default(),
+            joins_asked: 0,
         });
         member.standing = Standing::Joining;
+        member.joins_asked = 1;
+        member.subscriber.asked = subscriber.asked;
         let key_of_topic = Arc::clone(&topic.key);
         self.effects.push_back(Effect::Attach {
             subscriber,
@@ -192,8 +198,10 @@ impl Home {
         if member.standing == Standing::Joining && !member.left_meanwhile() {
             member.standing = Standing::Joined;
             let key = member.subscriber.key;
-            let topic = Arc::clone(&topic.key);
-            self.effects.push_back(Effect::Joined { key, topic });
+            for _ in 0..member.joins_asked {
+                let topic = Arc::clone(&topic.key);
+                self.effects.push_back(Effect::Joined { key, topic });
+            }
         }
         if 0 < held.missed {
             self.tell_missed(lane.topic, held.missed);
@@ -219,8 +227,13 @@ impl Home {
             // It never was a subscriber, so its leave is nobody's business.
             self.waiting -= usize::from(member.waiting.pop_front().is_some());
         } else {
+            let (subscriber, again) = (member.subscriber.clone(), member.joins_asked - 1);
             self.retire(lane);
-            self.refuse_join(key, &name, reason);
+            for _ in 0..again {
+                let refusal = Refusal::JoinRejected(reason.clone());
+                self.refuse(&name.tenant, &name.name, key, refusal);
+            }
+            self.refuse_join(&subscriber, &name, reason);
         }
         for _ in 0..unheard {
             let refusal = Refusal::NotSubscribed(name.name.to_string());
@@ -228,10 +241,11 @@ impl Home {
         }
     }
 
-    fn refuse_join(&mut self, key: ConnKey, topic: &Arc<TopicKey>, reason: String) {
+    fn refuse_join(&mut self, subscriber: &Subscriber, topic: &Arc<TopicKey>, reason: String) {
         self.effects.push_back(Effect::Detach {
-            key,
+            key: subscriber.key,
             topic: Arc::clone(topic),
+            asked: subscriber.asked,
             answer: Farewell::Refused(Refusal::JoinRejected(reason)),
         });
     }
@@ -263,7 +277,7 @@ impl Home {
         &mut self,
         tenant: &Tenant,
         name: &str,
-        (key, conn_id): (ConnKey, ConnId),
+        leaver: Leaver,
         reason: LeaveReason,
     ) {
         let answer = match reason {
@@ -271,8 +285,9 @@ impl Home {
             _ => Farewell::Nothing,
         };
         let Some(index) = self.find(tenant, name) else {
-            return self.answer_stranger(tenant, name, key, answer);
+            return self.answer_stranger(tenant, name, leaver, answer);
         };
+        let conn_id = leaver.conn_id;
         let lane = LaneId {
             topic: index,
             conn_id,
@@ -291,21 +306,26 @@ impl Home {
             }
         }
         self.effects.push_back(Effect::Detach {
-            key,
+            key: leaver.key,
             topic: name,
+            asked: leaver.asked,
             answer,
         });
     }
 
     /// `unsubscribed` is answered even if there is no such topic.
-    fn answer_stranger(&mut self, tenant: &Tenant, name: &str, key: ConnKey, answer: Farewell) {
+    fn answer_stranger(&mut self, tenant: &Tenant, name: &str, leaver: Leaver, answer: Farewell) {
         if answer == Farewell::Unsubscribed {
             let topic = Arc::new(TopicKey {
                 tenant: tenant.clone(),
                 name: name.into(),
             });
-            self.effects
-                .push_back(Effect::Detach { key, topic, answer });
+            self.effects.push_back(Effect::Detach {
+                key: leaver.key,
+                topic,
+                asked: leaver.asked,
+                answer,
+            });
         }
     }
 

@@ -41,14 +41,19 @@ impl Driver {
             key: Self::key(conn_id),
             conn_id,
             caller,
+            asked: 0,
         };
         self.home.handle_subscribe(&self.tenant, topic, subscriber);
         self.effects()
     }
 
     fn leave(&mut self, topic: &str, conn_id: ConnId, reason: LeaveReason) -> Vec<Effect> {
-        self.home
-            .handle_leave(&self.tenant, topic, (Self::key(conn_id), conn_id), reason);
+        let leaver = Leaver {
+            key: Self::key(conn_id),
+            conn_id,
+            asked: 0,
+        };
+        self.home.handle_leave(&self.tenant, topic, leaver, reason);
         self.effects()
     }
 

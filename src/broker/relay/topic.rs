@@ -30,6 +30,8 @@ pub(super) struct Member {
     pub(super) waiting: VecDeque<HandlerEvent>,
     /// Pushes that its join made to this topic.
     pub(super) held: Held,
+    /// Requests that the decision on its join answers.
+    pub(super) joins_asked: u32,
 }
 
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]

@@ -7,7 +7,8 @@ use bytes::Bytes;
 
 use crate::broker::ConnKey;
 use crate::broker::relay::{
-    Effect, Farewell, HandlerEvent, Home, LaneId, LeaveReason, Refusal, Subscriber, TopicKey,
+    Effect, Farewell, HandlerEvent, Home, LaneId, LeaveReason, Leaver, Refusal, Subscriber,
+    TopicKey,
 };
 use crate::gateway::relay::{HomeJob, push_frame};
 use crate::id::Tenant;
@@ -15,7 +16,7 @@ use crate::metrics::Counter;
 use crate::proto::ErrorCode;
 use crate::proto::relay::{self as wire, ErrorFrame};
 use crate::session::Session;
-use crate::session::relay::{RelayLimits, RelaySession, Step};
+use crate::session::relay::{self as session, RelayLimits, RelaySession, Step};
 
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::post::command::Command;
@@ -88,7 +89,12 @@ impl State {
             Effect::Missed { topic, frames, .. } => self.handle_missed(&topic, frames),
             Effect::Attach { subscriber, topic } => self.attach(&subscriber, &topic),
             Effect::Joined { key, topic } => self.confirm(slot_key(key), &topic),
-            Effect::Detach { key, topic, answer } => self.detach(slot_key(key), &topic, &answer),
+            Effect::Detach {
+                key,
+                topic,
+                asked,
+                answer,
+            } => self.detach(slot_key(key), &topic, (asked, &answer)),
             Effect::Refuse {
                 key,
                 topic,
@@ -168,7 +174,7 @@ impl State {
         self.metrics.add(Counter::FramesLagged, lost as u64);
     }
 
-    fn detach(&mut self, key: SlotKey, topic: &Arc<TopicKey>, answer: &Farewell) {
+    fn detach(&mut self, key: SlotKey, topic: &Arc<TopicKey>, (asked, answer): (u32, &Farewell)) {
         self.give_out();
         if let Some(tag) = self.members.detach(topic, key)
             && let Some(connection) = self.connections.get(key)
@@ -176,7 +182,7 @@ impl State {
             connection.outbox.forget_lag(tag);
         }
         if let Some(session) = self.relay_session(key) {
-            session.handle_detached(&topic.name);
+            session.handle_detached(&topic.name, asked);
         }
         match answer {
             Farewell::Nothing => {}
@@ -226,8 +232,8 @@ impl State {
             return;
         };
         match session.handle(request, &limits) {
-            Step::Subscribe(topic) => self.subscribe(key, topic),
-            Step::Unsubscribe(topic) => self.unsubscribe(key, topic),
+            Step::Subscribe(topic, asked) => self.subscribe(key, topic, asked),
+            Step::Unsubscribe(topic, asked) => self.unsubscribe(key, topic, asked),
             Step::AnswerUnsubscribed(topic) => {
                 self.queue_text_with(key, |out| wire::put_unsubscribed(out, topic));
             }
@@ -238,10 +244,38 @@ impl State {
             } => self.message(key, topic, event, payload),
             Step::Pong => self.queue_text_with(key, wire::put_pong),
             Step::Renew(token) => self.renew(key, token),
-            Step::Refuse { topic, refusal } => {
+            Step::Refuse {
+                topic,
+                refusal,
+                behind: true,
+            } => self.refuse_behind(key, topic, refusal),
+            Step::Refuse { topic, refusal, .. } => {
                 self.refuse_relay(key, topic, &refusal.to_string(), refusal.code());
             }
         }
+    }
+
+    /// Refuses something about a topic whose home owes answers: the refusal takes the way of the
+    /// request, so that it does not come before them.
+    fn refuse_behind(&mut self, key: SlotKey, topic: &str, refusal: session::Refusal) {
+        let Some(subscriber) = self.subscriber(key, 0) else {
+            return;
+        };
+        let (home, back) = (
+            self.shared.home_of(&subscriber.caller.tenant, topic),
+            self.index,
+        );
+        if home == back {
+            return self.refuse_relay(key, topic, &refusal.to_string(), refusal.code());
+        }
+        let name = Box::<str>::from(topic);
+        let told = move |state: &mut Self| {
+            state.refuse_relay(key, &name, &refusal.to_string(), refusal.code());
+        };
+        let bounce = move |state: &mut Self| {
+            state.posts.post(back, Command::Run(Box::new(told)));
+        };
+        self.posts.post(home, Command::Run(Box::new(bounce)));
     }
 
     /// The relay session of a connection that is open on a relay mount.
@@ -275,8 +309,8 @@ impl State {
     }
 
     /// Asks the home of a topic to take a subscriber.
-    pub(crate) fn subscribe(&mut self, key: SlotKey, topic: &str) {
-        let Some(subscriber) = self.subscriber(key) else {
+    pub(crate) fn subscribe(&mut self, key: SlotKey, topic: &str, asked: u32) {
+        let Some(subscriber) = self.subscriber(key, asked) else {
             return;
         };
         let (tenant, name) = (subscriber.caller.tenant.clone(), Box::<str>::from(topic));
@@ -286,16 +320,23 @@ impl State {
     }
 
     /// Tells the home of a topic that a subscriber leaves it.
-    pub(crate) fn unsubscribe(&mut self, key: SlotKey, topic: &str) {
-        if let Some(subscriber) = self.subscriber(key) {
+    pub(crate) fn unsubscribe(&mut self, key: SlotKey, topic: &str, asked: u32) {
+        if let Some(subscriber) = self.subscriber(key, asked) {
             self.leave(&subscriber, topic, LeaveReason::Unsubscribe);
         }
     }
 
     fn leave(&mut self, subscriber: &Subscriber, topic: &str, reason: LeaveReason) {
         let (tenant, name) = (subscriber.caller.tenant.clone(), Box::<str>::from(topic));
-        let (of, who) = (tenant.clone(), (subscriber.key, subscriber.conn_id));
-        let job = move |home: &mut Home| home.handle_leave(&of, &name, who, reason);
+        let (of, leaver) = (
+            tenant.clone(),
+            Leaver {
+                key: subscriber.key,
+                conn_id: subscriber.conn_id,
+                asked: subscriber.asked,
+            },
+        );
+        let job = move |home: &mut Home| home.handle_leave(&of, &name, leaver, reason);
         self.surely_at_home(&tenant, topic, Box::new(job));
     }
 
@@ -309,7 +350,8 @@ impl State {
         let Some(connection) = self.connections.get(key) else {
             return;
         };
-        let Some(subscriber) = subscriber_of(connection, self.index, key, session.conn_id) else {
+        let who = (session.conn_id, session.next_asked());
+        let Some(subscriber) = subscriber_of(connection, self.index, key, who) else {
             return;
         };
         if let Some(relay) = &self.shared.relay {
@@ -332,7 +374,7 @@ impl State {
 
     /// Hands a client's message to the home of its topic.
     pub(crate) fn message(&mut self, key: SlotKey, topic: &str, event: &str, payload: &[u8]) {
-        let Some(subscriber) = self.subscriber(key) else {
+        let Some(subscriber) = self.subscriber(key, 0) else {
             return;
         };
         let tenant = &subscriber.caller.tenant;
@@ -361,13 +403,13 @@ impl State {
         }
     }
 
-    fn subscriber(&mut self, key: SlotKey) -> Option<Subscriber> {
+    fn subscriber(&mut self, key: SlotKey, asked: u32) -> Option<Subscriber> {
         let index = self.index;
         let connection = self.connections.get(key)?;
         let Session::Relay(session) = &connection.session else {
             return None;
         };
-        subscriber_of(connection, index, key, session.conn_id)
+        subscriber_of(connection, index, key, (session.conn_id, asked))
     }
 }
 
@@ -375,7 +417,7 @@ fn subscriber_of(
     connection: &Connection,
     shard: u16,
     key: SlotKey,
-    conn_id: crate::id::ConnId,
+    (conn_id, asked): (crate::id::ConnId, u32),
 ) -> Option<Subscriber> {
     let key = ConnKey {
         shard,
@@ -387,6 +429,7 @@ fn subscriber_of(
         key,
         conn_id,
         caller,
+        asked,
     })
 }
 
