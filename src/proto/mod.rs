@@ -1,7 +1,7 @@
 //! Bytes to values and back. Knows nothing: no clock, socket, file or async.
 //!
 //! `http` and `handshake` open a connection, `ws` and `frame` carry its messages, `json` reads
-//! them, and each dialect has a file with its frames.
+//! them, and each dialect has a file with its frames; Socket.IO has two, for it stands on Engine.IO.
 
 pub mod http;
 
@@ -18,6 +18,10 @@ pub mod event;
 pub mod relay;
 
 pub mod durable;
+
+pub mod engineio;
+
+pub mod socketio;
 
 mod typed;
 

@@ -39,7 +39,18 @@ pub struct Envelope<'a> {
     field: Option<Field<'a>>,
 }
 
-impl Envelope<'_> {
+impl<'a> Envelope<'a> {
+    /// Of a document that another dialect has read, whose data is this value.
+    pub(super) fn of(event: &'a str, document: Document<'a>, data: Option<Field<'a>>) -> Self {
+        Self {
+            event,
+            data: data.map_or(b"null", |field| field.span),
+            id: None,
+            document,
+            field: data,
+        }
+    }
+
     /// Reads the data as a value, without parsing it again.
     pub fn read<T: DeserializeOwned>(self) -> Result<T, InvalidValue> {
         match self.field {

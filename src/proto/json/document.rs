@@ -27,6 +27,17 @@ pub struct Field<'a> {
     node: usize,
 }
 
+/// The top-level array, as far as it is told apart.
+#[derive(Debug, Clone, Copy)]
+pub struct Elements<'a> {
+    /// The first element.
+    pub first: Option<Field<'a>>,
+    /// The second.
+    pub second: Option<Field<'a>>,
+    /// What stands behind the first comma.
+    pub behind_first: &'a [u8],
+}
+
 /// What a value is, as far as envelopes care.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Scalar<'a> {
@@ -85,6 +96,44 @@ impl<'a> Document<'a> {
             at = next;
         }
         Ok(found)
+    }
+
+    /// The elements of the text, which must be an array. The parser does not keep where they
+    /// stand; only the first is looked for, and the second where more follow.
+    pub fn elements(&self) -> Result<Elements<'a>, JsonError> {
+        let Some(Node::Array { len, .. }) = self.tape.0.first() else {
+            return Err(JsonError::NotAnArray);
+        };
+        let text = self.text.trim_ascii();
+        let inside = text[1..text.len() - 1].trim_ascii();
+        let mut elements = Elements {
+            first: None,
+            second: None,
+            behind_first: &[],
+        };
+        if *len == 0 {
+            return Ok(elements);
+        }
+        let span = match len {
+            1 => inside,
+            _ => super::first_value(inside),
+        };
+        elements.first = Some(self.element(span, 1));
+        if 1 < *len {
+            let behind = inside[span.len()..].trim_ascii_start();
+            elements.behind_first = behind[1..].trim_ascii_start();
+            let span = match len {
+                2 => elements.behind_first,
+                _ => super::first_value(elements.behind_first),
+            };
+            elements.second = Some(self.element(span, self.behind(1)));
+        }
+        Ok(elements)
+    }
+
+    fn element(&self, span: &'a [u8], node: usize) -> Field<'a> {
+        let value = scalar(self.tape.0[node]);
+        Field { span, value, node }
     }
 
     /// Reads the value of a field. What the fast way refuses is tried again in the slow one,

@@ -6,6 +6,7 @@
 //! fields, spans and typed values be used side by side.
 
 mod document;
+mod scan;
 mod text;
 
 #[cfg(test)]
@@ -16,7 +17,8 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 use simd_json::{Buffers, INPUT_PADDING, Tape};
 
-pub use self::document::{Document, Field, Scalar};
+pub use self::document::{Document, Elements, Field, Scalar};
+pub use self::scan::first_value;
 pub use self::text::{put_bool, put_string, put_u64};
 
 /// How deep arrays and objects may be nested; the same as for `serde_json`.
@@ -37,6 +39,9 @@ pub enum JsonError {
     /// It is JSON, but no object.
     #[error("not a json object")]
     NotAnObject,
+    /// It is JSON, but no array.
+    #[error("not a json array")]
+    NotAnArray,
 }
 
 /// A value that does not fit the type it is wanted as; the text is serde's.
