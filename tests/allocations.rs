@@ -15,13 +15,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tidegate::auth::Caller;
 use tidegate::broker::ConnKey;
 use tidegate::gateway::client::Handshake;
 use tidegate::gateway::engine::dispatch::{Dispatch, Handling, Outcome, Request};
 use tidegate::gateway::engine::outlet::{Fate, Outlet, Post, Registries, Tally};
+use tidegate::gateway::engine::push::Push;
 use tidegate::gateway::extract::EventData;
 use tidegate::prelude::*;
 use tidegate::proto::http::{HeadLimits, parse_head};
@@ -78,15 +78,15 @@ impl CostGateway {
 struct Nowhere;
 
 impl Outlet for Nowhere {
-    fn send(&self, _: ConnKey, _: &Bytes) -> Fate {
+    fn send(&self, _: ConnKey, _: &Push) -> Fate {
         Fate::Accepted
     }
 
-    fn poll_send(&self, _: ConnKey, _: &Bytes, _: &Waker) -> Poll<Fate> {
+    fn poll_send(&self, _: ConnKey, _: &Push, _: &Waker) -> Poll<Fate> {
         Poll::Ready(Fate::Accepted)
     }
 
-    fn send_all(&self, connections: &[ConnKey], _: &Bytes) -> Tally {
+    fn send_all(&self, connections: &[ConnKey], _: &Push) -> Tally {
         let accepted = connections.len();
         Tally { accepted, shed: 0 }
     }
@@ -120,6 +120,7 @@ fn connected() -> (Rc<dyn Dispatch>, WsClient) {
     };
     let key = ConnKey {
         shard: 0,
+        lane: 0,
         slot: 0,
         generation: 0,
     };

@@ -19,8 +19,13 @@ pub mod durable;
 pub struct ConnKey {
     /// The shard that owns its socket.
     pub shard: u16,
+    /// 0 for the connection itself, else which of its namespaces of Socket.IO.
+    pub lane: u8,
     /// Its place there.
     pub slot: u32,
     /// Which life of that place.
     pub generation: u32,
 }
+
+// Lanes cost nothing: they stand where a gap was.
+const _: () = assert!(size_of::<ConnKey>() == 12);

@@ -11,6 +11,7 @@ fn tenant(name: &str) -> Tenant {
 fn key(slot: u32) -> ConnKey {
     ConnKey {
         shard: 0,
+        lane: 0,
         slot,
         generation: 1,
     }

@@ -252,6 +252,7 @@ mod tests {
 
     const ADA: ConnKey = ConnKey {
         shard: 0,
+        lane: 0,
         slot: 1,
         generation: 1,
     };

@@ -7,7 +7,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::Poll;
 
-use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
@@ -15,7 +14,7 @@ use crate::auth::{Caller, CurrentUser};
 use crate::broker::ConnKey;
 use crate::gateway::engine::outlet::{Fate, Order, Registries};
 use crate::gateway::engine::pool::Pool;
-use crate::gateway::reply::{encode_frame, encode_raw};
+use crate::gateway::engine::push::Push;
 use crate::gateway::send::SendError;
 use crate::gateway::server::{Registry, Scope};
 use crate::id::{ConnId, Tenant};
@@ -88,7 +87,7 @@ impl WsClient {
     /// # Errors
     /// When `data` has no JSON, or the queue to its shard is full.
     pub fn emit(&self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<bool, SendError> {
-        self.give(encode_frame(event, data)?)
+        self.give(Push::event(event, data)?)
     }
 
     /// To this connection, in its own time: waits while it has not read most of what it was sent
@@ -104,9 +103,9 @@ impl WsClient {
         event: &str,
         data: &T,
     ) -> impl Future<Output = Result<bool, SendError>> + Send + use<T> {
-        let frame = encode_frame(event, data);
+        let push = Push::event(event, data);
         let client = self.clone();
-        async move { client.give_in_time(frame?).await }
+        async move { client.give_in_time(push?).await }
     }
 
     /// To this connection, any JSON: it need not be an envelope.
@@ -114,7 +113,7 @@ impl WsClient {
     /// # Errors
     /// When `value` has no JSON, or the queue to its shard is full.
     pub fn send_json(&self, value: &(impl Serialize + ?Sized)) -> Result<bool, SendError> {
-        self.give(encode_raw(value)?)
+        self.give(Push::raw(value)?)
     }
 
     /// To the members of a room, this connection too if it is one. It need not be one.
@@ -260,9 +259,9 @@ impl WsClient {
         self.inner.key
     }
 
-    /// Puts a whole frame into its outbox.
-    pub(crate) fn give_frame(&self, frame: Bytes) {
-        self.give(frame).ok();
+    /// Puts a push into its outbox.
+    pub(crate) fn give_push(&self, push: Push) {
+        self.give(push).ok();
     }
 
     fn pool(&self) -> &Arc<Pool> {
@@ -274,32 +273,32 @@ impl WsClient {
         Registries::here_for(self.pool()).filter(|here| here.shard() == self.inner.key.shard)
     }
 
-    fn give(&self, frame: Bytes) -> Result<bool, SendError> {
+    fn give(&self, push: Push) -> Result<bool, SendError> {
         match self.here() {
-            Some(here) => Ok(here.give(self.inner.key, &frame) == Fate::Accepted),
+            Some(here) => Ok(here.give(self.inner.key, &push) == Fate::Accepted),
             None => {
                 self.order(Order::Give {
                     connection: self.inner.key,
-                    frame,
+                    push,
                 })?;
                 Ok(true)
             }
         }
     }
 
-    async fn give_in_time(&self, frame: Bytes) -> Result<bool, SendError> {
+    async fn give_in_time(&self, push: Push) -> Result<bool, SendError> {
         let key = self.inner.key;
         if self.here().is_none() {
             let (taken, answer) = oneshot::channel();
             self.order(Order::Stream {
                 connection: key,
-                frame,
+                push,
                 taken,
             })?;
             return Ok(answer.await.unwrap_or(false));
         }
         let fate = poll_fn(|context| match self.here() {
-            Some(here) => here.poll_give(key, &frame, context.waker()),
+            Some(here) => here.poll_give(key, &push, context.waker()),
             None => Poll::Ready(Fate::Gone),
         });
         Ok(fate.await == Fate::Accepted)

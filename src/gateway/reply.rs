@@ -4,12 +4,13 @@
 use std::any::Any;
 use std::cell::Cell;
 use std::fmt::{self, Display};
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::gateway::engine::push::Push;
 use crate::proto::frame::{self, HEADER_BYTES_MAX, Opcode};
 
 /// The one shape of the dialect, both ways: `{"event":string,"data":any}`.
@@ -88,9 +89,9 @@ impl Body {
     ) -> serde_json::Result<Self> {
         let mut buffer = spare();
         buffer.extend_from_slice(&[0; HEADER_BYTES_MAX]);
-        buffer.extend_from_slice(br#"{"event":"#);
+        buffer.extend_from_slice(EVENT_KEY);
         serde_json::to_writer(&mut buffer, event)?;
-        buffer.extend_from_slice(br#","data":"#);
+        buffer.extend_from_slice(DATA_KEY);
         let data_start = buffer.len();
         serde_json::to_writer(&mut buffer, data)?;
         Ok(Self {
@@ -123,6 +124,20 @@ impl Body {
         self.buffer.truncate(self.data_start);
         self.buffer.extend_from_slice(&text);
         Ok(())
+    }
+
+    /// The same to send: it knows where its event and its data stand.
+    pub(crate) fn into_push(self) -> Push {
+        let (data_start, data_end) = (self.data_start, self.buffer.len());
+        let event = match self.is_envelope {
+            true => HEADER_BYTES_MAX + EVENT_KEY.len()..data_start - DATA_KEY.len(),
+            false => data_start..data_start,
+        };
+        let frame = self.into_frame(None);
+        let start = frame.start;
+        let inside = |range: Range<usize>| range.start - start..range.end - start;
+        let (event, data) = (inside(event), inside(data_start..data_end));
+        Push::of(frame.into_bytes(), event, data)
     }
 
     /// The frame, with the `id` of the request if it had one.
@@ -207,19 +222,6 @@ impl fmt::Debug for Body {
         let text = String::from_utf8_lossy(&self.buffer[HEADER_BYTES_MAX..]);
         f.debug_tuple("Body").field(&text).finish()
     }
-}
-
-/// A push: `{"event":..,"data":..}` as a whole frame.
-pub(crate) fn encode_frame(
-    event: &str,
-    data: &(impl Serialize + ?Sized),
-) -> serde_json::Result<Bytes> {
-    Ok(Body::envelope(event, data)?.into_frame(None).into_bytes())
-}
-
-/// Any JSON as a whole frame.
-pub(crate) fn encode_raw(value: &(impl Serialize + ?Sized)) -> serde_json::Result<Bytes> {
-    Ok(Body::raw(value)?.into_frame(None).into_bytes())
 }
 
 /// What kind of error it is.
@@ -455,6 +457,8 @@ macro_rules! answer {
     }};
 }
 
+const EVENT_KEY: &[u8] = br#"{"event":"#;
+const DATA_KEY: &[u8] = br#","data":"#;
 const INTERNAL: &str = "internal";
 const BODY_BYTES: usize = 256;
 const SPARE_BYTES_MAX: usize = 16 << 10;

@@ -7,7 +7,6 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
@@ -15,7 +14,7 @@ use crate::broker::registry::Target;
 use crate::gateway::engine::container::short_name;
 use crate::gateway::engine::outlet::{Delivery, Order, Registries, total};
 use crate::gateway::engine::pool::Pool;
-use crate::gateway::reply::encode_frame;
+use crate::gateway::engine::push::Push;
 use crate::gateway::send::{Reached, SendError, TenantScope};
 use crate::id::{ConnId, Tenant};
 
@@ -168,7 +167,7 @@ impl Scope {
         event: &str,
         data: &(impl Serialize + ?Sized),
     ) -> Result<usize, SendError> {
-        self.send(&Whom::EVERYONE, &encode_frame(event, data)?)
+        self.send(&Whom::EVERYONE, &Push::event(event, data)?)
     }
 
     /// To every connection; waits until all shards have said how many took it.
@@ -180,7 +179,7 @@ impl Scope {
         event: &str,
         data: &(impl Serialize + ?Sized),
     ) -> Result<usize, SendError> {
-        let sent = self.send_counted(&Whom::EVERYONE, &encode_frame(event, data)?);
+        let sent = self.send_counted(&Whom::EVERYONE, &Push::event(event, data)?);
         sent?.total().await
     }
 
@@ -194,7 +193,7 @@ impl Scope {
         event: &str,
         data: &(impl Serialize + ?Sized),
     ) -> Result<usize, SendError> {
-        self.send(&Whom::room(room), &encode_frame(event, data)?)
+        self.send(&Whom::room(room), &Push::event(event, data)?)
     }
 
     /// To one connection; `false` if it is gone. For one on another shard that is not known at
@@ -212,8 +211,8 @@ impl Scope {
             target: Target::Client(client),
             ..Whom::EVERYONE
         };
-        let frame = encode_frame(event, data)?;
-        let accepted = self.send(&whom, &frame)?;
+        let push = Push::event(event, data)?;
+        let accepted = self.send(&whom, &push)?;
         Ok(0 < accepted || self.is_elsewhere(client)?)
     }
 
@@ -271,18 +270,18 @@ impl Scope {
         })
     }
 
-    fn send(&self, whom: &Whom<'_>, frame: &Bytes) -> Result<usize, SendError> {
-        self.send_with(whom, frame, None).map(|sent| sent.here)
+    fn send(&self, whom: &Whom<'_>, push: &Push) -> Result<usize, SendError> {
+        self.send_with(whom, push, None).map(|sent| sent.here)
     }
 
-    fn send_counted(&self, whom: &Whom<'_>, frame: &Bytes) -> Result<Sent, SendError> {
-        self.send_with(whom, frame, Some(Vec::new()))
+    fn send_counted(&self, whom: &Whom<'_>, push: &Push) -> Result<Sent, SendError> {
+        self.send_with(whom, push, Some(Vec::new()))
     }
 
     fn send_with(
         &self,
         whom: &Whom<'_>,
-        frame: &Bytes,
+        push: &Push,
         mut elsewhere: Option<Vec<oneshot::Receiver<usize>>>,
     ) -> Result<Sent, SendError> {
         let reach = self.reached()?;
@@ -300,7 +299,7 @@ impl Scope {
             tenant,
             target,
             except,
-            frame,
+            push,
         };
         let Some(here) = Registries::here_for(&self.pool) else {
             return self.send_from_outside(&send, named, elsewhere);
@@ -329,11 +328,11 @@ impl Scope {
                 (Some(count), vec![receiver])
             }
         };
-        let (address, frame) = (send.address(), send.frame.clone());
+        let (address, push) = (send.address(), send.push.clone());
         let order = Order::Spread {
             address,
             named,
-            frame,
+            push,
             count,
         };
         self.pool.post_outside(order)?;
@@ -375,7 +374,7 @@ impl To {
     /// # Errors
     /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
     pub fn emit(&self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<usize, SendError> {
-        self.scope.send(&self.whom(), &encode_frame(event, data)?)
+        self.scope.send(&self.whom(), &Push::event(event, data)?)
     }
 
     /// Sends to those chosen, and waits until all shards have said how many took it.
@@ -389,7 +388,7 @@ impl To {
     ) -> Result<usize, SendError> {
         let sent = self
             .scope
-            .send_counted(&self.whom(), &encode_frame(event, data)?);
+            .send_counted(&self.whom(), &Push::event(event, data)?);
         sent?.total().await
     }
 

@@ -8,7 +8,7 @@ use crate::config::{Config, Dialect as ConfigDialect, Tenants};
 use crate::gateway::engine::pool::Pool;
 use crate::gateway::engine::program::{GatewayPlan, Program};
 use crate::shard::shared::{Dialect, Mount, Shared};
-use crate::shard::speak::event::OutsideLink;
+use crate::shard::speak::outlet::OutsideLink;
 
 use super::StartError;
 

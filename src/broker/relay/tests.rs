@@ -30,6 +30,7 @@ impl Driver {
     fn key(conn_id: ConnId) -> ConnKey {
         ConnKey {
             shard: u16::try_from(conn_id % 2).unwrap(),
+            lane: 0,
             slot: u32::try_from(conn_id).unwrap(),
             generation: 1,
         }

@@ -206,13 +206,10 @@ impl<G: Messages> Dispatcher<G> {
         let sender = client.clone();
         let future = async move {
             for hook in started {
-                let outcome = hook_outcome(&gateway, event, hook.await);
-                match outcome {
-                    Outcome::Nothing => {}
-                    Outcome::Frame(frame) => {
-                        sender.give_frame(frame.into_bytes());
-                    }
-                    Outcome::Close { .. } => return outcome,
+                let reply = hook.await;
+                let outcome = hook_outcome(&gateway, event, &sender, reply);
+                if let Outcome::Close { .. } = outcome {
+                    return outcome;
                 }
             }
             Outcome::Nothing
@@ -533,9 +530,19 @@ fn sent(reply: WsReply, id: Option<&[u8]>) -> Outcome {
     }
 }
 
-/// An error in a hook has no event to stand under: a refused connection is closed.
-fn hook_outcome(gateway: &str, hook: &str, reply: Result<WsReply, Panicked>) -> Outcome {
+/// An error in a hook has no event to stand under: a refused connection is closed. What a hook
+/// answers is a push.
+fn hook_outcome(
+    gateway: &str,
+    hook: &str,
+    client: &WsClient,
+    reply: Result<WsReply, Panicked>,
+) -> Outcome {
     match reply {
+        Ok(WsReply::Frame(body)) => {
+            client.give_push(body.into_push());
+            Outcome::Nothing
+        }
         Ok(WsReply::Exception(exception)) => {
             let error = exception.message();
             warn!(target: "tidegate::ws", gateway, hook, error, "a hook failed");

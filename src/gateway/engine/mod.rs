@@ -11,6 +11,8 @@ pub mod dispatch;
 
 pub mod pool;
 
+pub mod push;
+
 pub mod outlet;
 
 pub mod inbox;

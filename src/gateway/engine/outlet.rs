@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
 
 use ahash::AHashMap;
-use bytes::Bytes;
 use tokio::sync::oneshot;
 use tracing::warn;
 
 use crate::broker::ConnKey;
 use crate::broker::registry::{Address, Notice, Refused, Registry, Target};
 use crate::gateway::engine::pool::Pool;
+use crate::gateway::engine::push::Push;
 use crate::gateway::send::SendError;
 use crate::id::{ConnId, Tenant};
 
@@ -44,14 +44,14 @@ pub struct Tally {
 /// user code or come back to the registries.
 pub trait Outlet {
     /// Puts a whole frame into the outbox of a connection.
-    fn send(&self, connection: ConnKey, frame: &Bytes) -> Fate;
+    fn send(&self, connection: ConnKey, push: &Push) -> Fate;
 
     /// Puts a whole frame into the outbox of a connection once most of what it holds has gone;
     /// until then the waker is kept.
-    fn poll_send(&self, connection: ConnKey, frame: &Bytes, waker: &Waker) -> Poll<Fate>;
+    fn poll_send(&self, connection: ConnKey, push: &Push, waker: &Waker) -> Poll<Fate>;
 
     /// Puts one frame into the outboxes of many.
-    fn send_all(&self, connections: &[ConnKey], frame: &Bytes) -> Tally;
+    fn send_all(&self, connections: &[ConnKey], push: &Push) -> Tally;
 
     /// Ends a connection: a close frame goes out behind what its outbox holds.
     fn close(&self, connection: ConnKey, code: u16, reason: &str);
@@ -98,8 +98,8 @@ pub enum Order {
     Deliver {
         /// Whom.
         address: Address,
-        /// The frame.
-        frame: Bytes,
+        /// What.
+        push: Push,
         /// Where to say how many took it.
         count: Option<oneshot::Sender<usize>>,
     },
@@ -109,8 +109,8 @@ pub enum Order {
         address: Address,
         /// Whether the room may be the id of a connection.
         named: bool,
-        /// The frame.
-        frame: Bytes,
+        /// What.
+        push: Push,
         /// Where to say how many took it.
         count: Option<oneshot::Sender<usize>>,
     },
@@ -125,15 +125,15 @@ pub enum Order {
     Give {
         /// Which.
         connection: ConnKey,
-        /// The frame.
-        frame: Bytes,
+        /// What.
+        push: Push,
     },
     /// Give a frame to one connection when it has room for it.
     Stream {
         /// Which.
         connection: ConnKey,
-        /// The frame.
-        frame: Bytes,
+        /// What.
+        push: Push,
         /// Where to say whether it took it.
         taken: oneshot::Sender<bool>,
     },
@@ -297,13 +297,13 @@ impl Registries {
     }
 
     /// Gives a frame to one connection of this shard.
-    pub(crate) fn give(&self, connection: ConnKey, frame: &Bytes) -> Fate {
-        self.outlet.send(connection, frame)
+    pub(crate) fn give(&self, connection: ConnKey, push: &Push) -> Fate {
+        self.outlet.send(connection, push)
     }
 
     /// Gives a frame to one connection of this shard once it has room for it.
-    pub(crate) fn poll_give(&self, to: ConnKey, frame: &Bytes, waker: &Waker) -> Poll<Fate> {
-        self.outlet.poll_send(to, frame, waker)
+    pub(crate) fn poll_give(&self, to: ConnKey, push: &Push, waker: &Waker) -> Poll<Fate> {
+        self.outlet.poll_send(to, push, waker)
     }
 
     /// Ends one connection of this shard.
@@ -333,13 +333,13 @@ impl Registries {
                 counts.push(receiver);
                 sender
             });
-            let (address, frame) = (send.address(), send.frame.clone());
+            let (address, push) = (send.address(), send.push.clone());
             self.post(
                 shard,
                 registry,
                 Order::Deliver {
                     address,
-                    frame,
+                    push,
                     count,
                 },
             )?;
@@ -378,32 +378,32 @@ impl Registries {
             }
             Order::Deliver {
                 address,
-                frame,
+                push,
                 count,
             } => {
-                let accepted = self.deliver(registry, &Delivery::of(&address, &frame));
+                let accepted = self.deliver(registry, &Delivery::of(&address, &push));
                 tell(count, accepted);
             }
             Order::Spread {
                 address,
                 named,
-                frame,
+                push,
                 count,
             } => {
-                self.handle_spread(registry, &Delivery::of(&address, &frame), named, count);
+                self.handle_spread(registry, &Delivery::of(&address, &push), named, count);
             }
             Order::Forward { shard, order } => self.handle_forward(registry, shard, *order),
-            Order::Give { connection, frame } => {
-                self.outlet.send(connection, &frame);
+            Order::Give { connection, push } => {
+                self.outlet.send(connection, &push);
             }
             Order::Stream {
                 connection,
-                frame,
+                push,
                 taken,
             } => {
                 let outlet = self.outlet.clone();
                 tokio::task::spawn_local(async move {
-                    let fate = streamed(&*outlet, connection, &frame).await;
+                    let fate = streamed(&*outlet, connection, &push).await;
                     // Whoever streams may have given up meanwhile.
                     taken.send(fate == Fate::Accepted).ok();
                 });
@@ -476,7 +476,7 @@ impl Registries {
             addressed.push(key)
         });
         drop(state);
-        let Tally { accepted, shed } = self.outlet.send_all(&addressed, send.frame);
+        let Tally { accepted, shed } = self.outlet.send_all(&addressed, send.push);
         if 0 < shed {
             let target = send.target;
             warn!(target: "tidegate::ws", ?target, accepted, shed, "full outboxes shed a push");
@@ -530,16 +530,16 @@ pub(crate) struct Delivery<'a> {
     pub(crate) tenant: Option<&'a Tenant>,
     pub(crate) target: Target<&'a str>,
     pub(crate) except: Option<ConnId>,
-    pub(crate) frame: &'a Bytes,
+    pub(crate) push: &'a Push,
 }
 
 impl<'a> Delivery<'a> {
-    fn of(address: &'a Address, frame: &'a Bytes) -> Self {
+    fn of(address: &'a Address, push: &'a Push) -> Self {
         Self {
             tenant: address.tenant.as_ref(),
             target: address.target.as_deref(),
             except: address.except,
-            frame,
+            push,
         }
     }
 
@@ -553,8 +553,8 @@ impl<'a> Delivery<'a> {
 }
 
 /// Waits for room and gives the frame.
-async fn streamed(outlet: &dyn Outlet, connection: ConnKey, frame: &Bytes) -> Fate {
-    std::future::poll_fn(|context| outlet.poll_send(connection, frame, context.waker())).await
+async fn streamed(outlet: &dyn Outlet, connection: ConnKey, push: &Push) -> Fate {
+    std::future::poll_fn(|context| outlet.poll_send(connection, push, context.waker())).await
 }
 
 /// The sum of what the other shards answer; one that is gone has given the frame to nobody.

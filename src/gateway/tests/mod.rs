@@ -25,6 +25,7 @@ use crate::gateway::client::{Handshake, WsClient};
 use crate::gateway::engine::dispatch::{Dispatch, Handling, Outcome, Request};
 use crate::gateway::engine::outlet::{Fate, Outlet, Post, Registries, Tally};
 use crate::gateway::engine::program::Program;
+use crate::gateway::engine::push::Push;
 use crate::gateway::extract::EventData;
 use crate::gateway::module::App;
 use crate::gateway::send::SendError;
@@ -44,32 +45,28 @@ pub(super) struct Wire {
 }
 
 impl Outlet for Wire {
-    fn send(&self, connection: ConnKey, frame: &Bytes) -> Fate {
+    fn send(&self, connection: ConnKey, push: &Push) -> Fate {
         if self.shut.borrow().contains(&connection) {
             return Fate::Gone;
         }
-        let mut frames = self.frames.borrow_mut();
-        frames
-            .entry(connection.slot)
-            .or_default()
-            .push(frame.clone());
+        self.note(connection, push.plain().clone());
         Fate::Accepted
     }
 
-    fn poll_send(&self, connection: ConnKey, frame: &Bytes, waker: &Waker) -> Poll<Fate> {
+    fn poll_send(&self, connection: ConnKey, push: &Push, waker: &Waker) -> Poll<Fate> {
         match self.full.get() {
             true => {
                 self.waiting.borrow_mut().push(waker.clone());
                 Poll::Pending
             }
-            false => Poll::Ready(self.send(connection, frame)),
+            false => Poll::Ready(self.send(connection, push)),
         }
     }
 
-    fn send_all(&self, connections: &[ConnKey], frame: &Bytes) -> Tally {
+    fn send_all(&self, connections: &[ConnKey], push: &Push) -> Tally {
         let fates = connections
             .iter()
-            .map(|connection| self.send(*connection, frame));
+            .map(|connection| self.send(*connection, push));
         let accepted = fates.filter(|fate| *fate == Fate::Accepted).count();
         Tally { accepted, shed: 0 }
     }
@@ -104,6 +101,12 @@ impl Outlet for Wire {
 }
 
 impl Wire {
+    /// Keeps a frame that went to a connection.
+    pub(super) fn note(&self, connection: ConnKey, frame: Bytes) {
+        let mut frames = self.frames.borrow_mut();
+        frames.entry(connection.slot).or_default().push(frame);
+    }
+
     /// The texts that a connection has got since it was asked last.
     pub(super) fn take(&self, connection: ConnKey) -> Vec<String> {
         let frames = self.frames.borrow_mut().remove(&connection.slot);
@@ -149,6 +152,7 @@ impl Rig {
         let slot = self.next_slot.replace(self.next_slot.get() + 1);
         let key = ConnKey {
             shard: self.here.shard(),
+            lane: 0,
             slot,
             generation: 1,
         };
@@ -217,7 +221,7 @@ impl Peer {
         match outcome {
             Outcome::Nothing => {}
             Outcome::Frame(frame) => {
-                self.wire.send(self.key, &frame.into_bytes());
+                self.wire.note(self.key, frame.into_bytes());
             }
             Outcome::Close { code, reason } => self.wire.close(self.key, code, &reason),
         }

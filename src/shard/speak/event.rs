@@ -5,8 +5,6 @@ use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::task::{Poll, Waker};
-use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -19,10 +17,9 @@ use crate::gateway::container::StartError;
 use crate::gateway::engine::dispatch::{
     Dispatch, Handling, Outcome, Pending, Request, binary_refused, error_frame, invalid_envelope,
 };
-use crate::gateway::engine::outlet::{Fate, Outlet, Outside, Post, Registries, Tally};
+use crate::gateway::engine::outlet::{Post, Registries};
 use crate::gateway::extract::EventData;
-use crate::gateway::send::SendError;
-use crate::metrics::{Counter, Refusal as RefusedFor};
+use crate::metrics::Refusal as RefusedFor;
 use crate::proto::event::{self, InvalidEnvelope, Unread};
 use crate::proto::frame;
 use crate::proto::http::{Head, error_response};
@@ -34,12 +31,10 @@ use crate::session::event::{EventSession, InboxLimits};
 use crate::shard::Shard;
 use crate::shard::door::upgrade::Admitted;
 use crate::shard::kernel::ring::SlotKey;
-use crate::shard::post::command::Command;
 use crate::shard::shared::{Dialect, Shared};
 use crate::shard::socket::connection::Phase;
-use crate::shard::socket::outbox::Piece;
-use crate::shard::speak::route::slot_key;
-use crate::shard::state::{State, Wish, mark_dirty};
+use crate::shard::speak::outlet::ShardOutlet;
+use crate::shard::state::{State, Wish};
 
 /// The gateways of a server on one shard, and their registries.
 #[derive(Default)]
@@ -191,6 +186,7 @@ impl Shard {
         let SlotKey { slot, generation } = key;
         let name = ConnKey {
             shard: self.index(),
+            lane: 0,
             slot,
             generation,
         };
@@ -458,142 +454,4 @@ impl State {
             self.close(key, 1008, text, LeaveReason::Closed);
         }
     }
-
-    /// Puts one frame that others may get too into one outbox. A full one takes nothing.
-    fn queue_push(&mut self, key: SlotKey, frame: &Bytes, piece: &mut Option<Rc<Piece>>) -> Fate {
-        let Some(connection) = self.connections.get(key) else {
-            return Fate::Gone;
-        };
-        if !connection.takes_frames() {
-            return Fate::Gone;
-        }
-        let limits = self.live.outbox_limits(connection.mount, usize::MAX);
-        if connection.outbox.is_full_for(frame.len(), &limits) && !connection.outbox.is_empty() {
-            return Fate::Shed;
-        }
-        if frame.len() <= COPY_BYTES_MAX {
-            let write = |out: &mut Vec<u8>| out.extend_from_slice(frame);
-            connection.outbox.push_with(&mut self.spare, write);
-        } else {
-            let piece = piece.get_or_insert_with(|| Rc::new(Piece::of_frame(frame.clone())));
-            let outbox = &mut connection.outbox;
-            if outbox.push_piece(&mut self.spare, piece, &limits).is_err() {
-                self.metrics.add(Counter::OutboxSheds, 1);
-                return Fate::Shed;
-            }
-        }
-        self.metrics.add(Counter::MessagesSent, 1);
-        mark_dirty(&mut self.dirty, connection, key);
-        Fate::Accepted
-    }
-
-    /// Queues a frame of a stream while the outbox is mostly empty, so that replies and pushes
-    /// find room beside it. A frame alone always may.
-    fn poll_push(&mut self, key: SlotKey, frame: &Bytes, waker: &Waker) -> Poll<Fate> {
-        let Some(connection) = self.connections.get(key) else {
-            return Poll::Ready(Fate::Gone);
-        };
-        let limits = self.live.outbox_limits(connection.mount, usize::MAX);
-        let outbox = &connection.outbox;
-        let (frames, bytes) = (outbox.frames() + 1, outbox.bytes() + frame.len());
-        let has_room =
-            frames <= limits.frames_max / STREAM_SHARE && bytes <= limits.bytes_max / STREAM_SHARE;
-        if outbox.is_empty() || has_room || !connection.takes_frames() {
-            return Poll::Ready(self.queue_push(key, frame, &mut None));
-        }
-        if let Session::Event(session) = &connection.session {
-            session.handle_stream_waiting(waker);
-        }
-        Poll::Pending
-    }
 }
-
-/// What registries reach the sockets of their shard through.
-struct ShardOutlet {
-    shard: Weak<Shard>,
-    started: Instant,
-}
-
-impl ShardOutlet {
-    fn with_state<T: Default>(&self, make: impl FnOnce(&mut State) -> T) -> T {
-        let shard = self.shard.upgrade();
-        shard.map_or_else(T::default, |shard| shard.with_state(make))
-    }
-}
-
-impl Outlet for ShardOutlet {
-    fn send(&self, connection: ConnKey, frame: &Bytes) -> Fate {
-        let fate = self.with_state(|state| {
-            state.give_out();
-            Some(state.queue_push(slot_key(connection), frame, &mut None))
-        });
-        fate.unwrap_or(Fate::Gone)
-    }
-
-    fn poll_send(&self, connection: ConnKey, frame: &Bytes, waker: &Waker) -> Poll<Fate> {
-        let polled = self.with_state(|state| {
-            state.give_out();
-            Some(state.poll_push(slot_key(connection), frame, waker))
-        });
-        polled.unwrap_or(Poll::Ready(Fate::Gone))
-    }
-
-    fn send_all(&self, connections: &[ConnKey], frame: &Bytes) -> Tally {
-        self.with_state(|state| {
-            state.give_out();
-            let (mut tally, mut piece) = (Tally::default(), None);
-            for connection in connections {
-                match state.queue_push(slot_key(*connection), frame, &mut piece) {
-                    Fate::Accepted => tally.accepted += 1,
-                    Fate::Shed => tally.shed += 1,
-                    Fate::Gone => {}
-                }
-            }
-            tally
-        })
-    }
-
-    fn close(&self, connection: ConnKey, code: u16, reason: &str) {
-        self.with_state(|state| {
-            state.close(slot_key(connection), code, reason, LeaveReason::Kicked);
-        });
-    }
-
-    fn post(&self, shard: u16, post: Post) -> Result<(), SendError> {
-        let here = self.shard.upgrade().ok_or(SendError::Stopping)?;
-        let command = Command::Registry(post);
-        here.with_state(|state| state.posts.try_post(shard, command))
-            .map_err(|_| SendError::Overloaded)
-    }
-
-    fn post_surely(&self, shard: u16, post: Post) {
-        self.with_state(|state| state.posts.post(shard, Command::Registry(post)));
-    }
-
-    fn note_panic(&self) {
-        self.with_state(|state| state.metrics.add(Counter::HandlerPanics, 1));
-    }
-
-    fn now_us(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
-    }
-}
-
-/// The way to the registries for threads that are no shards.
-pub(crate) struct OutsideLink(pub(crate) std::sync::Weak<Shared>);
-
-impl Outside for OutsideLink {
-    fn post(&self, shard: u16, post: Post) -> Result<(), SendError> {
-        let shared = self.0.upgrade().ok_or(SendError::Stopping)?;
-        let port = &shared.ports[usize::from(shard)];
-        port.post(Command::Registry(post))
-            .map_err(|_| SendError::Overloaded)
-    }
-}
-
-/// A frame up to this size is copied behind what the outbox holds: that costs less than a piece
-/// of its own.
-const COPY_BYTES_MAX: usize = 256;
-
-/// A stream fills this part of an outbox: at half of it the peer would be read from no more.
-const STREAM_SHARE: usize = 4;

@@ -6,4 +6,5 @@ pub(crate) mod durable;
 pub(crate) mod event;
 pub(crate) mod handlers;
 pub(crate) mod members;
+pub(crate) mod outlet;
 pub(crate) mod route;

@@ -421,6 +421,7 @@ fn subscriber_of(
 ) -> Option<Subscriber> {
     let key = ConnKey {
         shard,
+        lane: 0,
         slot: key.slot,
         generation: key.generation,
     };
