@@ -59,6 +59,14 @@ pub(crate) struct DurableSession {
     pub(crate) closing: bool,
 }
 
+/// What stands before the `sub_name`s of a subject. The first `/` of a key ends the subject: one
+/// in the subject itself is written `%2F`, and `%` is `%25`, so that two subjects never share a
+/// key, and one without either has the key that it always had.
+fn prefix_of(subject: &str) -> Box<str> {
+    let escaped = subject.replace('%', "%25").replace('/', "%2F");
+    format!("{escaped}/").into()
+}
+
 /// What the shard does next.
 #[derive(Debug)]
 pub(crate) enum Step<'a> {
@@ -82,7 +90,7 @@ impl DurableSession {
             negotiated,
             tenant: caller.tenant.clone(),
             publisher: subject.into(),
-            prefix: rules.bind_sub_names.then(|| format!("{subject}/").into()),
+            prefix: rules.bind_sub_names.then(|| prefix_of(subject)),
             homes: SmallVec::new(),
             publishing: 0,
             closing: false,
@@ -360,5 +368,36 @@ impl DurableSession {
             redelivered: self.negotiated && redelivered,
         };
         wire::put_message(out, prefix, message.seq, &message.payload, extras);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_subject_without_a_slash_has_the_prefix_that_it_always_had() {
+        assert_eq!(&*prefix_of("ada"), "ada/");
+        assert_eq!(&*prefix_of(""), "/");
+        assert_eq!(&*prefix_of("a/b%"), "a%2Fb%25/");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            rng_seed: proptest::test_runner::RngSeed::Fixed(15),
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
+        /// L15: no two pairs of user and name have one key, whatever stands in them
+        #[test]
+        fn users_never_share_a_key(
+            a in ("[a/%2F5]{0,5}", "[a/%2F5]{1,5}"),
+            b in ("[a/%2F5]{0,5}", "[a/%2F5]{1,5}"),
+        ) {
+            let key = |(subject, name): &(String, String)| format!("{}{name}", prefix_of(subject));
+            prop_assert_eq!(a == b, key(&a) == key(&b));
+        }
     }
 }

@@ -389,7 +389,18 @@ fn sub_names_may_belong_to_their_users() {
         .each_mut()
         .map(|client| client.open(&id, "A", "")["subscription_id"].clone());
     assert_ne!(ids[0], ids[1]);
-    for client in &mut clients {
+    // L15: a slash in a user's name is part of that name.
+    let pairs = [("a", "b/c"), ("a/b", "c"), ("a%2Fb", "c")];
+    let mut slashed = pairs.map(|(sub, name)| {
+        let mut client = Client::connect(site.address, "/v1/ws", &token("demo", sub));
+        let opened = client.open(&id, name, "");
+        assert_eq!(
+            (opened["sub_name"].as_str(), opened["resumed"].as_bool()),
+            (Some(name), Some(false))
+        );
+        client
+    });
+    for client in clients.iter_mut().chain(&mut slashed) {
         client.ask(r#"{"type":"ping"}"#, r#"{"type":"pong"}"#);
     }
 }
