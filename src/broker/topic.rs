@@ -237,10 +237,14 @@ impl Keys {
         (known.payload == payload_fingerprint(&message.payload)).then_some(known.seq)
     }
 
-    /// Remembers a key; they come in the order of their seqs.
+    /// Remembers a key; they stand in the order of their seqs, whatever order they come in.
     pub(super) fn insert(&mut self, key: u128, known: KnownKey) {
-        self.known.insert(key, known);
-        self.order.push_back((known.seq, key));
+        if let Some(old) = self.known.insert(key, known) {
+            self.order
+                .retain(|(seq, other)| (*seq, *other) != (old.seq, key));
+        }
+        let at = self.order.partition_point(|(seq, _)| *seq <= known.seq);
+        self.order.insert(at, (known.seq, key));
     }
 
     /// Forgets the oldest beyond `count_max` and those older than `age_ms_max`.

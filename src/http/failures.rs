@@ -57,9 +57,10 @@ fn status_of(refused: &Refused) -> StatusCode {
         | Refused::Duplicate
         | Refused::AckAhead { .. }
         | Refused::IdempotencyConflict => StatusCode::CONFLICT,
-        Refused::SeqOutOfRange { .. } | Refused::Empty { .. } | Refused::NameBytes { .. } => {
-            StatusCode::UNPROCESSABLE_ENTITY
-        }
+        Refused::SeqOutOfRange { .. }
+        | Refused::Empty { .. }
+        | Refused::NameBytes { .. }
+        | Refused::NameIsId => StatusCode::UNPROCESSABLE_ENTITY,
         Refused::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Refused::TopicsFull { .. } | Refused::SubscriptionLimit { .. } => StatusCode::FORBIDDEN,
         Refused::BytesFull { .. } | Refused::StorageFull => StatusCode::INSUFFICIENT_STORAGE,

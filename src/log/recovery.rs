@@ -56,6 +56,8 @@ pub struct RecoveredTopic {
     pub bytes: u64,
     /// The identity of this life of its log.
     pub epoch: u64,
+    /// Grows in the order in which the log first told of topics and subscriptions.
+    pub born: u64,
     /// What may be forgotten.
     pub retention: Retention,
     /// Its subscriptions, ordered by id.
@@ -77,6 +79,8 @@ pub struct RecoveredSubscription {
     pub cursor: Seq,
     /// Unix time in milliseconds.
     pub created_at_ms: u64,
+    /// Grows in the order in which the log first told of topics and subscriptions.
+    pub born: u64,
 }
 
 /// How a recovery went.
@@ -502,6 +506,7 @@ pub(super) fn recovered_topics(state: &State, epoch: u64) -> Vec<RecoveredTopic>
             maker: subscription.maker.clone(),
             cursor,
             created_at_ms,
+            born: subscription.born,
         })
     };
     let topics = state.topics.iter().filter_map(|(id, topic)| {
@@ -515,6 +520,7 @@ pub(super) fn recovered_topics(state: &State, epoch: u64) -> Vec<RecoveredTopic>
             last_seq: topic.last_seq,
             bytes: topic.bytes(),
             epoch,
+            born: topic.born,
             retention: topic.retention,
             subscriptions: topic
                 .subscriptions

@@ -54,6 +54,8 @@ pub(super) struct State {
     pub(super) bounded: BTreeSet<HomedId>,
     /// How often this log has lost what it cannot name.
     pub(super) generation: u64,
+    /// Topics and subscriptions met so far: of two that claim one name the one met later has it.
+    pub(super) births: u64,
 }
 
 #[derive(Debug, Default)]
@@ -74,6 +76,8 @@ pub(super) struct Topic {
     pub(super) segment: u64,
     /// The segment of the first entry that told of it.
     pub(super) oldest: u64,
+    /// How many topics and subscriptions the state had met before it.
+    pub(super) born: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -96,6 +100,8 @@ pub(super) struct Subscription {
     pub(super) cursor_segment: u64,
     /// The segment of its first own entry.
     pub(super) oldest: u64,
+    /// How many topics and subscriptions the state had met before it.
+    pub(super) born: u64,
 }
 
 /// Something deleted. The deletion must outlive all segments that may still tell of it: those from
@@ -229,9 +235,14 @@ impl State {
     }
 
     pub(super) fn topic_mut(&mut self, id: HomedId) -> &mut Topic {
-        self.topics.entry(id).or_insert_with(|| Topic {
-            first_seq: 1,
-            ..Topic::default()
+        let births = &mut self.births;
+        self.topics.entry(id).or_insert_with(|| {
+            *births += 1;
+            Topic {
+                first_seq: 1,
+                born: *births,
+                ..Topic::default()
+            }
         })
     }
 
@@ -266,6 +277,11 @@ impl State {
         let (segment, cursor_segment, oldest) = old
             .map(|old| (old.segment, old.cursor_segment, old.oldest))
             .unwrap_or_default();
+        let born = old.map(|old| old.born);
+        let born = born.unwrap_or_else(|| {
+            self.births += 1;
+            self.births
+        });
         let subscription = Subscription {
             topic: entry.topic,
             name: entry.name.into(),
@@ -275,6 +291,7 @@ impl State {
             segment,
             cursor_segment,
             oldest,
+            born,
         };
         self.subscriptions.insert(entry.id, subscription);
     }

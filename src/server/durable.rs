@@ -5,13 +5,15 @@
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 
-use crate::broker::durable::{Durable, Limits, RestoredKey, RestoredSubscription, RestoredTopic};
+use crate::broker::durable::{
+    Durable, Limits, Restored, RestoredKey, RestoredSubscription, RestoredTopic,
+};
 use crate::config::{BindSubNames, Config, DurableSection, Fsync as ConfigFsync, OnDuplicate};
 use crate::gateway::topics::Topics;
-use crate::id::Partition;
+use crate::id::{HomedId, Partition};
 use crate::log::{
     DataDirectory, Fsync, Identity, LogConfig, Meta, Now, RecoverError, RecoveredState,
-    RecoveredTopic, RecoveryReport, Retention, recover,
+    RecoveredSubscription, RecoveryReport, Retention, recover,
 };
 use crate::session::durable::DurableRules;
 use crate::shard::Recovered;
@@ -124,7 +126,7 @@ fn recover_one(
         recover(&mut storage, identity, &log_config(&config.durable), now).map_err(failed)?;
     report(partition, &found.report);
     let mut home = Durable::new(partition, log.epoch(), limits(config), random()?);
-    restore(&mut home, found);
+    restore(partition, &mut home, found);
     Ok(Recovered { home, log, folder })
 }
 
@@ -151,46 +153,70 @@ fn report(partition: Partition, report: &RecoveryReport) {
     }
 }
 
-fn restore(home: &mut Durable, found: RecoveredState) {
+/// Gives the home what was found, in the order in which the log first told of it, and reports what
+/// only damage explains.
+fn restore(partition: Partition, home: &mut Durable, mut found: RecoveredState) {
+    found.topics.sort_unstable_by_key(|topic| topic.born);
     for topic in found.topics {
-        let RecoveredTopic {
+        let id = topic.id;
+        let (tenant, name, created_ms) = (topic.tenant, topic.name, topic.created_at_ms);
+        let restored = home.restore_topic(RestoredTopic {
             id,
             tenant,
             name,
-            created_at_ms,
-            first_seq,
-            ..
-        } = topic;
-        let (last_seq, bytes, retention) = (topic.last_seq, topic.bytes, topic.retention);
-        home.restore_topic(RestoredTopic {
-            id,
-            tenant,
-            name,
-            created_ms: created_at_ms,
-            retention,
-            first_seq,
-            last_seq,
-            bytes,
+            created_ms,
+            retention: topic.retention,
+            first_seq: topic.first_seq,
+            last_seq: topic.last_seq,
+            bytes: topic.bytes,
         });
-        for found in topic.subscriptions {
-            home.restore_subscription(RestoredSubscription {
-                id: found.id,
-                topic: id,
-                sub_name: found.name,
-                maker: found.maker,
-                cursor: found.cursor,
-                created_ms: found.created_at_ms,
-            });
-        }
+        report_restored(partition, id, restored);
+        restore_subscriptions(partition, home, id, topic.subscriptions);
         for found in topic.keys {
-            home.restore_key(RestoredKey {
+            let restored = home.restore_key(RestoredKey {
                 topic: id,
                 key: found.key,
                 payload: found.payload,
                 seq: found.seq,
                 unix_ms: found.time_ms,
             });
+            report_restored(partition, id, restored);
         }
+    }
+}
+
+fn restore_subscriptions(
+    partition: Partition,
+    home: &mut Durable,
+    topic: HomedId,
+    mut found: Vec<RecoveredSubscription>,
+) {
+    found.sort_unstable_by_key(|subscription| subscription.born);
+    for found in found {
+        let restored = home.restore_subscription(RestoredSubscription {
+            id: found.id,
+            topic,
+            sub_name: found.name,
+            maker: found.maker,
+            cursor: found.cursor,
+            created_ms: found.created_at_ms,
+        });
+        report_restored(partition, found.id, restored);
+    }
+}
+
+fn report_restored(partition: Partition, id: HomedId, restored: Restored) {
+    let partition = partition.0;
+    match restored {
+        Restored::New => {}
+        Restored::InPlaceOf(older) => tracing::error!(
+            target: "tidegate::log", partition, %id, %older,
+            "the record that ended an older holder of a name is damaged: it is ended again"
+        ),
+        Restored::Orphan => tracing::error!(
+            target: "tidegate::log", partition, %id,
+            "a stored fact belongs to nothing that is left, and is not used"
+        ),
     }
 }
 

@@ -147,7 +147,8 @@ impl Store {
 
     /// Whether everything that was accepted is on the disk and nothing is in flight.
     pub(crate) fn is_closed(&self) -> bool {
-        self.behind.is_empty() && !self.unfinished && self.log.is_idle()
+        let is_given = self.behind.is_empty() && self.home.is_drained();
+        is_given && !self.unfinished && self.log.is_idle()
     }
 
     /// Whether there is something to do without waiting for anything.
@@ -481,6 +482,10 @@ fn append(log: &mut CommitLog, value: &Value) -> Result<Ticket, AppendError> {
             tenant,
             name,
             created_at_ms: *unix_ms,
+            retention: *retention,
+        }),
+        Value::RetentionChanged { topic, retention } => log.append(&Record::RetentionChanged {
+            topic: *topic,
             retention: *retention,
         }),
         Value::TopicDeleted { topic } => log.append(&Record::TopicDeleted { id: *topic }),

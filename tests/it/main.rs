@@ -53,6 +53,8 @@ mod durable_programs;
 
 mod durable_backup;
 
+mod durable_damage;
+
 mod durable_limits;
 
 mod program;

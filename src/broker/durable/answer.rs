@@ -303,6 +303,9 @@ pub enum Refused {
         /// The key that says so.
         knob: &'static str,
     },
+    /// A topic's name that every request would take for an id.
+    #[error("a topic name must not have the form of an id (8-4-4-4-12 hexadecimal digits)")]
+    NameIsId,
     /// A payload that is too long.
     #[error("payload of {bytes} bytes exceeds message_bytes_max = {bytes_max}")]
     TooLarge {
@@ -357,7 +360,9 @@ impl Refused {
             Self::AckAhead { .. } => ErrorCode::AckAhead,
             Self::SeqOutOfRange { .. } => ErrorCode::SeqOutOfRange,
             Self::IdempotencyConflict => ErrorCode::IdempotencyConflict,
-            Self::Empty { .. } | Self::NameBytes { .. } => ErrorCode::InvalidMessage,
+            Self::Empty { .. } | Self::NameBytes { .. } | Self::NameIsId => {
+                ErrorCode::InvalidMessage
+            }
             Self::TooLarge { .. } => ErrorCode::TooLarge,
             Self::TopicsFull { .. } | Self::BytesFull { .. } => ErrorCode::TopicFull,
             Self::SubscriptionLimit { .. } => ErrorCode::SubscriptionLimit,

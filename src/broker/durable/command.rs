@@ -123,6 +123,13 @@ pub enum Command {
         /// Which.
         topic: TopicRef,
     },
+    /// Changes what a topic keeps; what is too much by then goes as retention always does.
+    ChangeRetention {
+        /// Which.
+        topic: TopicRef,
+        /// What it keeps from now on.
+        retention: Retention,
+    },
     /// Ends a topic with all its messages and subscriptions.
     DeleteTopic {
         /// Which.

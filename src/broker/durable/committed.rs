@@ -23,6 +23,9 @@ impl Durable {
     fn committed(&mut self, id: AppendId, appended: Appended) {
         match appended {
             Appended::Topic(topic) => self.topic_made(topic),
+            Appended::Retention(topic, retention, caller) => {
+                self.retention_changed(topic, retention, &caller);
+            }
             Appended::TopicEnd(topic, caller) => {
                 self.remove_topic(topic);
                 self.answer(&caller, Answer::Deleted);
@@ -37,6 +40,7 @@ impl Durable {
                 self.answer(&caller, Answer::Deleted);
             }
             Appended::Cursors(told, _) => self.cursors_made(told),
+            Appended::EndAgain => {}
         }
     }
 
@@ -107,7 +111,8 @@ impl Durable {
             let answer = self.moved_answer(&moved);
             self.tell(moved.peer, moved.reference, answer);
         }
-        if !self.cursors.told.is_empty() {
+        let is_awaited = self.cursors.draining && !self.cursors.dirty.is_empty();
+        if is_awaited || !self.cursors.told.is_empty() {
             self.flush_cursors();
         }
     }
@@ -160,6 +165,9 @@ impl Durable {
     fn undo(&mut self, id: AppendId, appended: Appended, refused: Refused) {
         match appended {
             Appended::Topic(topic) => self.undo_topic(topic, refused),
+            Appended::Retention(topic, _, caller) => {
+                self.refuse(&caller, refused, Some(TopicRef::Id(topic)));
+            }
             Appended::TopicEnd(topic, caller) => {
                 self.keep_topic(topic);
                 self.refuse(&caller, refused, Some(TopicRef::Id(topic)));
@@ -177,6 +185,8 @@ impl Durable {
                 self.cursors_again(moved);
                 self.refuse_moved(told, refused);
             }
+            // The next start finds it again.
+            Appended::EndAgain => {}
         }
     }
 

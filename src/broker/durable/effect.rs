@@ -70,6 +70,13 @@ pub enum Value {
         /// What it keeps.
         retention: Retention,
     },
+    /// A topic keeps something else from now on.
+    RetentionChanged {
+        /// Its id.
+        topic: HomedId,
+        /// What it keeps.
+        retention: Retention,
+    },
     /// A topic is gone, and all its messages and subscriptions with it.
     TopicDeleted {
         /// Its id.

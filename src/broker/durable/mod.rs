@@ -54,7 +54,7 @@ pub use answer::{
 };
 pub use command::{Caller, Command, NewMessage, NewMessages, Now, Open, Peer, Request, TopicRef};
 pub use effect::{AppendId, Effect, ReadId, ReadItem, Value};
-pub use restore::{RestoredKey, RestoredSubscription, RestoredTopic};
+pub use restore::{Restored, RestoredKey, RestoredSubscription, RestoredTopic};
 
 /// What a partition allows. Limits of a tenant count what its other partitions report too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,11 +207,14 @@ struct Appends {
 #[derive(Debug)]
 enum Appended {
     Topic(HomedId),
+    Retention(HomedId, Retention, Caller),
     TopicEnd(HomedId, Caller),
     Publish(HomedId, Seq, u64),
     Subscription(HomedId),
     SubscriptionEnd(HomedId, Caller),
     Cursors(Vec<Moved>, Vec<HomedId>),
+    /// An end whose first record is damaged: nobody waits for it.
+    EndAgain,
 }
 
 /// Who is told once a cursor is durable.
@@ -233,6 +236,8 @@ struct CursorsMoving {
     seen_ms: u64,
     told: Vec<Moved>,
     under_way: bool,
+    /// A clean stop: what moves goes to the log at once.
+    draining: bool,
 }
 
 /// The newest messages of all topics, oldest first, for eviction.
@@ -309,6 +314,9 @@ impl Durable {
                 Ok(())
             }
             Command::GetTopic { topic } => self.get_topic(caller, &topic),
+            Command::ChangeRetention { topic, retention } => {
+                self.change_retention(caller, &topic, retention)
+            }
             Command::DeleteTopic { topic } => self.delete_topic(caller, &topic),
             Command::Publish {
                 topic,
@@ -392,9 +400,18 @@ impl Durable {
         moved.map(|since| since + self.limits.cursor_delay_ms_max)
     }
 
-    /// Gives all moved cursors to the log now: before a clean stop.
+    /// Gives all moved cursors to the log now, and those that move from here on as soon as the
+    /// record under way is durable: before a clean stop, which ends when `is_drained`.
     pub fn handle_drain(&mut self) {
+        self.cursors.draining = true;
         self.flush_cursors();
+    }
+
+    /// Whether all cursors are where their acks have moved them on the disk, as far as the log
+    /// takes anything.
+    pub fn is_drained(&self) -> bool {
+        let cursors = &self.cursors;
+        self.log.failed || !cursors.under_way && cursors.dirty.is_empty()
     }
 
     /// What other partitions hold of a tenant, which counts against its limits here.
@@ -492,6 +509,7 @@ impl Durable {
 fn named(command: &Command) -> (Option<TopicRef>, Option<Arc<str>>) {
     match command {
         Command::GetTopic { topic }
+        | Command::ChangeRetention { topic, .. }
         | Command::DeleteTopic { topic }
         | Command::Publish { topic, .. }
         | Command::ReadMessages { topic, .. } => (Some(topic.clone()), None),

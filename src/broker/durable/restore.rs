@@ -7,7 +7,7 @@ use crate::broker::subscription::Subscription;
 use crate::broker::topic::{KnownKey, Topic};
 use crate::id::{HomedId, Seq, Tenant};
 
-use super::{Durable, Retention};
+use super::{Appended, Durable, Ended, Retention, Value};
 
 /// A topic as the log has it.
 #[derive(Debug, Clone)]
@@ -62,36 +62,64 @@ pub struct RestoredKey {
     pub unix_ms: u64,
 }
 
+/// What came of something restored. A log whose records are all intact restores everything as new:
+/// the rest is told so that the damage is reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restored {
+    /// It is there.
+    New,
+    /// It is there, in place of this one of the same name: the record that ended the older one
+    /// cannot be read any more. It is ended again.
+    InPlaceOf(HomedId),
+    /// What it belongs to is not there, so it is left out.
+    Orphan,
+}
+
+/// The log may have lost any record, so nothing here relies on another one: a name that is there
+/// already was given again, which proves that its older holder had been ended.
 impl Durable {
-    /// Takes a topic over.
-    pub fn restore_topic(&mut self, restored: RestoredTopic) {
+    /// Takes a topic over; they come in the order in which the log first tells of them.
+    pub fn restore_topic(&mut self, restored: RestoredTopic) -> Restored {
         let RestoredTopic {
             id,
             tenant,
             name,
             created_ms,
             retention,
+            last_seq,
             ..
         } = restored;
-        assert!(
-            restored.first_seq <= restored.last_seq + 1,
-            "what is kept ends with the last"
-        );
+        self.remove_topic(id);
+        let known = self.tenants.get(&tenant);
+        let older = known.and_then(|world| world.names.get(&name)).copied();
+        if let Some(older) = older {
+            self.remove_topic(older);
+            let value = Value::TopicDeleted { topic: older };
+            self.append(value, Appended::EndAgain);
+        }
         let mut topic = Topic::new(tenant, name, created_ms, retention);
-        topic.first = restored.first_seq.max(1);
-        topic.durable = restored.last_seq;
-        topic.appended = restored.last_seq;
+        topic.first = restored.first_seq.clamp(1, last_seq + 1);
+        topic.durable = last_seq;
+        topic.appended = last_seq;
         topic.bytes = restored.bytes;
         self.insert_topic(id, topic);
+        older.map_or(Restored::New, Restored::InPlaceOf)
     }
 
-    /// Takes a subscription over. What lies behind its cursor may have been sent before the
-    /// restart, so all of it counts as redelivered.
-    pub fn restore_subscription(&mut self, restored: RestoredSubscription) {
+    /// Takes a subscription over, after its topic. What lies behind its cursor may have been sent
+    /// before the restart, so all of it counts as redelivered.
+    pub fn restore_subscription(&mut self, restored: RestoredSubscription) -> Restored {
+        self.remove_subscription(restored.id, Ended::Deleted);
         let Some(topic) = self.topics.get(&restored.topic) else {
-            return;
+            return Restored::Orphan;
         };
         let (tenant, last) = (topic.tenant.clone(), topic.durable);
+        let older = topic.subscriptions.get(&restored.sub_name).copied();
+        if let Some(subscription) = older {
+            self.remove_subscription(subscription, Ended::Deleted);
+            let value = Value::SubscriptionDeleted { subscription };
+            self.append(value, Appended::EndAgain);
+        }
         let cursor = restored.cursor.min(last);
         let mut subscription = Subscription::new(tenant, restored.topic, restored.sub_name, cursor);
         subscription.made = true;
@@ -99,26 +127,29 @@ impl Durable {
         subscription.sent = last;
         subscription.active_ms = restored.created_ms;
         self.insert_subscription(restored.id, subscription);
+        older.map_or(Restored::New, Restored::InPlaceOf)
     }
 
-    /// Takes an idempotency key over; keys come in the order of their seqs.
-    pub fn restore_key(&mut self, restored: RestoredKey) {
-        if let Some(topic) = self.topics.get_mut(&restored.topic) {
-            let RestoredKey {
-                key,
-                payload,
-                seq,
-                unix_ms,
-                ..
-            } = restored;
-            topic.keys.insert(
-                key,
-                KnownKey {
-                    seq,
-                    payload,
-                    unix_ms,
-                },
-            );
+    /// Takes an idempotency key over, after its topic. One whose message is lost is left out: its
+    /// seq will be that of another message.
+    pub fn restore_key(&mut self, restored: RestoredKey) -> Restored {
+        let RestoredKey {
+            topic,
+            key,
+            payload,
+            seq,
+            unix_ms,
+        } = restored;
+        let known = KnownKey {
+            seq,
+            payload,
+            unix_ms,
+        };
+        let topic = self.topics.get_mut(&topic);
+        match topic.filter(|topic| seq <= topic.durable) {
+            Some(topic) => topic.keys.insert(key, known),
+            None => return Restored::Orphan,
         }
+        Restored::New
     }
 }

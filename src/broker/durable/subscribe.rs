@@ -345,6 +345,9 @@ impl Durable {
             self.cursors.seen_ms = now.mono_ms;
             self.cursors.since_ms.get_or_insert(now.mono_ms);
         }
+        if self.cursors.draining {
+            self.flush_cursors();
+        }
     }
 
     /// Answers once the cursor is durable. Whoever waits for it does not wait for the clock.

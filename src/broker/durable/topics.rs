@@ -27,6 +27,9 @@ impl Durable {
         if let Some(id) = known.copied() {
             return self.resolve_known(caller, id);
         }
+        if name.parse::<HomedId>().is_ok() {
+            return Err(Refused::NameIsId);
+        }
         self.writable()?;
         self.room_for_topic(caller)?;
         let own = retention.is_bounded();
@@ -139,19 +142,52 @@ impl Durable {
         self.resolve_known(caller, id)
     }
 
+    /// Answered with the topic as it is then, once that is durable.
+    pub(super) fn change_retention(
+        &mut self,
+        caller: &Caller,
+        topic: &TopicRef,
+        retention: Retention,
+    ) -> Result<(), Refused> {
+        let id = self.find_kept(caller, topic)?;
+        self.writable()?;
+        let value = Value::RetentionChanged {
+            topic: id,
+            retention,
+        };
+        self.append(value, Appended::Retention(id, retention, caller.clone()));
+        Ok(())
+    }
+
+    /// The log keeps what `retention` says; a topic whose end is asked for has none.
+    pub(super) fn retention_changed(&mut self, id: HomedId, retention: Retention, caller: &Caller) {
+        let Some(topic) = self.topics.get_mut(&id) else {
+            return;
+        };
+        topic.retention = retention;
+        let view = topic.view(id);
+        let created = false;
+        self.answer(caller, Answer::Topic { view, created });
+    }
+
+    /// A topic whose own record is durable: before that nobody was told of it.
+    fn find_kept(&self, caller: &Caller, topic: &TopicRef) -> Result<HomedId, Refused> {
+        let id = self.find_topic(caller, topic)?;
+        let found = self.topics.get(&id);
+        let kept = found.filter(|topic| matches!(topic.life, Life::Kept));
+        kept.map(|_| id).ok_or(Refused::UnknownTopic)
+    }
+
     pub(super) fn delete_topic(
         &mut self,
         caller: &Caller,
         topic: &TopicRef,
     ) -> Result<(), Refused> {
-        let id = self.find_topic(caller, topic)?;
+        let id = self.find_kept(caller, topic)?;
         self.writable()?;
         let Some(topic) = self.topics.get_mut(&id) else {
             return Err(Refused::UnknownTopic);
         };
-        if matches!(topic.life, Life::Creating(_)) {
-            return Err(Refused::UnknownTopic);
-        }
         topic.life = Life::Deleting;
         let name = topic.name.clone();
         self.world(&caller.tenant).names.remove(&name);

@@ -215,6 +215,24 @@ impl Topics {
         Ok(views)
     }
 
+    /// Changes what an existing topic keeps; done when that is on the disk. What is too much by
+    /// then goes as retention always does, and subscribers who had not read it get a gap.
+    ///
+    /// # Errors
+    /// When there is no such topic, or the disk is broken.
+    pub async fn change_retention(
+        &self,
+        topic: &str,
+        retention: Retention,
+    ) -> Result<TopicView, TopicError> {
+        let (partition, topic) = self.place(&TopicRef::parse(topic))?;
+        let command = Command::ChangeRetention { topic, retention };
+        match self.ask(partition, command).await? {
+            Answer::Topic { view, .. } => Ok(view),
+            other => Err(refused(other)),
+        }
+    }
+
     /// Ends a topic with all its messages and subscriptions.
     ///
     /// # Errors

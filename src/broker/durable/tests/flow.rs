@@ -323,6 +323,36 @@ fn a_drain_flushes_the_cursors() {
     assert_eq!(rig.subscribed(1, topic, "A", from(0)).cursor, 2);
 }
 
+/// D-33, L13: a cursor that moves while a record of cursors is under way is in the next one
+#[test]
+fn a_drain_waits_for_what_moved_behind_a_record_under_way() {
+    let mut rig = Rig::new();
+    let topic = rig.topic("a");
+    rig.fill(topic, &["1", "2", "3"]);
+    let id = rig.subscribed(1, topic, "A", from(0)).subscription;
+    rig.answers.clear();
+    rig.sync_at_once = false;
+    rig.ack(1, topic, "A", 1);
+    rig.pass_time(100);
+    rig.ack(1, topic, "A", 2);
+    assert!(!rig.home.is_drained());
+    rig.home.handle_drain();
+    rig.settle();
+    assert!(!rig.home.is_drained(), "the first record is under way");
+    rig.sync();
+    rig.ack(1, topic, "A", 3);
+    assert!(!rig.home.is_drained());
+    rig.sync();
+    rig.sync();
+    assert!(rig.home.is_drained());
+    assert_eq!(rig.disk.cursors()[&id], 3);
+    rig.home.handle_failed();
+    assert!(
+        rig.home.is_drained(),
+        "a log that takes nothing is not waited for"
+    );
+}
+
 /// D-31
 #[test]
 fn retention_that_passes_a_cursor_sends_a_gap() {

@@ -11,6 +11,8 @@ mod binding;
 
 mod storage;
 
+mod restoring;
+
 mod model;
 
 use std::collections::VecDeque;
@@ -436,15 +438,15 @@ fn rebuild(disk: &Disk, limits: Limits) -> Durable {
     found
         .topics
         .into_iter()
-        .for_each(|restored| home.restore_topic(restored));
+        .for_each(|restored| assert_eq!(home.restore_topic(restored), Restored::New));
     found
         .subscriptions
         .into_iter()
-        .for_each(|restored| home.restore_subscription(restored));
+        .for_each(|restored| assert_eq!(home.restore_subscription(restored), Restored::New));
     found
         .keys
         .into_iter()
-        .for_each(|restored| home.restore_key(restored));
+        .for_each(|restored| assert_eq!(home.restore_key(restored), Restored::New));
     home
 }
 
@@ -459,6 +461,9 @@ impl Found {
     fn take(&mut self, record: Value) {
         match record {
             Value::TopicCreated { .. } => self.topics.push(made(record)),
+            Value::RetentionChanged { topic, retention } => {
+                self.topic(topic).retention = retention;
+            }
             Value::TopicDeleted { topic } => {
                 self.topics.retain(|restored| restored.id != topic);
                 self.subscriptions

@@ -173,3 +173,62 @@ fn topics_are_listed_by_name_in_pages() {
     }
     assert_eq!(names, "abc");
 }
+
+/// What a topic keeps is changed once that is durable, and only by its tenant
+#[test]
+fn the_retention_of_a_topic_is_changed() {
+    let mut rig = Rig::new();
+    let topic = rig.topic("a");
+    let retention = Retention {
+        messages_max: Some(3),
+        ..Retention::default()
+    };
+    let change = |named: TopicRef| Command::ChangeRetention {
+        topic: named,
+        retention,
+    };
+    rig.ask_as("other", 1, None, change(TopicRef::Id(topic)));
+    assert_eq!(rig.refused(), "unknown_topic");
+    rig.sync_at_once = false;
+    rig.ask(1, change(TopicRef::Name(name("a"))));
+    assert!(rig.answers.is_empty(), "it waits for the disk");
+    rig.sync();
+    let answer = rig.answer();
+    assert!(
+        matches!(&answer, Answer::Topic { view, created: false } if view.retention == retention),
+        "{answer:?}"
+    );
+    rig.crash();
+    rig.ask(
+        1,
+        Command::GetTopic {
+            topic: TopicRef::Id(topic),
+        },
+    );
+    assert!(matches!(rig.answer(), Answer::Topic { view, .. } if view.retention == retention));
+    rig.home.handle_failed();
+    rig.settle();
+    rig.ask(1, change(TopicRef::Id(topic)));
+    assert_eq!(rig.refused(), "storage_failed");
+}
+
+/// L20: such a topic could never be found by its name
+#[test]
+fn a_name_in_the_form_of_an_id_is_refused() {
+    let mut rig = Rig::new();
+    for text in [
+        "0190a6e2-4b1c-7c3d-8e4f-0123456789ab",
+        "0190A6E2-4B1C-7C3D-8E4F-0123456789AB",
+        "00000000-0000-0000-0000-000000000000",
+    ] {
+        let retention = Retention::default();
+        let name = name(text);
+        rig.ask(1, Command::ResolveTopic { name, retention });
+        assert_eq!(rig.refused(), "invalid_message", "{text}");
+    }
+    for text in ["0190a6e24b1c7c3d8e4f0123456789ab", "0190a6e2-4b1c"] {
+        let id = rig.topic(text);
+        rig.publish_to(1, TopicRef::parse(text), &[message("1")]);
+        assert!(matches!(rig.answer(), Answer::Published { topic, .. } if topic == id));
+    }
+}
