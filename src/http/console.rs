@@ -20,6 +20,7 @@ use utoipa::ToSchema;
 use crate::auth::{AuthConfig, Caller, Claims, ROLE_ADMIN};
 use crate::id::Tenant;
 
+use super::etag;
 use super::problem::{Problem, Refused};
 use super::{Deps, Inside};
 
@@ -59,13 +60,9 @@ pub(super) fn is_open(deps: &Deps, method: &Method, path: &str) -> bool {
     security(()),
     responses((status = OK, body = String, content_type = "text/javascript"), Refused)
 )]
-pub(super) async fn client() -> Response {
-    let headers = [
-        (CONTENT_TYPE, SCRIPT),
-        (CACHE_CONTROL, "public, max-age=3600"),
-        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    ];
-    (headers, CLIENT).into_response()
+pub(super) async fn client(asked: HeaderMap) -> Response {
+    let headers = [(CONTENT_TYPE, SCRIPT), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    etag::answer(&asked, CLIENT, headers)
 }
 
 /// The routes of the user's, and a copy of them that only tells whether something takes `/`, be it
@@ -123,15 +120,16 @@ pub(super) async fn root(
     let shows = is_open(&deps, request.method(), "/");
     let known = !Arc::ptr_eq(&caller, &Caller::anonymous());
     let public = deps.public.iter().any(|route| route.path == "/");
+    let asked = request.headers().clone();
     if shows && !known && !public {
         return match behind.takes_root().await {
             true => Problem::unauthorized().into_response(),
-            false => page(State(deps)).await.into_response(),
+            false => page(State(deps), asked).await.into_response(),
         };
     }
     let Ok(answer) = behind.user.oneshot(request).await;
     match shows && answer.status() == StatusCode::NOT_FOUND {
-        true => page(State(deps)).await.into_response(),
+        true => page(State(deps), asked).await.into_response(),
         false => answer,
     }
 }
@@ -145,8 +143,8 @@ pub(super) async fn root(
     security(()),
     responses((status = OK, body = String, content_type = "text/html"), Refused)
 )]
-pub(super) async fn page(State(deps): State<Deps>) -> Result<Response, Problem> {
-    answer(&deps, HTML, PAGE)
+pub(super) async fn page(State(deps): State<Deps>, asked: HeaderMap) -> Result<Response, Problem> {
+    answer(&deps, &asked, HTML, PAGE)
 }
 
 /// `GET /console/{file}`.
@@ -164,27 +162,32 @@ pub(super) async fn page(State(deps): State<Deps>) -> Result<Response, Problem> 
 pub(super) async fn file(
     State(deps): State<Deps>,
     Path(name): Path<String>,
+    asked: HeaderMap,
 ) -> Result<Response, Problem> {
     let (_, kind, text) = find(&name).ok_or_else(Problem::not_found)?;
-    answer(&deps, kind, text)
+    answer(&deps, &asked, kind, text)
 }
 
 fn find(name: &str) -> Option<&'static (&'static str, &'static str, &'static str)> {
     FILES.iter().find(|(file, _, _)| *file == name)
 }
 
-fn answer(deps: &Deps, kind: &'static str, text: &'static str) -> Result<Response, Problem> {
+fn answer(
+    deps: &Deps,
+    asked: &HeaderMap,
+    kind: &'static str,
+    text: &'static str,
+) -> Result<Response, Problem> {
     if deps.inside == Inside::Elsewhere {
         return Err(Problem::not_found());
     }
     let headers = [
         (CONTENT_TYPE, kind),
-        (CACHE_CONTROL, "no-cache"),
         (CONTENT_SECURITY_POLICY, POLICY),
         (REFERRER_POLICY, "no-referrer"),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    Ok((headers, text).into_response())
+    Ok(etag::answer(asked, text, headers))
 }
 
 /// What the page is told before it has a token.

@@ -9,6 +9,8 @@ mod connections;
 
 mod console;
 
+mod etag;
+
 mod failures;
 
 mod health;

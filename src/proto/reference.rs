@@ -99,6 +99,10 @@ const EVENT: &[(&str, &str)] = &[
         r#"{"event":"chat","data":"hi","id":7}"#,
         "the same; the answer carries the `id`, a number or a string of at most 128 bytes",
     ),
+    (
+        r#"{"event":"$ping","data":null,"id":"$ping"}"#,
+        "whether the server is there; it answers under the same event, with null",
+    ),
 ];
 
 fn event_answers() -> Vec<Row> {

@@ -509,7 +509,16 @@ pub fn binary_refused() -> Frame {
     error_frame("error", "binary frames are not supported", None)
 }
 
+/// Clients in browsers see no pings of the protocol and ask by this event whether the server is
+/// there; a handler of that name goes first.
+const PING_EVENT: &str = "$ping";
+
 fn unknown_event(request: Request<'_>) -> Outcome {
+    if request.event == PING_EVENT {
+        let body = Body::envelope(PING_EVENT, &());
+        let pong = body.map(|body| body.into_frame(request.id));
+        return Outcome::Frame(pong.unwrap_or_default());
+    }
     let message = format!("unknown event `{}`", request.event);
     Outcome::Frame(error_frame(request.event, &message, request.id))
 }

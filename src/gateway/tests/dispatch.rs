@@ -288,6 +288,12 @@ fn a_payload_of_another_shape_is_an_error_frame() {
     );
 }
 
+/// K3: a client that sees no pings of the protocol asks so whether the server is there.
+#[test]
+fn a_ping_of_a_client_is_answered_and_is_no_error() {
+    check("$ping", "null", &["{\"event\":\"$ping\",\"data\":null}"]);
+}
+
 /// M-05, X-07: the fields, without the values that were refused.
 #[test]
 fn a_payload_that_breaks_a_rule_lists_its_fields() {

@@ -16,8 +16,7 @@ export class Fake {
     });
     fake.queue = [];
     fake.waiting = [];
-    fake.server.on('connection', (socket, request) => {
-      const peer = new Peer(socket, request.headers['sec-websocket-protocol']);
+    fake.serves((peer) => {
       const take = fake.waiting.shift();
       take ? take(peer) : fake.queue.push(peer);
     });
@@ -29,6 +28,14 @@ export class Fake {
       fake.http.close();
     });
     return fake;
+  }
+
+  /** Gives each connection to `serve`, in place of what was before. */
+  serves(serve) {
+    this.server.removeAllListeners('connection');
+    this.server.on('connection', (socket, request) => {
+      serve(new Peer(socket, request.headers['sec-websocket-protocol']));
+    });
   }
 
   peer() {
@@ -48,6 +55,12 @@ class Peer {
       const take = this.waiting.shift();
       take ? take(frame) : this.frames.push(frame);
     });
+  }
+
+  /** Gives each frame to `hear`, in place of `next`. */
+  hears(hear) {
+    this.socket.removeAllListeners('message');
+    this.socket.on('message', (data) => hear(JSON.parse(data.toString())));
   }
 
   next() {
