@@ -19,6 +19,9 @@ mod faults;
 #[path = "sim/forgetting.rs"]
 mod forgetting;
 
+#[path = "sim/foreign.rs"]
+mod foreign;
+
 #[path = "sim/reopening.rs"]
 mod reopening;
 

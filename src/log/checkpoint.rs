@@ -24,6 +24,7 @@ use super::marks::Mark;
 use super::record::{
     Entry, decode_subscription, decode_topic, encode_subscription_body, encode_topic_body,
 };
+use super::recovery::Identity;
 use super::segment::Position;
 use super::state::{Grave, State, StoredKey, Topic};
 use super::storage::{Done, FileName, Op};
@@ -362,19 +363,55 @@ fn encode_grave(id: HomedId, grave: &Grave, out: &mut Vec<u8>) -> usize {
     out.len()
 }
 
+/// Whether a file ends with the checksum of all before it: no damage makes it look so.
+pub(super) fn is_whole(bytes: &[u8]) -> bool {
+    let at = bytes.len().checked_sub(4);
+    at.and_then(|at| bytes.split_at_checked(at))
+        .is_some_and(|(body, crc)| crc == crc32c::crc32c(body).to_le_bytes())
+}
+
+/// The first fields of a checkpoint: what version it is of, and whose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CheckpointHead {
+    pub(super) version: u8,
+    pub(super) salt: u64,
+    pub(super) partition: u16,
+    pub(super) number: u64,
+}
+
+pub(super) const CHECKPOINT_HEAD_BYTES: usize = 32;
+const _: () = assert!(CHECKPOINT_HEAD_BYTES == MAGIC.len() + 3 * 8);
+
+impl CheckpointHead {
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (version, name) = MAGIC.split_last()?;
+        let rest = bytes.strip_prefix(name)?;
+        let mut fields = Fields::new(rest);
+        let found = fields.bytes(1)?[0];
+        debug_assert_eq!(*version, super::layout::VERSION, "one version everywhere");
+        Some(Self {
+            version: found,
+            salt: fields.u64()?,
+            partition: u16::try_from(fields.u64()?).ok()?,
+            number: fields.u64()?,
+        })
+    }
+}
+
 impl Checkpoint {
     /// The checkpoint `number` in `bytes`; `None` if it is not whole.
-    pub(super) fn decode(bytes: &[u8], salt: u64, number: u64) -> Option<Self> {
-        let (body, crc) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
-        let is_whole = crc == crc32c::crc32c(body).to_le_bytes() && body.starts_with(MAGIC);
-        if !is_whole {
+    pub(super) fn decode(bytes: &[u8], identity: Identity, number: u64) -> Option<Self> {
+        let head = CheckpointHead::decode(bytes)?;
+        let wanted = CheckpointHead {
+            version: super::layout::VERSION,
+            salt: identity.salt,
+            partition: identity.partition.0,
+            number,
+        };
+        if head != wanted || !is_whole(bytes) {
             return None;
         }
-        let mut fields = Fields::new(&body[MAGIC.len()..]);
-        let (found_salt, _partition) = (fields.u64()?, fields.u64()?);
-        if (found_salt, fields.u64()?) != (salt, number) {
-            return None;
-        }
+        let mut fields = Fields::new(&bytes[CHECKPOINT_HEAD_BYTES..bytes.len() - 4]);
         let (segment, offset) = (fields.u64()?, to_usize(fields.u64()?));
         let (batch, crc) = (fields.u64()?, to_u32(to_usize(fields.u64()?)));
         let position = Position::new(segment, offset, Chain { number: batch, crc });

@@ -21,7 +21,7 @@ use super::index::{OpenIndex, SegmentIndex};
 use super::layout::to_usize;
 use super::prepare::Prepare;
 use super::reader::{Need, Reader};
-use super::recovery::epoch;
+use super::recovery::{Identity, epoch};
 use super::retention::RetentionTask;
 use super::segment::SEGMENT_HEAD_BYTES;
 use super::state::State;
@@ -284,6 +284,27 @@ impl CommitLog {
             last_now: Now::default(),
             index_not_before_us: 0,
         }
+    }
+
+    /// A log of which nothing can be read: it takes nothing and its first event says why. Its files
+    /// are left as they are.
+    pub fn unreadable(config: LogConfig, identity: Identity, reason: String) -> Self {
+        let (bytes_min, bytes_max) = (config.segment_bytes_min, config.segment_bytes_max);
+        let start = Start {
+            partition: identity.partition,
+            salt: identity.salt,
+            state: State::default(),
+            segments: BTreeMap::new(),
+            previous: (0, 0),
+            chain: Chain::START,
+            prepare: Prepare::new(bytes_min, bytes_max, 1, Vec::new()),
+            checkpoint: CheckpointTask::new(1, None, 0),
+            cleaner: Cleaner::new(&[]),
+        };
+        let mut log = Self::new(config, start);
+        log.has_failed = true;
+        log.events.push_back(Event::Failed { reason });
+        log
     }
 
     /// The next operation to carry out, or `None` until something is appended, a result is told

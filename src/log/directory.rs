@@ -1,4 +1,5 @@
-//! The data directory: its meta file, its lock, a folder for each partition. Knows no log.
+//! The data directory: its meta file, its lock, a folder for each partition with a mark of whose it
+//! is. Knows no log. A directory is looked at as a whole before anything in it is changed.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -8,12 +9,16 @@ use std::path::{Path, PathBuf};
 use crate::id::{PARTITIONS_MAX, Partition};
 
 use super::layout::{array_at, u16_at, u32_at, u64_at};
-use super::storage::Folder;
+use super::recovery::{Identity, RecoverError};
+use super::storage::{FileName, Folder};
+use super::survey::Survey;
 
 /// The function that tells a topic's partition, by the name the meta file holds.
 pub const PLACE_FUNCTION: &str = "xxh3-64 seed 0";
 
 const META_MAGIC: &[u8; 8] = b"TGMETA\x00\x01";
+/// All of the magic but the version, its last byte.
+const META_NAME_BYTES: usize = 7;
 const META_COPY_BYTES: usize = 512;
 const META_VERSION: u16 = 1;
 const META_FIELDS_BYTES: usize = 48;
@@ -49,9 +54,92 @@ pub enum DirectoryError {
     /// There is none.
     #[error("{0} is no data directory: it holds no meta file")]
     Missing(PathBuf),
-    /// Its meta file is bad, or it is written by a version that this one does not know.
-    #[error("meta file of data directory {0} is missing, damaged or of an unknown version")]
+    /// There are logs and no meta file: without its secret no stored byte validates.
+    #[error(
+        "data directory {0} holds logs and no meta file; put back the one that was made with them (nothing was changed)"
+    )]
+    Bare(PathBuf),
+    /// Both copies of its meta file are bad.
+    #[error(
+        "meta file of data directory {0} is damaged; put back a copy of it (nothing was changed)"
+    )]
     Meta(PathBuf),
+    /// Its meta file is of another version of the format.
+    #[error(
+        "meta file of data directory {path} has version {found} of the format, and this program reads version {expected}; start the tidegate that wrote it (nothing was changed)"
+    )]
+    Version {
+        /// The directory.
+        path: PathBuf,
+        /// What this program reads.
+        expected: u16,
+        /// What was found.
+        found: u16,
+    },
+    /// Its topics were given to partitions by a function that this version does not have.
+    #[error(
+        "meta file of data directory {path} names the place function \"{found}\", and this program has \"{expected}\"; start the tidegate that wrote it (nothing was changed)"
+    )]
+    PlaceFunction {
+        /// The directory.
+        path: PathBuf,
+        /// What this program has.
+        expected: &'static str,
+        /// What was found.
+        found: String,
+    },
+    /// The folder of a partition is not there.
+    #[error(
+        "data directory {path} has {partitions} partitions, and the folder {name} is missing; mount the disk that holds it, or put it back (nothing was changed)"
+    )]
+    PartitionMissing {
+        /// The directory.
+        path: PathBuf,
+        /// As its meta file says.
+        partitions: u16,
+        /// The folder.
+        name: String,
+    },
+    /// The folder of a partition is empty, and others are not.
+    #[error(
+        "data directory {path}: the folder {name} is empty; mount the disk that belongs there, or put its files back (nothing was changed)"
+    )]
+    PartitionEmpty {
+        /// The directory.
+        path: PathBuf,
+        /// The folder.
+        name: String,
+    },
+    /// There are files of more partitions than there should be.
+    #[error(
+        "data directory {path} has {partitions} partitions by its meta file, and there are files in {name}; put back the meta file that was made with them (nothing was changed)"
+    )]
+    PartitionBeyond {
+        /// The directory.
+        path: PathBuf,
+        /// As its meta file says.
+        partitions: u16,
+        /// The folder.
+        name: String,
+    },
+    /// Nothing in the folder of a partition is what this directory would have written.
+    #[error(
+        "data directory {path}: no file in {name} is of this directory; put back the meta file that was made with them (nothing was changed)"
+    )]
+    PartitionUnknown {
+        /// The directory.
+        path: PathBuf,
+        /// The folder.
+        name: String,
+    },
+    /// The files of a partition are not those of this directory.
+    #[error("{folder}: {source}", folder = folder.display())]
+    Foreign {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong with them.
+        source: RecoverError,
+    },
     /// The number of partitions is no number of partitions.
     #[error("{0} partitions: must be between 1 and 4096")]
     Partitions(u16),
@@ -61,7 +149,8 @@ pub enum DirectoryError {
 }
 
 impl DataDirectory {
-    /// Opens the directory and locks it, or makes one with `meta`: one that is there keeps its own.
+    /// Opens the directory and locks it, or makes one with `meta`: one that is there keeps its own,
+    /// and is refused unchanged if anything in it is not its own.
     pub fn open(path: &Path, meta: Meta) -> Result<Self, DirectoryError> {
         if !(1..=PARTITIONS_MAX).contains(&meta.partitions) {
             return Err(DirectoryError::Partitions(meta.partitions));
@@ -72,24 +161,118 @@ impl DataDirectory {
         let meta = match Self::meta(path) {
             // Without its secret no stored byte validates, so logs without a meta file are not
             // taken for an empty directory.
-            Err(DirectoryError::Missing(_)) if folder_path(path, Partition(0)).exists() => {
-                return Err(DirectoryError::Meta(path.to_owned()));
+            Err(DirectoryError::Missing(_)) if holds_logs(path).map_err(failed)? => {
+                return Err(DirectoryError::Bare(path.to_owned()));
             }
+            // The meta file comes last: a directory that has one is complete.
             Err(DirectoryError::Missing(_)) => {
+                for partition in (0..meta.partitions).map(Partition) {
+                    create_folder(&folder_path(path, partition)).map_err(failed)?;
+                    write_identity(path, meta.identity(partition)).map_err(failed)?;
+                }
+                sync_folder(path).map_err(failed)?;
                 write_meta(path, meta).map_err(failed)?;
                 meta
             }
             found => found?,
         };
-        for partition in 0..meta.partitions {
-            create_folder(&folder_path(path, Partition(partition))).map_err(failed)?;
-        }
-        sync_folder(path).map_err(failed)?;
-        Ok(Self {
+        let directory = Self {
             path: path.to_owned(),
             meta,
             _lock: lock,
-        })
+        };
+        directory.check()?;
+        for partition in (0..meta.partitions).map(Partition) {
+            if !matches!(directory.mark(partition), Ok(Mark::Known(_))) {
+                write_identity(path, meta.identity(partition)).map_err(failed)?;
+            }
+        }
+        Ok(directory)
+    }
+
+    /// Whether everything that stands in it is its own.
+    pub(super) fn check(&self) -> Result<(), DirectoryError> {
+        let partitions = self.meta.partitions;
+        let failed = |error| DirectoryError::Io(self.path.clone(), error);
+        for (partition, is_used) in partitions_there(&self.path).map_err(failed)? {
+            if partitions <= partition.0 && is_used {
+                return Err(DirectoryError::PartitionBeyond {
+                    path: self.path.clone(),
+                    partitions,
+                    name: folder_name(partition),
+                });
+            }
+        }
+        let all = (0..partitions).map(Partition);
+        let mut unmarked = Vec::new();
+        for partition in all {
+            if !self.folder_path(partition).is_dir() {
+                return Err(DirectoryError::PartitionMissing {
+                    path: self.path.clone(),
+                    partitions,
+                    name: folder_name(partition),
+                });
+            }
+            if self.check_partition(partition)? == Standing::Empty {
+                unmarked.push(partition);
+            }
+        }
+        // All of them are empty where the very first start was cut short.
+        match unmarked.first() {
+            Some(&partition) if unmarked.len() < usize::from(partitions) => {
+                Err(DirectoryError::PartitionEmpty {
+                    path: self.path.clone(),
+                    name: folder_name(partition),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_partition(&self, partition: Partition) -> Result<Standing, DirectoryError> {
+        let folder = self.folder_path(partition);
+        let foreign = |source| DirectoryError::Foreign {
+            folder: folder.clone(),
+            source,
+        };
+        let mark = self.mark(partition);
+        let mark = mark.map_err(|error| DirectoryError::Io(folder.clone(), error))?;
+        let identity = self.meta.identity(partition);
+        if let Mark::Known(found) = mark {
+            super::survey::check_owner(IDENTITY_FILE, identity, (found.salt, found.partition))
+                .map_err(foreign)?;
+        }
+        let survey = match Survey::of(&mut self.folder(partition), identity) {
+            // What cannot be read costs this partition alone, which its recovery will say.
+            Err(error) if error.is_damage() => return Ok(Standing::Known),
+            survey => survey.map_err(foreign)?,
+        };
+        let is_marked = !matches!(mark, Mark::Missing);
+        if survey.segments.is_empty() && survey.checkpoints.is_empty() {
+            return Ok(if is_marked {
+                Standing::Known
+            } else {
+                Standing::Empty
+            });
+        }
+        match is_marked || survey.is_known || survey.is_blank() {
+            true => Ok(Standing::Known),
+            false => Err(DirectoryError::PartitionUnknown {
+                path: self.path.clone(),
+                name: folder_name(partition),
+            }),
+        }
+    }
+
+    fn mark(&self, partition: Partition) -> io::Result<Mark> {
+        let path = self.folder_path(partition).join(IDENTITY_FILE);
+        match std::fs::read(path) {
+            Ok(bytes) => Ok(decode_identity(&bytes).map_or(Mark::Bad, Mark::Known)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Mark::Missing),
+            // Nothing else says that the files are not ours.
+            Err(error) if super::lack::is_damage(&error) => Ok(Mark::Bad),
+            Err(error) => Err(error),
+        }
     }
 
     /// Locks a directory that must exist: for the command line, which makes none.
@@ -113,8 +296,28 @@ impl DataDirectory {
             file => file.and_then(|mut file| file.read_to_end(&mut bytes)),
         }
         .map_err(|error| DirectoryError::Io(path.to_owned(), error))?;
-        let meta = bytes.chunks(META_COPY_BYTES).find_map(decode_meta);
-        meta.ok_or_else(|| DirectoryError::Meta(path.to_owned()))
+        let mut other = None;
+        for copy in bytes.chunks(META_COPY_BYTES) {
+            match decode_meta(copy) {
+                MetaFound::Known(meta) => return Ok(meta),
+                MetaFound::Damaged => {}
+                found => other = Some(found),
+            }
+        }
+        let path = path.to_owned();
+        Err(match other {
+            Some(MetaFound::Version(found)) => DirectoryError::Version {
+                path,
+                expected: META_VERSION,
+                found,
+            },
+            Some(MetaFound::PlaceFunction(found)) => DirectoryError::PlaceFunction {
+                path,
+                expected: PLACE_FUNCTION,
+                found,
+            },
+            _ => DirectoryError::Meta(path),
+        })
     }
 
     /// What was fixed when it was made.
@@ -137,8 +340,68 @@ impl DataDirectory {
     }
 }
 
+impl Meta {
+    fn identity(self, partition: Partition) -> Identity {
+        Identity {
+            partition,
+            salt: self.salt,
+        }
+    }
+}
+
+/// What the folder of a partition says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    Known(Identity),
+    /// Damaged, which the files beside it make good.
+    Bad,
+    /// Versions before wrote none, and where a disk is not mounted there is none.
+    Missing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Known,
+    /// No file and no mark: new, or a disk that is not mounted.
+    Empty,
+}
+
+fn folder_name(partition: Partition) -> String {
+    format!("partition-{:04}", partition.0)
+}
+
 fn folder_path(path: &Path, partition: Partition) -> PathBuf {
-    path.join(format!("partition-{:04}", partition.0))
+    path.join(folder_name(partition))
+}
+
+/// The folders of partitions, and whether there are files of a log in them.
+fn partitions_there(path: &Path) -> io::Result<Vec<(Partition, bool)>> {
+    let mut there = Vec::new();
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let number = name
+            .to_str()
+            .and_then(|name| name.strip_prefix("partition-"));
+        let Some(partition) = number.and_then(|number| number.parse().ok()).map(Partition) else {
+            continue;
+        };
+        if entry.path().is_dir() {
+            let is_log = |file: io::Result<std::fs::DirEntry>| {
+                let name = file.map(|file| file.file_name());
+                name.map(|name| name.to_str().and_then(FileName::parse).is_some())
+            };
+            let mut files = std::fs::read_dir(entry.path())?.map(is_log);
+            let is_used = files.find(|is_log| !matches!(is_log, Ok(false)));
+            there.push((partition, is_used.transpose()?.is_some()));
+        }
+    }
+    there.sort_unstable();
+    Ok(there)
+}
+
+fn holds_logs(path: &Path) -> io::Result<bool> {
+    Ok(partitions_there(path)?.iter().any(|(_, is_used)| *is_used))
 }
 
 fn create_folder(path: &Path) -> io::Result<()> {
@@ -168,9 +431,14 @@ fn lock(path: &Path) -> Result<File, DirectoryError> {
     }
 }
 
-/// Written beside and renamed, so that a crash leaves no meta file or a whole one.
 fn write_meta(path: &Path, meta: Meta) -> io::Result<()> {
-    let fresh = path.join("meta.new");
+    let copy = encode_meta(meta);
+    write_beside(path, "meta", &[copy.clone(), copy].concat())
+}
+
+/// Written beside and renamed, so that a crash leaves no file or a whole one.
+fn write_beside(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let fresh = folder.join(format!("{name}.new"));
     let mut options = OpenOptions::new();
     let mut file = options
         .write(true)
@@ -178,12 +446,10 @@ fn write_meta(path: &Path, meta: Meta) -> io::Result<()> {
         .truncate(true)
         .mode(0o600)
         .open(&fresh)?;
-    let copy = encode_meta(meta);
-    file.write_all(&copy)?;
-    file.write_all(&copy)?;
+    file.write_all(bytes)?;
     file.sync_all()?;
-    std::fs::rename(fresh, path.join("meta"))?;
-    sync_folder(path)
+    std::fs::rename(fresh, folder.join(name))?;
+    sync_folder(folder)
 }
 
 /// Stored twice: one flipped bit must not cost the directory.
@@ -204,21 +470,79 @@ fn encode_meta(meta: Meta) -> Vec<u8> {
     out
 }
 
-fn decode_meta(copy: &[u8]) -> Option<Meta> {
-    let mut fields: [u8; META_FIELDS_BYTES] = array_at(copy.get(..META_FIELDS_BYTES)?, 0);
+/// What one copy of a meta file says.
+#[derive(Debug)]
+enum MetaFound {
+    Known(Meta),
+    Version(u16),
+    PlaceFunction(String),
+    Damaged,
+}
+
+fn decode_meta(copy: &[u8]) -> MetaFound {
+    let Some(copy) = copy.get(..META_FIELDS_BYTES) else {
+        return MetaFound::Damaged;
+    };
+    let mut fields: [u8; META_FIELDS_BYTES] = array_at(copy, 0);
     let crc = u32_at(&fields, 8);
     fields[8..12].fill(0);
     let (version, partitions) = (u16_at(&fields, 12), u16_at(&fields, 14));
-    let name = fields[24..].split(|&byte| byte == 0).next()?;
-    let known = &fields[..8] == META_MAGIC
-        && crc == crc32c::crc32c(&fields)
-        && version == META_VERSION
-        && name == PLACE_FUNCTION.as_bytes()
-        && (1..=PARTITIONS_MAX).contains(&partitions);
-    known.then(|| Meta {
-        partitions,
+    let name = fields[24..].split(|&byte| byte == 0).next();
+    let name = String::from_utf8_lossy(name.unwrap_or_default());
+    let is_intact = crc == crc32c::crc32c(&fields);
+    if fields[..META_NAME_BYTES] != META_MAGIC[..META_NAME_BYTES] {
+        return MetaFound::Damaged;
+    }
+    // A later version may check its fields otherwise, so its number alone tells.
+    let magic = u16::from(fields[META_NAME_BYTES]);
+    match (version, magic) {
+        (META_VERSION, META_VERSION) if !is_intact => MetaFound::Damaged,
+        (META_VERSION, META_VERSION) if name != PLACE_FUNCTION => {
+            MetaFound::PlaceFunction(name.into_owned())
+        }
+        (META_VERSION, META_VERSION) if (1..=PARTITIONS_MAX).contains(&partitions) => {
+            MetaFound::Known(Meta {
+                partitions,
+                salt: u64_at(&fields, 16),
+            })
+        }
+        (META_VERSION, META_VERSION) => MetaFound::Damaged,
+        (META_VERSION, other) | (other, _) => MetaFound::Version(other),
+    }
+}
+
+/// In each folder of a partition: it is there where the right disk is mounted, and says whose.
+const IDENTITY_FILE: &str = "identity";
+const IDENTITY_MAGIC: &[u8; 8] = b"TGPART\x00\x01";
+const IDENTITY_BYTES: usize = 24;
+const _: () = assert!(IDENTITY_BYTES == 8 + 4 + 2 + 2 + 8);
+
+fn encode_identity(identity: Identity) -> Vec<u8> {
+    let mut out = IDENTITY_MAGIC.to_vec();
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&identity.partition.0.to_le_bytes());
+    out.extend_from_slice(&[0; 2]);
+    out.extend_from_slice(&identity.salt.to_le_bytes());
+    debug_assert_eq!(out.len(), IDENTITY_BYTES);
+    let crc = crc32c::crc32c(&out);
+    out[8..12].copy_from_slice(&crc.to_le_bytes());
+    out
+}
+
+fn decode_identity(bytes: &[u8]) -> Option<Identity> {
+    let mut fields: [u8; IDENTITY_BYTES] = array_at(bytes.get(..IDENTITY_BYTES)?, 0);
+    let crc = u32_at(&fields, 8);
+    fields[8..12].fill(0);
+    let is_intact = &fields[..8] == IDENTITY_MAGIC && crc == crc32c::crc32c(&fields);
+    is_intact.then(|| Identity {
+        partition: Partition(u16_at(&fields, 12)),
         salt: u64_at(&fields, 16),
     })
+}
+
+fn write_identity(path: &Path, identity: Identity) -> io::Result<()> {
+    let folder = folder_path(path, identity.partition);
+    write_beside(&folder, IDENTITY_FILE, &encode_identity(identity))
 }
 
 #[cfg(test)]

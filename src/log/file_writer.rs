@@ -6,7 +6,7 @@ use std::io;
 
 use bytes::Bytes;
 
-use super::prepare::is_lack;
+use super::lack::is_lack;
 use super::storage::{Done, FileName, Op};
 
 #[derive(Debug)]

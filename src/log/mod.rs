@@ -5,7 +5,8 @@
 //! steps of a record: `record` (its bytes), `commit` (room, queue, batch in flight; `company` says
 //! when the next goes), `batch` (its
 //! bytes), `prepare` (the next segment), `indexing` and `checkpoint` (beside the log), `read` (back
-//! to a reader), `retention` and `clean` (forgetting), `recovery` (after a start).
+//! to a reader), `retention` and `clean` (forgetting), `survey` (whose files are these) and `recovery`
+//! (after a start).
 //!
 //! # On disk
 //!
@@ -16,6 +17,7 @@
 //!   meta                         partitions, secret, place function; two copies of 512 bytes
 //!   lock                         flock
 //!   partition-0000/
+//!     identity                   magic "TGPART" 0 1, crc u32, partition u16, 2 zero, secret u64
 //!     0000000000000001.segment   head, then batches
 //!     0000000000000001.index     where the messages of a full segment stand
 //!     0000000000000001.checkpoint   the state at a position
@@ -77,6 +79,8 @@ mod segment;
 
 mod mapped;
 
+mod lack;
+
 mod storage;
 
 mod crash;
@@ -118,6 +122,8 @@ mod scan;
 mod rebuild;
 
 mod replay;
+
+mod survey;
 
 mod recovery;
 

@@ -8,6 +8,7 @@ use std::io;
 
 use bytes::Bytes;
 
+use super::lack::is_lack;
 use super::storage::{Done, FileName, Op};
 
 /// What one zeroing write takes.
@@ -270,13 +271,4 @@ impl Prepare {
             sync: false,
         }
     }
-}
-
-/// Errors that say "not now": nothing was lost, and asking again later is right.
-pub(super) fn is_lack(error: &io::Error) -> bool {
-    use io::ErrorKind::{OutOfMemory, QuotaExceeded, StorageFull};
-    const EMFILE: i32 = 24;
-    const ENFILE: i32 = 23;
-    matches!(error.kind(), StorageFull | QuotaExceeded | OutOfMemory)
-        || matches!(error.raw_os_error(), Some(EMFILE | ENFILE))
 }

@@ -1,7 +1,7 @@
 //! From the files of a partition to a live log: the newest checkpoint, then the batches behind it.
 //! Uses the blocking storage; what it decides is in `replay` and `scan`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -18,6 +18,7 @@ use super::replay::{From, LastBatch, Replay, ReplayReport, ends, is_begun};
 use super::segment::{SEGMENT_HEAD_BYTES, SegmentHead};
 use super::state::{State, StoredKey, nobody};
 use super::storage::{FileName, Storage, Target, execute, load, write_all};
+use super::survey::{Kind, Survey};
 
 /// Whose files they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,18 +95,62 @@ pub struct RecoveryReport {
     pub checkpoints_bad: u64,
     /// Segments that a checkpoint names and that are not there.
     pub segments_missing: Vec<u64>,
+    /// Segment files that are no part of the log and not blank either, so that nobody knows what
+    /// is in them: they stay as they are.
+    pub segments_unknown: Vec<u64>,
     /// Topics of which only messages were found, their own entry being lost.
     pub topics_nameless: u64,
     /// Whether the epoch is a new one, because nobody knows whose records were lost.
     pub is_epoch_new: bool,
 }
 
-/// Why a log cannot be opened.
+/// Why a log cannot be opened. Nothing in its folder has been changed.
 #[derive(Debug, thiserror::Error)]
-#[error("recovery of the log failed at {file}: {source}")]
-pub struct RecoverError {
-    file: String,
-    source: io::Error,
+pub enum RecoverError {
+    /// A file cannot be read or written.
+    #[error("recovery of the log failed at {file}: {source}")]
+    Io {
+        /// The file.
+        file: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file of another data directory, or the meta file is another directory's.
+    #[error(
+        "{file} belongs to another data directory: the meta file has the mark {expected:08x}, the file {found:08x}; put back the meta file that was made with it (nothing was changed)"
+    )]
+    OtherDirectory {
+        /// The file.
+        file: String,
+        /// What stands for the secret in the meta file.
+        expected: u32,
+        /// What stands for the secret in the file.
+        found: u32,
+    },
+    /// A file of another partition.
+    #[error(
+        "{file} belongs to partition {found}, and this is the folder of partition {expected}; put it back where it was (nothing was changed)"
+    )]
+    OtherPartition {
+        /// The file.
+        file: String,
+        /// Whose folder it is.
+        expected: u16,
+        /// Whose file it is.
+        found: u16,
+    },
+    /// A file of a later version of the format.
+    #[error(
+        "{file} has version {found} of the format, and this program reads version {expected}; start the tidegate that wrote it (nothing was changed)"
+    )]
+    Version {
+        /// The file.
+        file: String,
+        /// What this program reads.
+        expected: u8,
+        /// What was found.
+        found: u8,
+    },
 }
 
 /// Opens the log of one partition, whatever state a crash left it in.
@@ -115,9 +160,9 @@ pub fn recover(
     config: &LogConfig,
     now: Now,
 ) -> Result<(CommitLog, RecoveredState), RecoverError> {
-    let files = Files::list(storage)?;
+    let files = Survey::of(storage, identity)?;
     let mut report = RecoveryReport::default();
-    let checkpoint = newest_checkpoint(storage, &files, identity.salt, &mut report)?;
+    let checkpoint = newest_checkpoint(storage, &files, identity, &mut report)?;
     let mut found = replay_files(storage, &files, identity.salt, checkpoint, &mut report)?;
     if let Some(batch) = &found.replay.last_batch {
         make_durable(storage, batch)?;
@@ -126,7 +171,8 @@ pub fn recover(
     report.is_epoch_new = found.replay.is_epoch_due;
     report.topics_nameless = drop_nameless(&mut found.replay.state);
     report.replay = found.replay.report.clone();
-    let mut log = start_log(&files, identity, config, found, report.checkpoint);
+    let unused = unused_segments(&files, &found, &mut report);
+    let mut log = start_log(&files, identity, config, found, unused, report.checkpoint);
     make_ready(&mut log, storage, now)?;
     if report.is_epoch_new {
         let generation = log.state.generation + 1;
@@ -154,44 +200,16 @@ fn make_ready(
         let failure = failure.map(|error| io::Error::new(error.kind(), error.to_string()));
         log.handle_done(effect.id, result);
         if let (LogState::Failed, Some(failure)) = (log.state(), failure) {
-            return Err(RecoverError::new("the next segment".to_owned(), failure));
+            return Err(RecoverError::io("the next segment", failure));
         }
     }
     Ok(())
 }
 
-impl RecoverError {
-    pub(super) fn new(file: String, source: io::Error) -> Self {
-        Self { file, source }
-    }
-}
-
 fn at(file: impl ToString) -> impl FnOnce(io::Error) -> RecoverError {
-    move |source| RecoverError {
+    move |source| RecoverError::Io {
         file: file.to_string(),
         source,
-    }
-}
-
-/// The files of a partition by kind.
-#[derive(Debug, Default)]
-pub(super) struct Files {
-    pub(super) segments: BTreeMap<u64, u64>,
-    pub(super) indexes: BTreeSet<u64>,
-    pub(super) checkpoints: BTreeSet<u64>,
-}
-
-impl Files {
-    pub(super) fn list(storage: &mut impl Storage) -> Result<Self, RecoverError> {
-        let mut files = Self::default();
-        for (name, bytes) in storage.list().map_err(at("the folder"))? {
-            match name {
-                FileName::Segment(id) => drop(files.segments.insert(id, bytes)),
-                FileName::Index(id) => drop(files.indexes.insert(id)),
-                FileName::Checkpoint(id) => drop(files.checkpoints.insert(id)),
-            }
-        }
-        Ok(files)
     }
 }
 
@@ -214,14 +232,14 @@ impl Found {
 
 pub(super) fn newest_checkpoint(
     storage: &mut impl Storage,
-    files: &Files,
-    salt: u64,
+    files: &Survey,
+    identity: Identity,
     report: &mut RecoveryReport,
 ) -> Result<Option<Checkpoint>, RecoverError> {
     for &number in files.checkpoints.iter().rev() {
         let file = FileName::Checkpoint(number);
         let bytes = load(storage, file).map_err(at(file.file_name()))?;
-        if let Some(checkpoint) = Checkpoint::decode(&bytes, salt, number) {
+        if let Some(checkpoint) = Checkpoint::decode(&bytes, identity, number) {
             report.checkpoint = Some(number);
             return Ok(Some(checkpoint));
         }
@@ -233,7 +251,7 @@ pub(super) fn newest_checkpoint(
 /// Replays what stands behind the checkpoint, or everything.
 pub(super) fn replay_files(
     storage: &mut impl Storage,
-    files: &Files,
+    files: &Survey,
     salt: u64,
     checkpoint: Option<Checkpoint>,
     report: &mut RecoveryReport,
@@ -254,8 +272,8 @@ pub(super) fn replay_files(
     let mut segments = named_segments(files, &named, start.0, report);
     let mut replay = Replay::new(salt, state, start, chain);
     let later: Vec<u64> = files.segments.range(start.0..).map(|(id, _)| *id).collect();
-    let heads = read_heads(storage, &later, salt)?;
-    let mut newest = newest_begun(storage, &later, start.0, &heads, salt)?;
+    let heads = files.heads(start.0);
+    let mut newest = newest_begun(storage, files, start.0, salt)?;
     let newest_id = newest.as_ref().map(|(id, _)| *id);
     let ends = ends(&heads, newest_id.unwrap_or(start.0));
     for &id in later
@@ -303,7 +321,7 @@ pub(super) fn replay_files(
 
 /// The segments before the one at which the replay starts.
 fn named_segments(
-    files: &Files,
+    files: &Survey,
     named: &BTreeMap<u64, NamedSegment>,
     start: u64,
     report: &mut RecoveryReport,
@@ -350,37 +368,6 @@ fn rebuild_indexes(
     Ok(())
 }
 
-fn read_heads(
-    storage: &mut impl Storage,
-    ids: &[u64],
-    salt: u64,
-) -> Result<BTreeMap<u64, SegmentHead>, RecoverError> {
-    let mut heads = BTreeMap::new();
-    for &id in ids {
-        let file = FileName::Segment(id);
-        let mut head = [0; 128];
-        let count = storage
-            .read(file, 0, &mut head)
-            .map_err(at(file.file_name()))?;
-        if let Some(head) = SegmentHead::decode(&head[..count], Place::new(salt, id)) {
-            heads.insert(id, head);
-        }
-    }
-    Ok(heads)
-}
-
-/// Whether the segment starts with nothing but zeroes, far beyond its first batch. A prepared one
-/// does, and need not be read to its end.
-fn is_blank(storage: &mut impl Storage, id: u64) -> Result<bool, RecoverError> {
-    const PROBE_BYTES: usize = 1 << 20;
-    let file = FileName::Segment(id);
-    let mut probe = vec![0; PROBE_BYTES];
-    let count = storage
-        .read(file, 0, &mut probe)
-        .map_err(at(file.file_name()))?;
-    Ok(probe[..count].iter().all(|&byte| byte == 0))
-}
-
 fn load_segment(storage: &mut impl Storage, id: u64) -> Result<Vec<u8>, RecoverError> {
     let file = FileName::Segment(id);
     load(storage, file).map_err(at(file.file_name()))
@@ -389,17 +376,21 @@ fn load_segment(storage: &mut impl Storage, id: u64) -> Result<Vec<u8>, RecoverE
 /// The newest segment that is part of the log, with its bytes. What is newer was only prepared.
 fn newest_begun(
     storage: &mut impl Storage,
-    ids: &[u64],
+    files: &Survey,
     start: u64,
-    heads: &BTreeMap<u64, SegmentHead>,
     salt: u64,
 ) -> Result<Option<(u64, Vec<u8>)>, RecoverError> {
-    for &id in ids.iter().rev() {
-        if id != start && is_blank(storage, id)? {
+    for &id in files.segments.range(start..).rev().map(|(id, _)| id) {
+        let kind = files.kind(id);
+        if id != start && kind == Kind::Blank {
             continue;
         }
         let bytes = load_segment(storage, id)?;
-        if id == start || is_begun(&bytes, Place::new(salt, id), heads.get(&id)) {
+        let head = match &kind {
+            Kind::Own(head) => Some(head),
+            _ => None,
+        };
+        if id == start || is_begun(&bytes, Place::new(salt, id), head) {
             return Ok(Some((id, bytes)));
         }
     }
@@ -433,20 +424,40 @@ pub(super) fn drop_nameless(state: &mut State) -> u64 {
     (before - state.topics.len()) as u64
 }
 
+/// Segment files that may be used again or removed: those that are blank, or of which it is known
+/// what stood in them and that nothing needs it. All others are told and kept.
+pub(super) fn unused_segments(
+    files: &Survey,
+    found: &Found,
+    report: &mut RecoveryReport,
+) -> Vec<Prepared> {
+    // If one is missing, it may have been given another name, and what looks old may be needed.
+    let is_whole = report.segments_missing.is_empty();
+    let mut unused = Vec::new();
+    for (&id, &bytes) in &files.segments {
+        if found.segments.contains_key(&id) {
+            continue;
+        }
+        match files.kind(id) {
+            Kind::Blank => unused.push(Prepared { id, bytes }),
+            Kind::Own(_) | Kind::Reused(_) if is_whole => unused.push(Prepared { id, bytes }),
+            _ => report.segments_unknown.push(id),
+        }
+    }
+    unused
+}
+
 fn start_log(
-    files: &Files,
+    files: &Survey,
     identity: Identity,
     config: &LogConfig,
     found: Found,
+    unused: Vec<Prepared>,
     checkpoint: Option<u64>,
 ) -> CommitLog {
-    let unused = files
-        .segments
-        .iter()
-        .filter(|(id, _)| !found.segments.contains_key(id));
-    let unused = unused.map(|(&id, &bytes)| Prepared { id, bytes });
-    let (mut pool, mut removed): (Vec<_>, Vec<_>) =
-        unused.partition(|segment| config.segment_bytes_min <= segment.bytes);
+    let (mut pool, mut removed): (Vec<_>, Vec<_>) = unused
+        .into_iter()
+        .partition(|segment| config.segment_bytes_min <= segment.bytes);
     removed.extend(pool.drain(pool.len().min(1)..));
     let orphans = files
         .indexes

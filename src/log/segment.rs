@@ -9,6 +9,8 @@ use super::layout::{Fields, to_u32, to_usize, u32_at};
 pub(super) const SEGMENT_HEAD_BYTES: usize = 4096;
 
 const MAGIC: &[u8; 8] = b"TGSEGM\x00\x01";
+/// All of the magic but the version, its last byte.
+const MAGIC_BYTES: usize = 7;
 const FIELDS_BYTES: usize = 64;
 const _: () = assert!(FIELDS_BYTES == 8 + 4 + 2 + 2 + 8 + 8 + 8 + 4 + 4 + 8 + 8);
 const _: () = assert!(FIELDS_BYTES <= SEGMENT_HEAD_BYTES);
@@ -45,11 +47,24 @@ impl SegmentHead {
         out.resize(SEGMENT_HEAD_BYTES, 0);
         out
     }
+}
 
-    /// The head of a segment that was begun; `None` of one that was only prepared.
-    pub(super) fn decode(bytes: &[u8], place: Place) -> Option<Self> {
+/// An intact head, whichever file and directory it stands in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FoundHead {
+    pub(super) version: u8,
+    /// The secret of the directory that it was written for.
+    pub(super) salt: u64,
+    /// The segment that it was written for.
+    pub(super) segment: u64,
+    pub(super) head: SegmentHead,
+}
+
+impl FoundHead {
+    /// The head at the start of `bytes`, if its checksum holds for what it says of itself.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let head = bytes.get(..FIELDS_BYTES)?;
-        if &head[..8] != MAGIC || place.seed.checksum(head) != u32_at(head, 8) {
+        if head[..MAGIC_BYTES] != MAGIC[..MAGIC_BYTES] {
             return None;
         }
         let mut fields = Fields::new(&head[12..]);
@@ -62,12 +77,17 @@ impl SegmentHead {
             number: fields.u64()?,
             crc,
         };
-        let own = (segment, salt) == (place.segment, place.salt);
-        own.then_some(Self {
-            partition,
-            previous,
-            previous_end,
-            chain,
+        let is_intact = Place::new(salt, segment).seed.checksum(head) == u32_at(head, 8);
+        is_intact.then_some(Self {
+            version: head[MAGIC_BYTES],
+            salt,
+            segment,
+            head: SegmentHead {
+                partition,
+                previous,
+                previous_end,
+                chain,
+            },
         })
     }
 }

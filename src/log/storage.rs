@@ -10,6 +10,7 @@ use std::sync::Arc;
 use ahash::AHashMap;
 use bytes::Bytes;
 
+use super::lack::is_passing;
 use super::layout::to_usize;
 use super::mapped::SegmentMap;
 
@@ -204,10 +205,33 @@ pub fn execute(storage: &mut impl Storage, op: &Op) -> io::Result<Done> {
     Ok(Done::Unit)
 }
 
+/// Fills as much of `into` as one read gives; what passes is tried again, a bounded number of times.
+pub(super) fn read_some(
+    storage: &mut impl Storage,
+    file: FileName,
+    offset: u64,
+    into: &mut [u8],
+) -> io::Result<usize> {
+    patiently(|| storage.read(file, offset, into))
+}
+
+/// Asks again for what only lacks something for the moment.
+pub(super) fn patiently<T>(mut ask: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..TRIES_MAX {
+        match ask() {
+            Err(error) if is_passing(&error) => std::thread::yield_now(),
+            result => return result,
+        }
+    }
+    ask()
+}
+
+/// How often a blocking operation is tried again; the live log has time and needs no such bound.
+const TRIES_MAX: usize = 64;
+
 /// A whole file.
 pub(super) fn load(storage: &mut impl Storage, file: FileName) -> io::Result<Vec<u8>> {
-    let len = storage
-        .list()?
+    let len = patiently(|| storage.list())?
         .iter()
         .find(|(name, _)| *name == file)
         .map(|(_, len)| *len);
@@ -215,7 +239,7 @@ pub(super) fn load(storage: &mut impl Storage, file: FileName) -> io::Result<Vec
     let mut bytes = vec![0; to_usize(len)];
     let mut filled = 0;
     while filled < bytes.len() {
-        match storage.read(file, filled as u64, &mut bytes[filled..])? {
+        match read_some(storage, file, filled as u64, &mut bytes[filled..])? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             count => filled += count,
         }
@@ -232,7 +256,7 @@ pub(super) fn write_all(
 ) -> io::Result<()> {
     let mut written = 0;
     while written < bytes.len() {
-        match storage.write(file, offset + written as u64, &bytes[written..])? {
+        match patiently(|| storage.write(file, offset + written as u64, &bytes[written..]))? {
             0 => return Err(io::ErrorKind::WriteZero.into()),
             count => written += count,
         }

@@ -12,14 +12,15 @@ use super::index::SegmentIndex;
 use super::layout::Seed;
 use super::rebuild::rebuild_index;
 use super::recovery::{
-    Files, Found, RecoverError, RecoveredTopic, RecoveryReport, drop_nameless, epoch,
-    newest_checkpoint, recovered_topics, replay_files,
+    Found, Identity, RecoverError, RecoveredTopic, RecoveryReport, drop_nameless, epoch,
+    newest_checkpoint, recovered_topics, replay_files, unused_segments,
 };
 use super::replay::{DamagedStretch, From, Replay};
 use super::scan::Known;
 use super::segment::SEGMENT_HEAD_BYTES;
 use super::state::State;
 use super::storage::{FileName, Folder, load};
+use super::survey::Survey;
 
 /// What a data directory holds.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,6 +82,8 @@ impl DirectoryReport {
             partition.damage.is_empty()
                 && partition.indexes_bad.is_empty()
                 && partition.recovery.segments_missing.is_empty()
+                && partition.recovery.segments_unknown.is_empty()
+                && partition.recovery.topics_nameless == 0
         })
     }
 }
@@ -97,6 +100,7 @@ pub fn verify(path: &Path) -> Result<DirectoryReport, VerifyError> {
 
 fn report(path: &Path, is_thorough: bool) -> Result<DirectoryReport, VerifyError> {
     let directory = DataDirectory::open_existing(path)?;
+    directory.check()?;
     let meta = directory.fixed();
     let mut partitions = Vec::new();
     for partition in (0..meta.partitions).map(Partition) {
@@ -117,10 +121,12 @@ fn partition_report(
     salt: u64,
     is_thorough: bool,
 ) -> Result<PartitionReport, VerifyError> {
-    let files = Files::list(folder)?;
+    let identity = Identity { partition, salt };
+    let files = Survey::of(folder, identity)?;
     let mut recovery = RecoveryReport::default();
-    let checkpoint = newest_checkpoint(folder, &files, salt, &mut recovery)?;
+    let checkpoint = newest_checkpoint(folder, &files, identity, &mut recovery)?;
     let mut found = replay_files(folder, &files, salt, checkpoint, &mut recovery)?;
+    unused_segments(&files, &found, &mut recovery);
     recovery.topics_nameless = drop_nameless(&mut found.replay.state);
     recovery.replay = found.replay.report.clone();
     recovery.is_epoch_new = found.replay.is_epoch_due;
@@ -163,7 +169,7 @@ fn verify_segment(
     report: &mut PartitionReport,
 ) -> Result<(), RecoverError> {
     let file = FileName::Segment(segment.id);
-    let failed = |source| RecoverError::new(file.file_name(), source);
+    let failed = |source| RecoverError::io(&file.file_name(), source);
     let bytes = load(folder, file).map_err(failed)?;
     let from = From {
         offset: SEGMENT_HEAD_BYTES,

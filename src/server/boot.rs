@@ -12,6 +12,7 @@ use axum::Router;
 use crate::config::Config;
 use crate::gateway::container::StartError as ContainerError;
 use crate::id::Partition;
+use crate::log::DataDirectory;
 use crate::metrics::Metrics;
 use crate::shard::post::command::Command;
 use crate::shard::post::mailbox::connect;
@@ -28,6 +29,8 @@ pub(super) struct Boot<'a> {
     pub(super) live: &'a Arc<Live>,
     pub(super) metrics: &'a Metrics,
     pub(super) listeners: &'a Arc<[OwnedFd]>,
+    /// Locked for as long as a shard lives: nobody else writes where one still does.
+    pub(super) directory: Option<Arc<DataDirectory>>,
 }
 
 impl Boot<'_> {
@@ -61,7 +64,9 @@ impl Boot<'_> {
             // More shards than cores are for tests; pinning them would pile them up.
             let pin = config.shard.pin && usize::from(self.shared.shards()) <= cores.len();
             let core = cores.get(usize::from(index)).copied().filter(|_| pin);
+            let directory = self.directory.clone();
             let run = move || {
+                let _locked = directory;
                 if let Some(core) = core {
                     core_affinity::set_for_current(core);
                 }

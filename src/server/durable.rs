@@ -12,7 +12,7 @@ use crate::config::{BindSubNames, Config, DurableSection, Fsync as ConfigFsync, 
 use crate::gateway::topics::Topics;
 use crate::id::{HomedId, Partition};
 use crate::log::{
-    DataDirectory, Fsync, Identity, LogConfig, Meta, Now, RecoverError, RecoveredState,
+    CommitLog, DataDirectory, Fsync, Identity, LogConfig, Meta, Now, RecoverError, RecoveredState,
     RecoveredSubscription, RecoveryReport, Retention, recover,
 };
 use crate::session::durable::DurableRules;
@@ -26,7 +26,7 @@ pub(super) struct Opened {
     pub(super) world: DurableWorld,
     /// The partitions of each shard.
     pub(super) stores: Vec<Vec<(Partition, Recovered)>>,
-    /// Locked for as long as the server lives.
+    /// Locked until its last holder is gone.
     pub(super) directory: DataDirectory,
 }
 
@@ -122,8 +122,17 @@ fn recover_one(
         folder: folder.clone(),
         source,
     };
-    let (log, found) =
-        recover(&mut storage, identity, &log_config(&config.durable), now).map_err(failed)?;
+    let log_config = log_config(&config.durable);
+    let (log, found) = match recover(&mut storage, identity, &log_config, now) {
+        // The others serve; this one says what is wrong and keeps what it has.
+        Err(error) if error.is_damage() => {
+            let log = CommitLog::unreadable(log_config, identity, error.to_string());
+            let mut home = Durable::new(partition, log.epoch(), limits(config), random()?);
+            home.handle_unreadable();
+            return Ok(Recovered { home, log, folder });
+        }
+        found => found.map_err(failed)?,
+    };
     report(partition, &found.report);
     let mut home = Durable::new(partition, log.epoch(), limits(config), random()?);
     restore(partition, &mut home, found);
@@ -145,9 +154,34 @@ fn report(partition: Partition, report: &RecoveryReport) {
             "stored records are damaged: they are never delivered, and stay where they are"
         );
     }
-    if !report.segments_missing.is_empty() || report.is_epoch_new {
+    if 0 < report.topics_nameless {
         tracing::error!(
-            target: "tidegate::log", partition, missing = ?report.segments_missing,
+            target: "tidegate::log", partition, topics = report.topics_nameless,
+            "the entries that name topics are damaged: nobody can reach these topics, and their \
+             messages stay where they are"
+        );
+    }
+    if !report.segments_unknown.is_empty() {
+        tracing::error!(
+            target: "tidegate::log", partition, segments = ?report.segments_unknown,
+            "segment files hold something that is no part of the log: they stay as they are"
+        );
+    }
+    if !report.segments_missing.is_empty() {
+        tracing::error!(
+            target: "tidegate::log", partition, segments = ?report.segments_missing,
+            "segment files are missing: what stood in them is delivered as damaged"
+        );
+    }
+    if 0 < report.checkpoints_bad {
+        tracing::warn!(
+            target: "tidegate::log", partition, checkpoints = report.checkpoints_bad,
+            "a checkpoint is not whole, as a crash leaves one: the log was read from further back"
+        );
+    }
+    if report.is_epoch_new {
+        tracing::error!(
+            target: "tidegate::log", partition,
             "records were lost of which nobody knows whose they were: the epoch is a new one"
         );
     }

@@ -42,7 +42,6 @@ use crate::gateway::socket::echo;
 use crate::gateway::topics::Topics;
 use crate::http::{Access, Deps};
 use crate::id::PARTITIONS_MAX;
-use crate::log::DataDirectory;
 use crate::metrics::Metrics;
 use crate::shard::link;
 use crate::shard::post::command::Command;
@@ -120,8 +119,10 @@ impl std::fmt::Debug for ServerBuilder {
     }
 }
 
-/// A server, before and while it runs.
+/// A server while it runs. Dropping it is a stop: it drains, and waits until all its shards have
+/// ended, at most `limits.drain_ms_max` and a moment for the logs.
 #[derive(Debug)]
+#[must_use = "a server that is dropped stops; `join` waits until something else stops it"]
 pub struct Server {
     shared: Arc<Shared>,
     metrics: Metrics,
@@ -134,8 +135,27 @@ pub struct Server {
     /// Kept for the services too, which hold it weakly.
     relay: Relay,
     threads: Threads,
-    /// Locked until all shards have ended.
-    _directory: Option<DataDirectory>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let threads = std::mem::take(&mut self.threads);
+        self.shared
+            .draining
+            .store(true, std::sync::atomic::Ordering::Relaxed);
+        for (thread, port) in threads.iter().zip(self.shared.ports.iter()) {
+            while !thread.is_finished() && port.post(Command::Drain).is_err() {
+                std::thread::yield_now();
+            }
+        }
+        for thread in threads {
+            match thread.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "a shard has ended badly"),
+                Err(_) => std::process::abort(),
+            }
+        }
+    }
 }
 
 impl Server {
@@ -212,8 +232,8 @@ impl Server {
     ///
     /// # Errors
     /// When a shard could not run.
-    pub fn join(self) -> Result<(), StartError> {
-        for thread in self.threads {
+    pub fn join(mut self) -> Result<(), StartError> {
+        for thread in std::mem::take(&mut self.threads) {
             match thread.join() {
                 Ok(result) => result?,
                 Err(_) => std::process::abort(),
@@ -348,6 +368,7 @@ impl ServerBuilder {
             live: &live,
             metrics: &metrics,
             listeners: &listeners,
+            directory: directory.map(Arc::new),
         };
         let deps = self.deps(&shared, &metrics);
         let access = Arc::clone(&deps.access);
@@ -365,7 +386,6 @@ impl ServerBuilder {
             admin,
             relay,
             threads,
-            _directory: directory,
         })
     }
 

@@ -55,6 +55,8 @@ mod durable_backup;
 
 mod durable_damage;
 
+mod durable_directory;
+
 mod durable_limits;
 
 mod program;

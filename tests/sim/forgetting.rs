@@ -13,15 +13,15 @@ use super::commit_log::{IDENTITY, small};
 use super::scratch;
 
 /// A log on a real folder and its clock.
-struct Desk {
-    log: CommitLog,
-    folder: Folder,
-    now: Now,
+pub(crate) struct Desk {
+    pub(crate) log: CommitLog,
+    pub(crate) folder: Folder,
+    pub(crate) now: Now,
     trimmed: Vec<(HomedId, Seq)>,
 }
 
 impl Desk {
-    fn open(path: &Path, identity: Identity) -> (Self, RecoveredState) {
+    pub(crate) fn open(path: &Path, identity: Identity) -> (Self, RecoveredState) {
         let now = Now {
             monotonic_us: 1,
             unix_ms: 1_800_000_000_000,
@@ -39,7 +39,7 @@ impl Desk {
         )
     }
 
-    fn topic(&mut self, n: u64, retention: Retention) -> HomedId {
+    pub(crate) fn topic(&mut self, n: u64, retention: Retention) -> HomedId {
         let id = HomedId::new(self.now.unix_ms, IDENTITY.partition, n << 20);
         let (tenant, name) = (Tenant::default(), format!("topic {n}"));
         let created_at_ms = self.now.unix_ms;
@@ -54,7 +54,7 @@ impl Desk {
         id
     }
 
-    fn publish(&mut self, topic: HomedId, seq: Seq) {
+    pub(crate) fn publish(&mut self, topic: HomedId, seq: Seq) {
         let payload = payload(topic, seq);
         let key = format!("key {seq}");
         let publish = Publish {
@@ -72,7 +72,7 @@ impl Desk {
         self.turn(2_000);
     }
 
-    fn turn(&mut self, us: u64) {
+    pub(crate) fn turn(&mut self, us: u64) {
         self.now.monotonic_us += us;
         self.now.unix_ms += us / 1000;
         drive(&mut self.log, &mut self.folder, self.now);
@@ -88,7 +88,7 @@ impl Desk {
     }
 
     /// The seqs that can be read, each with its own bytes.
-    fn read(&mut self, topic: HomedId) -> Vec<Seq> {
+    pub(crate) fn read(&mut self, topic: HomedId) -> Vec<Seq> {
         let limits = ReadLimits {
             messages_max: 100,
             bytes_max: 1 << 20,
@@ -113,7 +113,7 @@ impl Desk {
         }
     }
 
-    fn close(mut self) {
+    pub(crate) fn close(mut self) {
         self.log.close();
         self.turn(1_000);
         assert!(self.log.is_idle());
@@ -124,7 +124,7 @@ fn payload(topic: HomedId, seq: Seq) -> Vec<u8> {
     format!("{topic} {seq} ").repeat(12).into_bytes()
 }
 
-fn bytes_in(path: &Path) -> u64 {
+pub(crate) fn bytes_in(path: &Path) -> u64 {
     let files = std::fs::read_dir(path).unwrap();
     files
         .map(|entry| entry.unwrap().metadata().unwrap().len())
@@ -342,7 +342,7 @@ fn verify_reads_everything_and_changes_nothing() {
     );
     assert_eq!(report.partitions[0].topics, []);
     for (bytes, file) in &before {
-        let kind = file.extension().unwrap().to_str().unwrap();
+        let kind = file.extension().map_or("", |kind| kind.to_str().unwrap());
         let last = bytes.iter().rposition(|&byte| byte != 0);
         if let (Some(last), "segment" | "index") = (last, kind) {
             let mut flipped = bytes.clone();

@@ -184,6 +184,8 @@ pub struct Durable {
     ready: VecDeque<HomedId>,
     effects: VecDeque<Effect>,
     totals: Totals,
+    /// What was stored here cannot be read: nobody is told that it is not there.
+    is_unreadable: bool,
 }
 
 /// What a tenant has in this partition.
@@ -258,6 +260,17 @@ enum Reading {
     History(Box<deliver::History>),
 }
 
+/// Whether the answer depends on what is stored.
+fn names_something(command: &Command) -> bool {
+    !matches!(
+        command,
+        Command::ListTopics { .. }
+            | Command::ListSubscriptions { topic: None, .. }
+            | Command::Credit { .. }
+            | Command::Disconnect
+    )
+}
+
 impl Durable {
     /// A partition in which nothing is; `random` makes its ids differ from those of other runs.
     pub fn new(partition: Partition, epoch: u64, limits: Limits, random: u64) -> Self {
@@ -283,7 +296,14 @@ impl Durable {
             ready: VecDeque::new(),
             effects: VecDeque::new(),
             totals: Totals::default(),
+            is_unreadable: false,
         }
+    }
+
+    /// What is stored in this partition cannot be read: whatever is asked of it is refused as
+    /// failed, so that nobody takes a topic for one that does not exist. Lists hold the others.
+    pub fn handle_unreadable(&mut self) {
+        self.is_unreadable = true;
     }
 
     /// Does what a peer asks, or answers why not.
@@ -291,7 +311,11 @@ impl Durable {
         let Request { caller, command } = request;
         let (topic, sub_name) = named(&command);
         let publish = matches!(command, Command::Publish { .. });
-        if let Err(refused) = self.carry_out(now, &caller, command) {
+        let done = match self.is_unreadable && names_something(&command) {
+            true => Err(Refused::StorageFailed),
+            false => self.carry_out(now, &caller, command),
+        };
+        if let Err(refused) = done {
             self.answer(
                 &caller,
                 Answer::Refused {
