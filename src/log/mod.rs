@@ -67,7 +67,7 @@
 //! ```
 //!
 //! The layouts of index, checkpoint and meta stand beside their const asserts in `index`,
-//! `checkpoint` and `directory`.
+//! `checkpoint` and `meta`.
 
 mod layout;
 
@@ -84,6 +84,8 @@ mod lack;
 mod storage;
 
 mod crash;
+
+mod meta;
 
 mod directory;
 
@@ -134,9 +136,10 @@ mod verify;
 pub use commit::AppendError;
 pub use commit_log::{CommitLog, Effect, EffectId, Event, Fsync, LogConfig, LogState, Now, Ticket};
 pub use crash::{CrashFolder, Fault};
-pub use directory::{DataDirectory, DirectoryError, Meta, PLACE_FUNCTION};
+pub use directory::{DataDirectory, DirectoryError};
 pub use drive::drive;
 pub use mapped::SegmentMap;
+pub use meta::{Meta, PLACE_FUNCTION};
 pub use read::{ReadEnd, ReadItem, ReadLimits};
 pub use record::{Publish, Record, Retention, TEXT_BYTES_MAX};
 pub use recovery::{

@@ -7,9 +7,10 @@ use crate::id::Partition;
 
 use super::batch::Place;
 use super::commit_log::Blocks;
-use super::directory::{DataDirectory, DirectoryError, Meta};
+use super::directory::{DataDirectory, DirectoryError};
 use super::index::SegmentIndex;
 use super::layout::Seed;
+use super::meta::Meta;
 use super::rebuild::rebuild_index;
 use super::recovery::{
     Found, Identity, RecoverError, RecoveredTopic, RecoveryReport, drop_nameless, epoch,

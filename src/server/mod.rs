@@ -11,6 +11,8 @@ mod admin;
 
 mod boot;
 
+mod stop;
+
 mod durable;
 
 mod service;
@@ -137,27 +139,6 @@ pub struct Server {
     threads: Threads,
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let threads = std::mem::take(&mut self.threads);
-        self.shared
-            .draining
-            .store(true, std::sync::atomic::Ordering::Relaxed);
-        for (thread, port) in threads.iter().zip(self.shared.ports.iter()) {
-            while !thread.is_finished() && port.post(Command::Drain).is_err() {
-                std::thread::yield_now();
-            }
-        }
-        for thread in threads {
-            match thread.join() {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(%error, "a shard has ended badly"),
-                Err(_) => std::process::abort(),
-            }
-        }
-    }
-}
-
 impl Server {
     /// Begins a server with a configuration and the keys that it believes.
     pub fn builder(config: Config, authenticator: Arc<Authenticator>) -> ServerBuilder {
@@ -209,37 +190,6 @@ impl Server {
         let live = Arc::new(live_of(config, keys, &self.shared.mounts));
         samples::tell_places(&self.metrics, live.connections_max);
         self.tell_all(|| Command::Reload(Arc::clone(&live)));
-    }
-
-    /// Begins to drain: nobody new is accepted, everybody is closed with 1012.
-    pub fn drain(&self) {
-        self.shared
-            .draining
-            .store(true, std::sync::atomic::Ordering::Relaxed);
-        self.tell_all(|| Command::Drain);
-    }
-
-    fn tell_all(&self, command: impl Fn() -> Command) {
-        for port in self.shared.ports.iter() {
-            // A full queue empties within turns; these commands must arrive.
-            while port.post(command()).is_err() {
-                std::thread::yield_now();
-            }
-        }
-    }
-
-    /// Waits until all shards have drained.
-    ///
-    /// # Errors
-    /// When a shard could not run.
-    pub fn join(mut self) -> Result<(), StartError> {
-        for thread in std::mem::take(&mut self.threads) {
-            match thread.join() {
-                Ok(result) => result?,
-                Err(_) => std::process::abort(),
-            }
-        }
-        Ok(())
     }
 }
 

@@ -1,0 +1,57 @@
+//! The end of a server: it drains, and its shards end. Knows threads and ports.
+
+use std::sync::atomic::Ordering;
+
+use crate::shard::post::command::Command;
+
+use super::{Server, StartError};
+
+impl Server {
+    /// Begins to drain: nobody new is accepted, everybody is closed with 1012.
+    pub fn drain(&self) {
+        self.shared.draining.store(true, Ordering::Relaxed);
+        self.tell_all(|| Command::Drain);
+    }
+
+    pub(super) fn tell_all(&self, command: impl Fn() -> Command) {
+        for port in self.shared.ports.iter() {
+            // A full queue empties within turns; these commands must arrive.
+            while port.post(command()).is_err() {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// Waits until all shards have drained.
+    ///
+    /// # Errors
+    /// When a shard could not run.
+    pub fn join(mut self) -> Result<(), StartError> {
+        for thread in std::mem::take(&mut self.threads) {
+            match thread.join() {
+                Ok(result) => result?,
+                Err(_) => std::process::abort(),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let threads = std::mem::take(&mut self.threads);
+        self.shared.draining.store(true, Ordering::Relaxed);
+        for (thread, port) in threads.iter().zip(self.shared.ports.iter()) {
+            while !thread.is_finished() && port.post(Command::Drain).is_err() {
+                std::thread::yield_now();
+            }
+        }
+        for thread in threads {
+            match thread.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "a shard has ended badly"),
+                Err(_) => std::process::abort(),
+            }
+        }
+    }
+}
