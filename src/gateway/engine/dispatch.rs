@@ -19,6 +19,7 @@ use tracing::{Level, debug, enabled, error, warn};
 use crate::auth::{CALLER, Caller};
 use crate::gateway::client::{Handshake, WsClient};
 use crate::gateway::context::{ExecutionContext, UpgradeContext, WsArgumentsHost};
+use crate::gateway::engine::answers::unknown_event;
 use crate::gateway::engine::container::{Container, Resolver, StartError, short_name};
 use crate::gateway::engine::outlet::Registries;
 use crate::gateway::engine::table::{
@@ -28,7 +29,7 @@ use crate::gateway::extract::{CallContext, EventData};
 use crate::gateway::filter::{AnyFilter, filtered};
 use crate::gateway::guard::{AnyMessageGuard, AnyUpgradeGuard, Layer, joined};
 use crate::gateway::interceptor::{AnyInterceptor, Next};
-use crate::gateway::reply::{Body, Exception, ExceptionKind, Frame, WsReply};
+use crate::gateway::reply::{Exception, ExceptionKind, Frame, WsReply};
 
 /// An event as it was read from the wire.
 #[derive(Debug, Clone, Copy)]
@@ -497,38 +498,6 @@ impl Kept {
             id: self.id.as_deref(),
         }
     }
-}
-
-/// The answer to what is no envelope.
-pub fn invalid_envelope() -> Frame {
-    error_frame("error", "invalid envelope", None)
-}
-
-/// The answer to a binary frame.
-pub fn binary_refused() -> Frame {
-    error_frame("error", "binary frames are not supported", None)
-}
-
-/// Clients in browsers see no pings of the protocol and ask by this event whether the server is
-/// there; a handler of that name goes first.
-const PING_EVENT: &str = "$ping";
-
-fn unknown_event(request: Request<'_>) -> Outcome {
-    if request.event == PING_EVENT {
-        let body = Body::envelope(PING_EVENT, &());
-        let pong = body.map(|body| body.into_frame(request.id));
-        return Outcome::Frame(pong.unwrap_or_default());
-    }
-    let message = format!("unknown event `{}`", request.event);
-    Outcome::Frame(error_frame(request.event, &message, request.id))
-}
-
-/// An error frame that no filter sees.
-pub(crate) fn error_frame(event: &str, message: &str, id: Option<&[u8]>) -> Frame {
-    warn!(target: "tidegate::ws", event, error = message, "error frame");
-    let exception = Exception::of(ExceptionKind::Handler, message.to_owned());
-    let body = Body::envelope(event, &exception.data());
-    body.map(|body| body.into_frame(id)).unwrap_or_default()
 }
 
 fn sent(reply: WsReply, id: Option<&[u8]>) -> Outcome {

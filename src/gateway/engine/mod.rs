@@ -9,6 +9,8 @@ pub mod program;
 
 pub mod dispatch;
 
+pub mod answers;
+
 pub mod pool;
 
 pub mod push;

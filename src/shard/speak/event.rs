@@ -14,9 +14,8 @@ use crate::broker::ConnKey;
 use crate::broker::relay::LeaveReason;
 use crate::gateway::client::{Handshake, WsClient};
 use crate::gateway::container::StartError;
-use crate::gateway::engine::dispatch::{
-    Dispatch, Handling, Outcome, Pending, Request, binary_refused, error_frame, invalid_envelope,
-};
+use crate::gateway::engine::answers::{binary_refused, error_frame, invalid_envelope};
+use crate::gateway::engine::dispatch::{Dispatch, Handling, Outcome, Pending, Request};
 use crate::gateway::engine::outlet::{Post, Registries};
 use crate::gateway::extract::EventData;
 use crate::metrics::Refusal as RefusedFor;

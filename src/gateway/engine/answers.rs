@@ -1,0 +1,39 @@
+//! Answers of the engine itself, which no handler gives and no filter sees. Knows their texts, not
+//! why they go out.
+
+use tracing::warn;
+
+use crate::gateway::engine::dispatch::{Outcome, Request};
+use crate::gateway::reply::{Body, Exception, ExceptionKind, Frame};
+
+/// The answer to what is no envelope.
+pub fn invalid_envelope() -> Frame {
+    error_frame("error", "invalid envelope", None)
+}
+
+/// The answer to a binary frame.
+pub fn binary_refused() -> Frame {
+    error_frame("error", "binary frames are not supported", None)
+}
+
+/// Clients in browsers see no pings of the protocol and ask by this event whether the server is
+/// there; a handler of that name goes first.
+const PING_EVENT: &str = "$ping";
+
+pub(super) fn unknown_event(request: Request<'_>) -> Outcome {
+    if request.event == PING_EVENT {
+        let body = Body::envelope(PING_EVENT, &());
+        let pong = body.map(|body| body.into_frame(request.id));
+        return Outcome::Frame(pong.unwrap_or_default());
+    }
+    let message = format!("unknown event `{}`", request.event);
+    Outcome::Frame(error_frame(request.event, &message, request.id))
+}
+
+/// An error frame that no filter sees.
+pub(crate) fn error_frame(event: &str, message: &str, id: Option<&[u8]>) -> Frame {
+    warn!(target: "tidegate::ws", event, error = message, "error frame");
+    let exception = Exception::of(ExceptionKind::Handler, message.to_owned());
+    let body = Body::envelope(event, &exception.data());
+    body.map(|body| body.into_frame(id)).unwrap_or_default()
+}
