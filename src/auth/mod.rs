@@ -70,6 +70,12 @@ impl Caller {
         Arc::clone(&ANONYMOUS)
     }
 
+    /// The tenant that the token names, whatever the mount makes of it.
+    pub fn token_tenant(&self) -> Tenant {
+        let named = self.claims.get("ns").and_then(Value::as_str);
+        named.and_then(Tenant::parse).unwrap_or_default()
+    }
+
     /// Whether the claim `roles` names `role`.
     pub fn has_role(&self, role: &str) -> bool {
         self.roles.iter().any(|own| own == role)

@@ -17,17 +17,12 @@ use crate::proto::ws::{FrameLimits, Input, Message, Payload, ProtocolError};
 use crate::session::Session;
 
 use super::door::rates::Verdict;
-use super::door::tickets::counted;
+use super::door::tickets::{TOO_MANY_FAILURES, counted};
 use super::door::upgrade::{self, Decision};
 use super::kernel::ring::{Completion, SlotKey};
 use super::socket::connection::{Phase, Receiving};
-use super::socket::deadlines::expires_ms;
 use super::state::{State, Wish};
 use super::turn::{Turn, unix_s};
-
-/// The answer to an address whose tokens are refused too often.
-pub(super) const TOO_MANY_FAILURES: &str =
-    "too many refused tokens from this address (limits.auth_failures_per_address_per_min_max)";
 
 /// Where the bytes of a receive go.
 enum Reader {
@@ -507,32 +502,10 @@ impl State {
     }
 
     /// An error frame that is about no topic.
-    fn refuse_text(&mut self, key: SlotKey, text: &str, code: ErrorCode) {
+    pub(super) fn refuse_text(&mut self, key: SlotKey, text: &str, code: ErrorCode) {
         match self.durable_session(key).is_some() {
             true => self.refuse_durable(key, text, code),
             false => self.refuse_relay(key, "", text, code),
         }
-    }
-
-    /// A new token for the same tenant and subject moves the end of the connection (D-09).
-    pub(super) fn renew(&mut self, key: SlotKey, token: &str) {
-        let now_ms = self.now_ms;
-        let unix_s = unix_s();
-        let verified = self.tokens.verify(&self.live.authenticator, token, unix_s);
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
-        let same = verified.ok().filter(|caller| {
-            let own = connection.caller.as_ref();
-            own.is_some_and(|own| own.tenant == caller.tenant && own.subject == caller.subject)
-        });
-        let Some(caller) = same else {
-            let text = "the token is not valid for this connection";
-            return self.refuse_text(key, text, ErrorCode::Unauthorized);
-        };
-        connection.times.expires_ms = expires_ms(&caller, unix_s, now_ms);
-        connection.caller = Some(caller);
-        connection.expiry_told = false;
-        self.look_at_next(key, now_ms);
     }
 }

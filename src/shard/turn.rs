@@ -505,7 +505,7 @@ impl State {
                 let text = "a fragmented message was not complete in time";
                 self.close(key, 1008, text, LeaveReason::Timeout);
             }
-            Due::TokenExpiring => self.tell_expiry(key, now_ms),
+            Due::TokenExpiring => self.tell_expiry(key),
             Due::TokenExpired => self.close(key, 4401, "token expired", LeaveReason::Closed),
             Due::LifetimeReached => {
                 let text = "connection lifetime reached, re-upgrade to continue";
@@ -513,17 +513,6 @@ impl State {
             }
         }
         self.look_at_next(key, now_ms);
-    }
-
-    fn tell_expiry(&mut self, key: SlotKey, now_ms: u64) {
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
-        connection.expiry_told = true;
-        let left_s = connection.times.expires_ms.saturating_sub(now_ms) / 1_000;
-        self.queue_text_with(key, |out| {
-            crate::proto::relay::put_token_expiring(out, left_s)
-        });
     }
 
     /// Asks for the next look at a connection.

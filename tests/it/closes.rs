@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use tidegate::auth::Claims;
+use tidegate::auth::{Claims, Rules};
 use tidegate::config::Limits;
 use tidegate::gateway::socket::echo;
 use tidegate::metrics::Counter;
@@ -18,7 +18,13 @@ use crate::harness::{
 };
 
 fn start(shards: u16, limits: impl Fn(&mut Limits)) -> Site {
-    Plan::new(shards).limits(limits).raw("/raw", echo).start()
+    // Tokens end when they say so.
+    let rules = Rules {
+        leeway_s: 0,
+        ..Rules::default()
+    };
+    let plan = Plan::new(shards).rules(rules);
+    plan.limits(limits).raw("/raw", echo).start()
 }
 
 /// A request target with a token that is valid for `ttl_s` seconds.

@@ -225,8 +225,8 @@ both_shards! {
             let answer = ask(site.address, &upgrade_request("/ws", &[&line]));
             assert_eq!(answer, none, "{bad}");
         }
-        // Within the leeway it is let in, and its end is the next thing that happens.
-        Client::connect(site.address, "/ws", &expired).expect_close(4401, "token expired");
+        // Within the leeway it is let in, and stays for what is left of that.
+        Client::connect(site.address, "/ws", &expired).expect_nothing();
     }
 
     /// T-A1: what somebody forged who knows the secret, or claims to need none

@@ -21,6 +21,8 @@ mod raw;
 
 mod relay;
 
+mod renewals;
+
 mod handlers;
 
 mod orders;

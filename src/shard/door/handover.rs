@@ -30,8 +30,8 @@ use crate::proto::http::{Head, HeadLimits, error_response, parse_head};
 use crate::shard::door::bodies::{Lateness, hold};
 use crate::shard::door::proxies::Arrival;
 use crate::shard::door::rewound::Rewound;
+use crate::shard::door::tickets::TOO_MANY_FAILURES;
 use crate::shard::door::upgrade::{self, Admitted};
-use crate::shard::receive::TOO_MANY_FAILURES;
 use crate::shard::socket::connection::{Connection, Guard};
 use crate::shard::{Shard, link};
 

@@ -8,6 +8,7 @@ pub(crate) mod listener;
 pub(crate) mod open;
 pub(crate) mod proxies;
 pub(crate) mod rates;
+pub(crate) mod renew;
 pub(crate) mod rewound;
 pub(crate) mod tickets;
 pub(crate) mod upgrade;

@@ -13,15 +13,14 @@ use crate::session::durable::DurableSession;
 use crate::session::raw::RawSession;
 use crate::session::relay::RelaySession;
 
+use crate::shard::door::renew::note_end;
 use crate::shard::door::upgrade::Admitted;
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::link::socket_id;
 use crate::shard::shared::Dialect;
 use crate::shard::socket::connection::Phase;
-use crate::shard::socket::deadlines::expires_ms;
 use crate::shard::speak::handlers::Opened;
 use crate::shard::state::{State, Wish};
-use crate::shard::turn::unix_s;
 
 impl crate::shard::Shard {
     /// A request was admitted: the 101 goes out and frames begin.
@@ -56,7 +55,8 @@ impl crate::shard::Shard {
         connection.caller = Some(Arc::clone(&admitted.caller));
         connection.enrolled = true;
         state.roll.add(&admitted.caller.tenant);
-        connection.times.expires_ms = expires_ms(&admitted.caller, unix_s(), now_ms);
+        let leeway_s = state.live.authenticator.leeway_s();
+        note_end(connection, &admitted.caller, leeway_s, now_ms);
         connection.times.opened_ms = now_ms;
         if answer {
             let response = &admitted.response;

@@ -10,6 +10,10 @@ use parking_lot::Mutex;
 
 use crate::shard::door::rates::Bucket;
 
+/// The answer to an address whose tokens are refused too often.
+pub(crate) const TOO_MANY_FAILURES: &str =
+    "too many refused tokens from this address (limits.auth_failures_per_address_per_min_max)";
+
 /// Counts what is held for each key.
 #[derive(Debug)]
 pub(crate) struct Counts<K> {

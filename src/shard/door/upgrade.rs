@@ -106,18 +106,22 @@ fn identify(
         None if mount.public => Caller::anonymous(),
         None => return Err(Refused),
     };
+    caller_on(mount, caller).ok_or(Refused)
+}
+
+/// Who a caller is on a mount, at the upgrade and with each token that follows: on a shared one
+/// everybody is of the default tenant (D-06). `None` where it may not be.
+pub(crate) fn caller_on(mount: &Mount, caller: Arc<Caller>) -> Option<Arc<Caller>> {
     // Topics on disk belong to a tenant that somebody named on purpose.
     if matches!(mount.dialect, Dialect::Durable) && !mount.public && !caller.has_ns {
-        return Err(Refused);
+        return None;
     }
-    Ok(if mount.shared {
-        in_default_tenant(&caller)
-    } else {
-        caller
+    Some(match mount.shared {
+        true => in_default_tenant(&caller),
+        false => caller,
     })
 }
 
-/// On a shared mount everybody is of the default tenant (D-06).
 fn in_default_tenant(caller: &Arc<Caller>) -> Arc<Caller> {
     let mut caller = Caller::clone(caller);
     caller.tenant = Tenant::default();

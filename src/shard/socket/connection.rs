@@ -63,12 +63,14 @@ pub(crate) struct Connection {
     pub(crate) sending: bool,
     /// It stands in the list of those that have output.
     pub(crate) dirty: bool,
-    /// It was told that its token is about to expire.
-    pub(crate) expiry_told: bool,
     /// It is counted as one of its tenant's.
     pub(crate) enrolled: bool,
     /// Frames in a row that were no valid message.
     pub(crate) invalid_frames: u16,
+    /// Tokens that it offered since the last good one and that were refused.
+    pub(crate) refused_tokens: u8,
+    /// How long before its token has expired it is told, in tenths of a second; 0 when it has been.
+    pub(crate) expiry_lead_tenths: u16,
     pub(crate) mount: u16,
     pub(crate) decoder: Decoder,
     pub(crate) outbox: Outbox,
@@ -128,7 +130,7 @@ pub(crate) struct Times {
     /// Since when a fragmented message is incomplete.
     pub(crate) partial_ms: u64,
     pub(crate) closing_ms: u64,
-    /// When its token expires.
+    /// When its token has expired, the leeway of clocks counted in.
     pub(crate) expires_ms: u64,
     /// The tick of its one live entry in the wheel.
     pub(crate) tick: u64,
@@ -144,9 +146,10 @@ impl Connection {
             pauses: Pauses::default(),
             sending: false,
             dirty: false,
-            expiry_told: false,
             enrolled: false,
             invalid_frames: 0,
+            refused_tokens: 0,
+            expiry_lead_tenths: 0,
             mount: 0,
             decoder: Decoder::default(),
             outbox: Outbox::default(),
@@ -205,7 +208,11 @@ impl Connection {
 
     /// It asked for frames beyond the seeds, such as `token_expiring`.
     pub(crate) fn negotiated(&self) -> bool {
-        matches!(&self.session, Session::Relay(session) if session.negotiated)
+        match &self.session {
+            Session::Relay(session) => session.negotiated,
+            Session::Durable(session) => session.negotiated,
+            Session::Event(_) | Session::Raw(_) | Session::None => false,
+        }
     }
 
     /// Since when it has sent no message, if it has no subscription either.

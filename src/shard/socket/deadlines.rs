@@ -1,7 +1,6 @@
 //! The deadlines of a connection: handshake, ping and pong, write stall, fragments, token,
 //! lifetime. A pure decision from times and limits; the caller acts on it.
 
-use crate::auth::Caller;
 use crate::config::Limits;
 
 use crate::shard::socket::connection::{Connection, Phase};
@@ -33,19 +32,10 @@ pub(crate) enum Due {
     CloseTimeout,
 }
 
-/// This long before a token expires its connection is told, if it asked for such frames.
-const EXPIRING_MS: u64 = 60_000;
 /// How long the peer's end is awaited after ours.
 pub(crate) const LINGER_MS_MAX: u64 = 1_000;
 /// A connection is looked at this often at least.
 const LOOK_MS_MAX: u64 = 30_000;
-
-/// When the token of a caller ends, on the clock of the shard; 0 without a token. Tokens that name a
-/// year past 9999 were refused, so nothing overflows.
-pub(crate) fn expires_ms(caller: &Caller, unix_s: u64, now_ms: u64) -> u64 {
-    let left_s = caller.expires_at.map(|exp| exp.saturating_sub(unix_s));
-    left_s.map_or(0, |left_s| now_ms + left_s * 1_000)
-}
 
 /// Decides what is due at `now_ms`.
 pub(crate) fn due(connection: &Connection, limits: &Limits, now_ms: u64, close_ms_max: u64) -> Due {
@@ -87,8 +77,9 @@ fn due_open(connection: &Connection, limits: &Limits, now_ms: u64) -> Due {
     };
     let after = |since_ms: u64, wait_ms: u64| (0 < since_ms).then_some(since_ms + wait_ms);
     let lifetime = (0 < limits.lifetime_ms_max).then_some(times.opened_ms + limits.lifetime_ms_max);
-    let tells = connection.negotiated() && !connection.expiry_told && 0 < times.expires_ms;
-    let expiring = tells.then(|| times.expires_ms.saturating_sub(EXPIRING_MS));
+    let tells = connection.negotiated() && 0 < connection.expiry_lead_tenths;
+    let lead_ms = u64::from(connection.expiry_lead_tenths) * 100;
+    let expiring = tells.then(|| times.expires_ms.saturating_sub(lead_ms));
     let idle_since_ms = connection
         .idle_since_ms()
         .filter(|_| 0 < limits.idle_ms_max);

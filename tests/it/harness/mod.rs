@@ -71,6 +71,7 @@ pub(crate) struct Site {
 /// What a server is made of before it starts.
 pub(crate) struct Plan {
     config: Config,
+    rules: Rules,
     builder: Vec<Box<dyn FnOnce(ServerBuilder) -> ServerBuilder>>,
 }
 
@@ -83,8 +84,17 @@ impl Plan {
         config.server.shards = shards;
         config.shard.pin = false;
         config.durable.enabled = false;
-        let builder = Vec::new();
-        Self { config, builder }
+        let (rules, builder) = (Rules::default(), Vec::new());
+        Self {
+            config,
+            rules,
+            builder,
+        }
+    }
+
+    /// Takes tokens by these rules.
+    pub(crate) fn rules(self, rules: Rules) -> Self {
+        Self { rules, ..self }
     }
 
     /// Changes the configuration.
@@ -148,16 +158,16 @@ impl Plan {
 
     /// Starts it, or says why not.
     pub(crate) fn try_start(self) -> Result<Server, tidegate::server::StartError> {
-        let builder = Server::builder(self.config, Arc::new(authenticator()));
+        let builder = Server::builder(self.config, Arc::new(authenticator(self.rules)));
         let register =
             |builder, register: Box<dyn FnOnce(ServerBuilder) -> ServerBuilder>| register(builder);
         self.builder.into_iter().fold(builder, register).start()
     }
 }
 
-fn authenticator() -> Authenticator {
+fn authenticator(rules: Rules) -> Authenticator {
     let key = Key::hs256(None, SECRET).unwrap();
-    Authenticator::new(vec![key], Rules::default()).unwrap()
+    Authenticator::new(vec![key], rules).unwrap()
 }
 
 impl Site {
