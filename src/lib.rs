@@ -118,10 +118,13 @@ pub mod config;
 pub mod logging;
 pub mod metrics;
 
+#[doc(hidden)]
 pub mod proto;
 
+#[doc(hidden)]
 pub mod log;
 
+#[doc(hidden)]
 pub mod broker;
 
 pub mod gateway;
