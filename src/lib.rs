@@ -167,8 +167,9 @@ pub mod guide;
 #[doc = include_str!("../README.md")]
 struct ReadMe;
 
-/// Anything that a handler or a `main` can fail with; the text that a client sees is its
-/// `Display`.
+/// Anything that a handler or a `main` can fail with. A client reads the text that the program
+/// wrote (`Error::msg`, `anyhow!`, `.context(..)`); an error that came by `?` from elsewhere is
+/// `internal` to it, and its text stands in the log.
 pub use anyhow::Error;
 
 /// What handlers and `main` return.

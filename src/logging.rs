@@ -5,7 +5,6 @@ use std::io::{self, IsTerminal};
 
 use tracing_subscriber::filter::{EnvFilter, ParseError};
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 /// Why nothing can be logged as asked for.
@@ -22,22 +21,21 @@ pub enum LogError {
         /// Why.
         source: ParseError,
     },
-    /// Something in this process logs already.
-    #[error("this process logs already; leave the logging to the server or start it without")]
-    Started(#[from] TryInitError),
     /// The level cannot be changed any more.
     #[error("the level of the log cannot be changed")]
     Gone(#[from] reload::Error),
 }
 
-/// The running log, whose level can be changed.
+/// The running log, whose level can be changed; or that of the program, which is left alone.
 #[derive(Debug, Clone)]
 pub struct Logging {
-    filter: reload::Handle<EnvFilter, Registry>,
+    filter: Option<reload::Handle<EnvFilter, Registry>>,
 }
 
 impl Logging {
-    /// Starts logging for the whole process, at `level`, as text or as JSON.
+    /// Starts logging for the whole process, at `level`, as text or as JSON. A program that has
+    /// installed a subscriber of its own (OpenTelemetry, tokio-console) keeps it, and it decides
+    /// what is logged; `level` must be one all the same.
     pub fn start(level: &str, json: bool) -> Result<Self, LogError> {
         let (filter, handle) = reload::Layer::new(parse_level(level)?);
         let lines = fmt::layer()
@@ -47,16 +45,27 @@ impl Logging {
             true => lines.json().flatten_event(true).boxed(),
             false => lines.boxed(),
         };
-        tracing_subscriber::registry()
-            .with(filter)
-            .with(lines)
-            .try_init()?;
-        Ok(Self { filter: handle })
+        let subscriber = tracing_subscriber::registry().with(filter).with(lines);
+        if tracing::subscriber::set_global_default(subscriber).is_err() {
+            tracing::info!(
+                "this program has a tracing subscriber of its own: log.level and log.format have no effect"
+            );
+            return Ok(Self { filter: None });
+        }
+        // Records of the crate `log` come too, unless the program has a use for them already.
+        tracing_log::LogTracer::init().ok();
+        Ok(Self {
+            filter: Some(handle),
+        })
     }
 
-    /// From now on logs at `level`.
+    /// From now on logs at `level`, unless the program decides about that.
     pub fn reload(&self, level: &str) -> Result<(), LogError> {
-        Ok(self.filter.reload(parse_level(level)?)?)
+        let level = parse_level(level)?;
+        match &self.filter {
+            Some(filter) => Ok(filter.reload(level)?),
+            None => Ok(()),
+        }
     }
 }
 
@@ -111,9 +120,11 @@ mod tests {
         logging.reload("info").unwrap();
         assert!(tracing::enabled!(tracing::Level::INFO));
         assert!(logging.reload("inof").is_err());
-        assert!(matches!(
-            Logging::start("info", false),
-            Err(LogError::Started(_))
-        ));
+        // A7: who comes second leaves the log to the first.
+        let second = Logging::start("debug", false).unwrap();
+        assert!(!tracing::enabled!(tracing::Level::DEBUG));
+        second.reload("debug").unwrap();
+        assert!(!tracing::enabled!(tracing::Level::DEBUG));
+        assert!(Logging::start("inof", false).is_err());
     }
 }

@@ -32,7 +32,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::server::{RunError, StartError};
+use crate::server::RunError;
 
 pub use options::ServeOptions;
 
@@ -153,8 +153,8 @@ impl Failure {
     fn report(&self) -> ExitCode {
         complain(format_args!("tidegate: {}", with_causes(self)));
         match self {
-            Self::Config(_) | Self::Serve(RunError::Config(_)) => ExitCode::from(EXIT_CONFIG),
-            Self::Serve(RunError::Start(StartError::Ring(_))) => ExitCode::from(EXIT_CONFIG),
+            Self::Config(_) => ExitCode::from(EXIT_CONFIG),
+            Self::Serve(error) => ExitCode::from(error.exit_code()),
             _ => ExitCode::FAILURE,
         }
     }

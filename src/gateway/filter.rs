@@ -71,6 +71,7 @@ pub(crate) fn filtered(
         .iter()
         .map(|filter| filter.layer.run(exception, host));
     let event = host.event();
+    exception.log_hidden(event);
     let body = match decided.find(|caught| !matches!(caught, Caught::Pass)) {
         Some(Caught::Swallow) => return WsReply::Silent,
         Some(Caught::Close { code, reason }) => return WsReply::Close { code, reason },

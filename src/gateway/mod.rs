@@ -17,6 +17,8 @@ pub mod module;
 
 pub mod extract;
 
+mod exception;
+
 pub mod reply;
 
 pub mod client;

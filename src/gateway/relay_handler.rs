@@ -12,6 +12,7 @@ use crate::auth::{Caller, CurrentUser};
 use crate::broker::relay::{HandlerEvent, LeaveReason, TopicKey};
 use crate::id::ConnId;
 
+use super::exception::{INTERNAL, Told};
 use super::relay::Relay;
 use super::topics::Topics;
 use crate::gateway::engine::container::{Container, Dependency, Inject, Resolver, StartError};
@@ -185,7 +186,7 @@ pub trait RelayHandler<Args>: Send + Sync + 'static {
     /// The services that its arguments need.
     fn dependencies(&self) -> Vec<Dependency>;
 
-    /// Starts it. The text of its error goes to the client.
+    /// Starts it. The text of its error goes to the client, if the program wrote it.
     fn call(&self, call: &RelayCall) -> HandlerFuture;
 }
 
@@ -195,7 +196,7 @@ macro_rules! relay_handler {
         where
             F: Fn($($arg),*) -> Fut + Send + Sync + 'static,
             Fut: Future<Output = Result<(), E>> + 'static,
-            E: Display,
+            E: Display + 'static,
             $($arg: FromRelayCall + 'static,)*
         {
             fn dependencies(&self) -> Vec<Dependency> {
@@ -209,15 +210,26 @@ macro_rules! relay_handler {
                         Ok(argument) => argument,
                         Err(error) => {
                             tracing::error!(target: "tidegate::relay", %error, "argument");
-                            return Box::pin(std::future::ready(Err("internal".to_owned())));
+                            return Box::pin(std::future::ready(Err(INTERNAL.to_owned())));
                         }
                     };
                 )*
                 let future = self($($name),*);
-                Box::pin(async move { future.await.map_err(|error| error.to_string()) })
+                Box::pin(async move { future.await.map_err(|error| told(&error)) })
             }
         }
     };
+}
+
+/// What a subscriber is told of a handler's error.
+fn told<E: Display + 'static>(error: &E) -> String {
+    match Told::of(error) {
+        Told::Client(text) => text,
+        Told::Log(error) => {
+            tracing::error!(target: "tidegate::relay", error, "a handler failed");
+            INTERNAL.to_owned()
+        }
+    }
 }
 
 relay_handler!(A1 a1);

@@ -1,7 +1,6 @@
 //! What a handler answers, and how it stands on the wire. The contract goes by the type of what
 //! is returned, never by its spelling: an alias of `Result` is a `Result`. Knows no connection.
 
-use std::any::Any;
 use std::cell::Cell;
 use std::fmt::{self, Display};
 use std::ops::{Deref, Range};
@@ -12,6 +11,8 @@ use serde_json::Value;
 
 use crate::gateway::engine::push::Push;
 use crate::proto::frame::{self, HEADER_BYTES_MAX, Opcode};
+
+pub use crate::gateway::exception::{Exception, ExceptionKind, Opaque};
 
 /// The one shape of the dialect, both ways: `{"event":string,"data":any}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -224,127 +225,17 @@ impl fmt::Debug for Body {
     }
 }
 
-/// What kind of error it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ExceptionKind {
-    /// A handler, or an extractor of its own, answered `Err`.
-    Handler,
-    /// The payload is of another shape.
-    Payload,
-    /// The payload breaks a rule of its type.
-    Validation,
-    /// A guard said no.
-    Denied,
-    /// A handler panicked.
-    Panic,
-    /// What a handler returned has no JSON.
-    Serialize,
+/// A push: `{"event":..,"data":..}` as a whole frame.
+pub(crate) fn encode_frame(
+    event: &str,
+    data: &(impl Serialize + ?Sized),
+) -> serde_json::Result<Bytes> {
+    Ok(Body::envelope(event, data)?.into_frame(None).into_bytes())
 }
 
-/// An error on its way to the client, as exception filters see it.
-#[derive(Debug)]
-pub struct Exception {
-    kind: ExceptionKind,
-    message: String,
-    errors: Option<Value>,
-    source: Option<Box<dyn Any>>,
-}
-
-impl Exception {
-    /// The error of a handler. Its text goes to the client; see [`Opaque`] for what should not.
-    pub fn new<E: Display + 'static>(error: E) -> Self {
-        Self {
-            message: error.to_string(),
-            source: Some(Box::new(error)),
-            ..Self::of(ExceptionKind::Handler, String::new())
-        }
-    }
-
-    pub(crate) fn of(kind: ExceptionKind, message: String) -> Self {
-        Self {
-            kind,
-            message,
-            errors: None,
-            source: None,
-        }
-    }
-
-    pub(crate) fn payload(event: &str, reason: &dyn Display) -> Self {
-        Self::of(
-            ExceptionKind::Payload,
-            format!("invalid payload for `{event}`: {reason}"),
-        )
-    }
-
-    pub(crate) fn validation(event: &str, errors: Value) -> Self {
-        let message = format!("invalid payload for `{event}`: validation failed");
-        Self {
-            errors: Some(errors),
-            ..Self::of(ExceptionKind::Validation, message)
-        }
-    }
-
-    pub(crate) fn panic() -> Self {
-        Self::of(ExceptionKind::Panic, INTERNAL.to_owned())
-    }
-
-    /// What kind of error it is.
-    pub fn kind(&self) -> ExceptionKind {
-        self.kind
-    }
-
-    /// What the client is told.
-    pub fn message(&self) -> &str {
-        &self.message
-    }
-
-    /// Which rules the payload breaks, field by field.
-    pub fn errors(&self) -> Option<&Value> {
-        self.errors.as_ref()
-    }
-
-    /// The value that the handler returned as its error.
-    pub fn downcast_ref<E: 'static>(&self) -> Option<&E> {
-        self.source.as_ref()?.downcast_ref()
-    }
-
-    /// `{"error":"<message>"}`, and the fields if there are some.
-    pub(crate) fn data(&self) -> impl Serialize + '_ {
-        #[derive(Serialize)]
-        struct Data<'a> {
-            error: &'a str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            errors: Option<&'a Value>,
-        }
-        Data {
-            error: &self.message,
-            errors: self.errors.as_ref(),
-        }
-    }
-}
-
-/// Hides an error from the client, who reads `internal`; the log has its text. `?` turns any
-/// error into it.
-pub struct Opaque(Box<dyn std::error::Error + Send + Sync>);
-
-impl<E: Into<Box<dyn std::error::Error + Send + Sync>>> From<E> for Opaque {
-    fn from(error: E) -> Self {
-        Self(error.into())
-    }
-}
-
-impl Display for Opaque {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        tracing::error!(target: "tidegate::ws", error = %self.0, "a handler failed");
-        f.write_str(INTERNAL)
-    }
-}
-
-impl fmt::Debug for Opaque {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
-    }
+/// Any JSON as a whole frame.
+pub(crate) fn encode_raw(value: &(impl Serialize + ?Sized)) -> serde_json::Result<Bytes> {
+    Ok(Body::raw(value)?.into_frame(None).into_bytes())
 }
 
 /// What a handler returned, to be told apart by its type: `split` takes the error of a `Result`
@@ -436,7 +327,7 @@ fn written(body: serde_json::Result<Body>) -> WsReply {
         Ok(body) => WsReply::Frame(body),
         Err(error) => {
             tracing::error!(target: "tidegate::ws", %error, "what a handler returned has no JSON");
-            WsReply::Exception(Exception::of(ExceptionKind::Serialize, INTERNAL.to_owned()))
+            WsReply::Exception(Exception::internal(ExceptionKind::Serialize))
         }
     }
 }
@@ -457,8 +348,5 @@ macro_rules! answer {
     }};
 }
 
-const EVENT_KEY: &[u8] = br#"{"event":"#;
-const DATA_KEY: &[u8] = br#","data":"#;
-const INTERNAL: &str = "internal";
 const BODY_BYTES: usize = 256;
 const SPARE_BYTES_MAX: usize = 16 << 10;

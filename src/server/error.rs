@@ -90,7 +90,29 @@ pub enum StartError {
     /// A mount of the configuration wants a gateway that the program does not have.
     #[error("the mount `{0}` is of the dialect \"event\", but the program has no gateway there")]
     NoGateway(String),
+    /// Relay handlers that nobody can reach.
+    #[error(
+        "relay handlers (`{0}`) without a relay mount: add `[relay]` to the configuration, or `.relay_config(RelayConfig::default())` to the builder"
+    )]
+    NoRelayMount(String),
     /// A shard ended before it was ready.
     #[error("a shard ended before it was ready")]
     NotReady,
+}
+
+impl StartError {
+    /// Whether a restart would meet the same: the program, its configuration or the machine must
+    /// change first.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Listen { source, .. } => source.kind() == std::io::ErrorKind::PermissionDenied,
+            Self::Services(ContainerError::Init(_) | ContainerError::Provider { .. })
+            | Self::Directory(_)
+            | Self::Recover { .. }
+            | Self::Random(_)
+            | Self::Thread(_)
+            | Self::NotReady => false,
+            _ => true,
+        }
+    }
 }

@@ -111,6 +111,8 @@ pub struct ServerBuilder {
     inherited: Vec<TcpListener>,
     /// How the process was started, if it is a server and nothing else.
     process: Option<Arc<Process>>,
+    /// Its errors end the process.
+    is_main: bool,
 }
 
 impl std::fmt::Debug for ServerBuilder {
@@ -152,6 +154,7 @@ impl Server {
             settings: Vec::new(),
             inherited: Vec::new(),
             process: None,
+            is_main: false,
         }
     }
 
@@ -428,10 +431,15 @@ impl ServerBuilder {
         for (index, relay) in relays.iter().enumerate() {
             patterns.insert(&relay.pattern, index)?;
         }
-        let handlers = relays.into_iter().map(|relay| relay.handler);
         let Some(section) = &self.config.relay else {
-            return Ok(None);
+            let patterns = relays.into_iter().map(|relay| relay.pattern);
+            let patterns: Vec<_> = patterns.collect();
+            return match patterns.is_empty() {
+                true => Ok(None),
+                false => Err(StartError::NoRelayMount(patterns.join("`, `"))),
+            };
         };
+        let handlers = relays.into_iter().map(|relay| relay.handler);
         Ok(Some(RelayWorld {
             patterns: Arc::new(patterns),
             handlers: handlers.collect(),

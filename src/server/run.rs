@@ -9,7 +9,7 @@ use clap::Parser;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::auth::{AuthConfig, Claims, Key};
-use crate::cli::ServeOptions;
+use crate::cli::{EXIT_CONFIG, ServeOptions};
 use crate::config::secret::Identity;
 use crate::config::setting::Setting;
 use crate::config::{Config, LogFormat, Sources};
@@ -35,6 +35,38 @@ pub enum RunError {
     /// Signals cannot be waited for.
     #[error("signals cannot be waited for: {0}")]
     Signals(std::io::Error),
+}
+
+impl RunError {
+    /// How the process ends: with 78 (`EX_CONFIG`) where a restart would meet the same again.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::Log(_) => EXIT_CONFIG,
+            Self::Start(error) if error.is_lasting() => EXIT_CONFIG,
+            Self::Start(_) | Self::Signals(_) => 1,
+        }
+    }
+
+    /// Says the error on one line and ends the process.
+    #[expect(
+        clippy::exit,
+        clippy::print_stderr,
+        reason = "it is what `main` would do"
+    )]
+    fn end(&self) -> ! {
+        eprintln!("{}: {}", program_name(), crate::cli::with_causes(self));
+        std::process::exit(self.exit_code().into());
+    }
+}
+
+/// The name that the program was started by.
+fn program_name() -> String {
+    let started_by = std::env::args_os().next().map(std::path::PathBuf::from);
+    let name = started_by.as_deref().and_then(std::path::Path::file_name);
+    name.map_or_else(
+        || "tidegate".to_owned(),
+        |name| name.to_string_lossy().into_owned(),
+    )
 }
 
 /// Flags of a program that is a server.
@@ -68,15 +100,20 @@ struct Issuer {
 
 impl Server {
     /// Begins a server that is told by its command line, environment and configuration file what
-    /// to do, exactly as `tidegate serve` is. Wrong usage ends the process with a text.
+    /// to do, exactly as `tidegate serve` is. Wrong usage and a configuration that is refused end the
+    /// process with one line on stderr, the latter with exit code 78; so does [`ServerBuilder::run`]
+    /// for what it begins.
     ///
     /// # Errors
-    /// When the configuration is refused.
+    /// None: what goes wrong ends the process. [`Server::from_options`] answers it.
     pub fn from_args() -> Result<ServerBuilder, RunError> {
-        Self::from_options(&Flags::parse().serve)
+        let begun = Self::from_options(&Flags::parse().serve);
+        let mut builder = begun.unwrap_or_else(|error| error.end());
+        builder.is_main = true;
+        Ok(builder)
     }
 
-    /// The same with flags that were parsed elsewhere.
+    /// The same with flags that were parsed elsewhere, for a program that answers errors itself.
     ///
     /// # Errors
     /// When the configuration is refused.
@@ -113,8 +150,17 @@ impl ServerBuilder {
     /// the level of the log anew.
     ///
     /// # Errors
-    /// Says what is missing or in the way, and the line that mends it.
+    /// Says what is missing or in the way, and the line that mends it. A program that began with
+    /// [`Server::from_args`] ends with that line, and with 78 where a restart would not help.
     pub fn run(self) -> Result<(), RunError> {
+        let is_main = self.is_main;
+        self.serve().or_else(|error| match is_main {
+            true => error.end(),
+            false => Err(error),
+        })
+    }
+
+    fn serve(self) -> Result<(), RunError> {
         let process = self.process.clone();
         let dev = self.config.dev;
         let relay = self.config.relay.as_ref().map(|relay| relay.path.clone());

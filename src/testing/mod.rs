@@ -30,6 +30,7 @@
     reason = "whatever goes wrong in a test is a panic"
 )]
 
+mod folder;
 mod patient;
 
 use std::fmt;
@@ -49,6 +50,7 @@ use crate::gateway::reply::WsEnvelope;
 use crate::id::Tenant;
 use crate::server::{Server, ServerBuilder};
 
+use folder::Folder;
 use patient::Patient;
 
 /// How long a client waits for anything.
@@ -60,6 +62,8 @@ const TOKEN_END_S: u64 = 4_102_444_800;
 /// A server that lives as long as this value.
 pub struct TestServer {
     server: Option<Server>,
+    /// Removed behind the server.
+    _folder: Option<Folder>,
 }
 
 impl TestServer {
@@ -75,20 +79,27 @@ impl TestServer {
         Self::with_config(config, build)
     }
 
-    /// Starts a server with a configuration. It listens on a port of its own whatever that says.
+    /// Starts a server with a configuration. It listens on a port of its own whatever that says, and
+    /// keeps its topics in a folder of its own that goes with it, unless `server.data_dir` names
+    /// one: then two servers after each other find the same topics.
     pub fn with_config(
         mut config: Config,
         build: impl FnOnce(ServerBuilder) -> ServerBuilder,
     ) -> Self {
         config.server.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         config.shard.pin = false;
-        config.durable.enabled = false;
+        let elsewhere = config.server.data_dir != Config::dev().server.data_dir;
+        let folder = (config.durable.enabled && !elsewhere).then(Folder::new);
+        if let Some(folder) = &folder {
+            config.server.data_dir = folder.path().to_owned();
+        }
         let key = Key::hs256(None, SECRET).expect("the secret is long enough");
         let keys = Authenticator::new(vec![key], Rules::default()).expect("one key is no conflict");
         let builder = Server::builder(config, Arc::new(keys));
         let server = build(builder).start().expect("the server starts");
         Self {
             server: Some(server),
+            _folder: folder,
         }
     }
 

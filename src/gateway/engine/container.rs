@@ -4,6 +4,7 @@
 use std::any::{Any, TypeId, type_name};
 use std::fmt;
 use std::ops::Deref;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use ahash::AHashMap;
@@ -30,7 +31,7 @@ pub enum StartError {
         chain: String,
     },
     /// A service refused to be built.
-    #[error("`{provider}` cannot be built")]
+    #[error("`{provider}` cannot be built: {source}")]
     Provider {
         /// The service.
         provider: String,
@@ -280,10 +281,13 @@ impl ContainerBuilder {
         }
         path.pop();
         let name = recipe.provides.name();
-        let service = (recipe.build)(&Resolver {
+        let resolver = Resolver {
             services: &self.services,
             building: &name,
-        })?;
+        };
+        // It is code of the user's, and a panic there should name the service like any failure.
+        let built = std::panic::catch_unwind(AssertUnwindSafe(|| (recipe.build)(&resolver)));
+        let service = built.unwrap_or_else(|_| Err(panicked(&name)))?;
         self.services.0.insert(recipe.provides.id, service);
         Ok(())
     }
@@ -361,6 +365,13 @@ fn missing(wanted: Dependency, path: &[&str]) -> StartError {
         wanted: name,
         chain: chain(path.iter().rev().map(|name| (*name).to_owned())),
         hint,
+    }
+}
+
+fn panicked(provider: &str) -> StartError {
+    StartError::Provider {
+        provider: provider.to_owned(),
+        source: "it panicked".into(),
     }
 }
 

@@ -187,8 +187,10 @@ impl<G: Messages> Dispatcher<G> {
         Call::new(self.gateway.clone(), context)
     }
 
-    /// Runs hooks one after the other; the first that ends the connection is the last.
+    /// Runs hooks one after the other. While a connection begins, the first that ends it is the
+    /// last; at its end all of them run, for there is nothing left to refuse.
     fn hooks(&self, hooks: &[Hook<G>], client: &WsClient, event: &'static str) -> Handling {
+        let is_beginning = event == CONNECT;
         if hooks.is_empty() {
             return Handling::Done(Outcome::Nothing);
         }
@@ -209,7 +211,7 @@ impl<G: Messages> Dispatcher<G> {
             for hook in started {
                 let reply = hook.await;
                 let outcome = hook_outcome(&gateway, event, &sender, reply);
-                if let Outcome::Close { .. } = outcome {
+                if is_beginning && matches!(outcome, Outcome::Close { .. }) {
                     return outcome;
                 }
             }
@@ -231,9 +233,15 @@ impl<G: Messages> Dispatch for Dispatcher<G> {
         let checks = async move {
             let context = UpgradeContext::new(&self.name, &caller, &handshake);
             for guard in &self.upgrade_guards {
+                // A guard may be a plain function that panics before it answers with a future.
                 let check =
-                    AssertUnwindSafe(CALLER.scope(caller.clone(), guard.layer.check(&context)));
-                if !check.catch_unwind().await.unwrap_or(false) {
+                    CALLER.scope(caller.clone(), async { guard.layer.check(&context).await });
+                let passed = AssertUnwindSafe(check).catch_unwind().await;
+                if passed.is_err() {
+                    error!(target: "tidegate::ws", gateway = &*self.name, "a guard panicked");
+                    note_panic();
+                }
+                if !passed.unwrap_or(false) {
                     return false;
                 }
             }
@@ -244,12 +252,12 @@ impl<G: Messages> Dispatch for Dispatcher<G> {
 
     fn connected(&self, client: &WsClient) -> Handling {
         debug!(target: "tidegate::ws", gateway = &*self.name, conn_id = client.id(), "connect");
-        self.hooks(&self.connect, client, "connect")
+        self.hooks(&self.connect, client, CONNECT)
     }
 
     fn disconnected(&self, client: &WsClient) -> Handling {
         debug!(target: "tidegate::ws", gateway = &*self.name, conn_id = client.id(), "disconnect");
-        self.hooks(&self.disconnect, client, "disconnect")
+        self.hooks(&self.disconnect, client, DISCONNECT)
     }
 
     fn message(&self, client: &WsClient, request: Request<'_>) -> Handling {
@@ -460,10 +468,7 @@ impl<G: 'static> Bound<G> {
                 error!(target: "tidegate::ws", event = self.event, "a handler panicked");
                 note_panic();
                 if self.close_on_panic {
-                    return Outcome::Close {
-                        code: 1011,
-                        reason: "internal error".to_owned(),
-                    };
+                    return internal_error();
                 }
                 Exception::panic()
             }
@@ -472,7 +477,10 @@ impl<G: 'static> Bound<G> {
         let reply = CALLER.sync_scope(client.caller().clone(), || {
             caught(|| filtered(&exception, &self.filters, &host))
         });
-        let reply = reply.unwrap_or_else(|Panicked| filtered(&Exception::panic(), &[], &host));
+        let reply = reply.unwrap_or_else(|Panicked| {
+            note_panic();
+            filtered(&Exception::panic(), &[], &host)
+        });
         sent(reply, request.id)
     }
 }
@@ -522,19 +530,27 @@ fn hook_outcome(
             Outcome::Nothing
         }
         Ok(WsReply::Exception(exception)) => {
-            let error = exception.message();
+            let error = exception.log_text();
             warn!(target: "tidegate::ws", gateway, hook, error, "a hook failed");
             Outcome::Close {
                 code: 1008,
-                reason: error.to_owned(),
+                reason: exception.message().to_owned(),
             }
         }
         Ok(reply) => sent(reply, None),
         Err(Panicked) => {
             error!(target: "tidegate::ws", gateway, hook, "a hook panicked");
             note_panic();
-            Outcome::Nothing
+            internal_error()
         }
+    }
+}
+
+/// Whoever panics has decided nothing, so the connection does not go on.
+fn internal_error() -> Outcome {
+    Outcome::Close {
+        code: 1011,
+        reason: "internal error".to_owned(),
     }
 }
 
@@ -571,3 +587,5 @@ fn now_or_later(mut future: LocalBoxFuture<'static, Outcome>, is_concurrent: boo
 }
 
 const FORBIDDEN: &str = "forbidden";
+const CONNECT: &str = "connect";
+const DISCONNECT: &str = "disconnect";

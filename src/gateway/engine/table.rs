@@ -179,7 +179,7 @@ impl<G: Messages> Table<G> {
 /// What an `after_init` hook answered: an error stops the start.
 pub fn initialised(reply: WsReply) -> Result<(), StartError> {
     match reply {
-        WsReply::Exception(exception) => Err(StartError::Init(exception.message().to_owned())),
+        WsReply::Exception(exception) => Err(StartError::Init(exception.log_text().to_owned())),
         _ => Ok(()),
     }
 }

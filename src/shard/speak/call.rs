@@ -53,7 +53,8 @@ impl Shard {
         let lane = call.lane;
         let is_join = call.event == HandlerEvent::Join;
         let began = crate::shard::turn::now();
-        let started = std::panic::catch_unwind(AssertUnwindSafe(|| handler.call(&arguments)));
+        let start = || CALLER.sync_scope(Arc::clone(&caller), || handler.call(&arguments));
+        let started = std::panic::catch_unwind(AssertUnwindSafe(start));
         let shard = Rc::clone(self);
         let run = async move {
             let outcome = match started {

@@ -220,10 +220,13 @@ impl Shard {
         }
     }
 
-    /// The session of a connection on an event mount.
+    /// The session of a connection on an event mount. Who is being closed has none any more: what
+    /// stands behind a refusal in the same segment must not run.
     fn event_session(&self, key: SlotKey) -> Option<Rc<EventSession>> {
-        match &self.state.borrow_mut().connections.get(key)?.session {
-            Session::Event(session) => Some(Rc::clone(session)),
+        let mut state = self.state.borrow_mut();
+        let connection = state.connections.get(key)?;
+        match &connection.session {
+            Session::Event(session) if connection.takes_frames() => Some(Rc::clone(session)),
             _ => None,
         }
     }
@@ -314,9 +317,14 @@ impl Shard {
         let task = tokio_uring::spawn(async move {
             let outcome = AssertUnwindSafe(pending).catch_unwind().await;
             of.handle_task_ended(at.get());
-            shard.carry_out(key, outcome.unwrap_or_else(|_| internal_close()));
+            let outcome = outcome.unwrap_or_else(|_| internal_close());
+            let closes = matches!(outcome, Outcome::Close { .. });
+            shard.carry_out(key, outcome);
             if !passes {
                 of.handle_idle();
+            }
+            // What waits behind a refusal has nobody who may run it.
+            if !passes && !closes {
                 shard.go_on(key, &of);
             }
         });
