@@ -11,10 +11,11 @@ pub use crate::auth::CurrentUser;
 pub use crate::gateway::builtin::{
     Admin, EventMetrics, JwtGuard, RateLimit, Role, RoleGuard, Timeout,
 };
+pub use crate::gateway::call::{Call, FromCall};
 pub use crate::gateway::client::WsClient;
 pub use crate::gateway::container::State;
 pub use crate::gateway::context::{ExecutionContext, UpgradeContext, WsArgumentsHost};
-pub use crate::gateway::extract::{FromCall, Scoped};
+pub use crate::gateway::extract::Scoped;
 pub use crate::gateway::filter::{Caught, ExceptionFilter};
 pub use crate::gateway::guard::{MessageGuard, UpgradeGuard};
 pub use crate::gateway::interceptor::{Interceptor, Next};

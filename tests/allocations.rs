@@ -117,6 +117,7 @@ fn connected() -> (Rc<dyn Dispatch>, WsClient) {
     let handshake = Handshake {
         peer: SocketAddr::from(([127, 0, 0, 1], 1)),
         head: head.unwrap().unwrap(),
+        subprotocol: None,
     };
     let key = ConnKey {
         shard: 0,

@@ -27,6 +27,8 @@ pub struct Handshake {
     pub peer: SocketAddr,
     /// Its request.
     pub head: Head,
+    /// The subprotocol that was agreed on.
+    pub subprotocol: Option<Box<str>>,
 }
 
 /// One open connection.
@@ -252,6 +254,15 @@ impl WsClient {
     /// Who it is, as the token said.
     pub fn caller(&self) -> &Arc<Caller> {
         &self.inner.caller
+    }
+
+    /// The subprotocol that was agreed on, as the answer to its request named it.
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.inner.handshake.subprotocol.as_deref()
+    }
+
+    pub(crate) fn handshake(&self) -> &Handshake {
+        &self.inner.handshake
     }
 
     /// What tells it from all connections of all registries, those that are gone too.

@@ -7,6 +7,8 @@ use std::fmt::{self, Display};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::gateway::engine::container::StartError;
+
 /// What kind of error it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -85,6 +87,15 @@ impl Exception {
     /// An error of which the client is told nothing.
     pub(crate) fn internal(kind: ExceptionKind) -> Self {
         Self::of(kind, INTERNAL.to_owned())
+    }
+
+    /// A service that is missing, or that could not be built: nothing for the client to read.
+    pub(crate) fn start(error: StartError) -> Self {
+        Self {
+            hidden: Some(error.to_string()),
+            source: Some(Box::new(error)),
+            ..Self::internal(ExceptionKind::Handler)
+        }
     }
 
     /// What the log is told: the whole error, where the client reads `internal`.

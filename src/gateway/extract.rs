@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::ops::Deref;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -14,17 +13,20 @@ use serde_json::value::RawValue;
 use validator::{Validate, ValidationErrors};
 
 use crate::auth::CurrentUser;
+use crate::broker::relay::LeaveReason;
+use crate::gateway::call::{CallKind, fits};
 use crate::gateway::client::WsClient;
-use crate::gateway::engine::container::{
-    Container, Dependency, Inject, Injectable, Resolver, State,
-};
+use crate::gateway::engine::container::{Dependency, Inject, Injectable, Resolver, State};
+use crate::gateway::exception::Exception;
 use crate::gateway::relay::Relay;
-use crate::gateway::reply::Exception;
+use crate::gateway::relay_handler::RelayEvent;
 use crate::gateway::server::WsServer;
 use crate::gateway::topics::Topics;
 use crate::id::Tenant;
 use crate::proto::event::ReadOnce;
 use crate::proto::json::{self, InvalidValue};
+
+pub use crate::gateway::call::{Call, FromCall};
 
 /// The data of an event. A type reads it from what the parser has left of its frame; if it had to
 /// wait for its turn, from a copy.
@@ -68,77 +70,59 @@ impl<'a> EventData<'a> {
     }
 }
 
-/// What a handler or a hook is called with, besides the payload.
-#[derive(Debug, Clone)]
-pub struct CallContext {
-    client: WsClient,
-    event: &'static str,
-    container: Rc<Container>,
-}
-
-impl CallContext {
-    pub(crate) fn new(client: WsClient, event: &'static str, container: Rc<Container>) -> Self {
-        Self {
-            client,
-            event,
-            container,
-        }
+impl FromCall for Call {
+    fn from_call(call: &Call) -> Result<Self, Exception> {
+        Ok(call.clone())
     }
-
-    /// The connection.
-    pub fn client(&self) -> &WsClient {
-        &self.client
-    }
-
-    /// The event's name; empty in a hook.
-    pub fn event(&self) -> &'static str {
-        self.event
-    }
-
-    /// The services.
-    pub fn container(&self) -> &Container {
-        &self.container
-    }
-}
-
-/// An argument that is taken from the call. Write one to give handlers an argument of your own.
-pub trait FromCall: Sized {
-    /// The services that it will ask for; checked before the server listens.
-    fn dependencies() -> Vec<Dependency> {
-        Vec::new()
-    }
-
-    /// Takes it; an error is answered like one of the handler's own.
-    fn from_call(call: &CallContext) -> Result<Self, Exception>;
 }
 
 impl FromCall for WsClient {
-    fn from_call(call: &CallContext) -> Result<Self, Exception> {
-        Ok(call.client.clone())
+    const ONLY_FOR: Option<CallKind> = Some(CallKind::Event);
+
+    fn from_call(call: &Call) -> Result<Self, Exception> {
+        call.client().cloned().ok_or_else(|| elsewhere("WsClient"))
+    }
+}
+
+impl FromCall for RelayEvent {
+    const ONLY_FOR: Option<CallKind> = Some(CallKind::Relay);
+
+    fn from_call(call: &Call) -> Result<Self, Exception> {
+        call.relay_event()
+            .cloned()
+            .ok_or_else(|| elsewhere("RelayEvent"))
+    }
+}
+
+impl FromCall for Option<LeaveReason> {
+    const ONLY_FOR: Option<CallKind> = Some(CallKind::Relay);
+
+    fn from_call(call: &Call) -> Result<Self, Exception> {
+        Ok(call.leave_reason())
     }
 }
 
 impl FromCall for CurrentUser {
-    fn from_call(call: &CallContext) -> Result<Self, Exception> {
-        Ok(call.client.user())
+    fn from_call(call: &Call) -> Result<Self, Exception> {
+        Ok(call.user())
     }
 }
 
 impl FromCall for Tenant {
-    fn from_call(call: &CallContext) -> Result<Self, Exception> {
-        Ok(call.client.tenant().clone())
+    fn from_call(call: &Call) -> Result<Self, Exception> {
+        Ok(call.tenant().clone())
     }
 }
 
 impl FromCall for Relay {
-    fn from_call(call: &CallContext) -> Result<Self, Exception> {
-        Arc::<Self>::from_call(call).map(|relay| Self::clone(&relay))
+    fn from_call(call: &Call) -> Result<Self, Exception> {
+        call.relay()
     }
 }
 
 impl FromCall for Topics {
-    fn from_call(call: &CallContext) -> Result<Self, Exception> {
-        Arc::<Self>::from_call(call).map(|topics| Self::clone(&topics))
+    fn from_call(call: &Call) -> Result<Self, Exception> {
+        call.service::<Self>().map(|topics| Self::clone(&topics))
     }
 }
 
@@ -147,31 +131,34 @@ impl<N: 'static> FromCall for WsServer<N> {
         <Arc<Self> as Inject>::dependencies()
     }
 
-    fn from_call(call: &CallContext) -> Result<Self, Exception> {
-        Arc::<Self>::from_call(call).map(|server| Self::clone(&server))
+    fn from_call(call: &Call) -> Result<Self, Exception> {
+        call.service::<Self>().map(|server| Self::clone(&server))
     }
 }
 
-impl<T: Send + Sync + 'static> FromCall for Arc<T> {
+impl<T: ?Sized + Send + Sync + 'static> FromCall for Arc<T> {
     fn dependencies() -> Vec<Dependency> {
         <Self as Inject>::dependencies()
     }
 
-    fn from_call(call: &CallContext) -> Result<Self, Exception> {
-        Resolver::over(&call.container, call.event)
-            .service()
-            .map_err(Exception::new)
+    fn from_call(call: &Call) -> Result<Self, Exception> {
+        call.service()
     }
 }
 
-impl<T: Send + Sync + 'static> FromCall for State<T> {
+impl<T: ?Sized + Send + Sync + 'static> FromCall for State<T> {
     fn dependencies() -> Vec<Dependency> {
         <Self as Inject>::dependencies()
     }
 
-    fn from_call(call: &CallContext) -> Result<Self, Exception> {
-        Arc::from_call(call).map(Self)
+    fn from_call(call: &Call) -> Result<Self, Exception> {
+        call.service().map(Self)
     }
+}
+
+/// What is taken where it never is: the compiler has refused it before, wherever it could.
+fn elsewhere(argument: &str) -> Exception {
+    Exception::new(format!("this kind of handler has no `{argument}`"))
 }
 
 /// A service that is built anew for each event.
@@ -191,10 +178,10 @@ impl<T: Injectable> FromCall for Scoped<T> {
         T::dependencies()
     }
 
-    fn from_call(call: &CallContext) -> Result<Self, Exception> {
-        T::build(&Resolver::over(&call.container, call.event))
+    fn from_call(call: &Call) -> Result<Self, Exception> {
+        T::build(&Resolver::over(call.container(), call.event()))
             .map(Self)
-            .map_err(Exception::new)
+            .map_err(Exception::start)
     }
 }
 
@@ -231,18 +218,24 @@ impl<T> CountPayloads for Take<T> {}
 /// Arguments that are taken from the call.
 pub trait TakeFromCall<T> {
     /// Takes it.
-    fn take(&self, call: &CallContext, data: EventData<'_>) -> Result<T, Exception>;
+    fn take(&self, call: &Call, data: EventData<'_>) -> Result<T, Exception>;
 
     /// The services that it will ask for.
     fn dependencies(&self) -> Vec<Dependency>;
 }
 
 impl<T: FromCall> TakeFromCall<T> for &&Take<T> {
-    fn take(&self, call: &CallContext, _data: EventData<'_>) -> Result<T, Exception> {
+    fn take(&self, call: &Call, _data: EventData<'_>) -> Result<T, Exception> {
         T::from_call(call)
     }
 
     fn dependencies(&self) -> Vec<Dependency> {
+        const {
+            assert!(
+                fits(T::ONLY_FOR, CallKind::Event),
+                "a handler of a gateway has no such argument: it belongs to another kind of handler"
+            );
+        }
         T::dependencies()
     }
 }
@@ -250,7 +243,7 @@ impl<T: FromCall> TakeFromCall<T> for &&Take<T> {
 /// Payloads whose type has rules.
 pub trait TakeValidated<T> {
     /// Reads the payload and checks it.
-    fn take(&self, call: &CallContext, data: EventData<'_>) -> Result<T, Exception>;
+    fn take(&self, call: &Call, data: EventData<'_>) -> Result<T, Exception>;
 
     /// None.
     fn dependencies(&self) -> Vec<Dependency> {
@@ -259,11 +252,11 @@ pub trait TakeValidated<T> {
 }
 
 impl<T: DeserializeOwned + Validate> TakeValidated<T> for &Take<T> {
-    fn take(&self, call: &CallContext, data: EventData<'_>) -> Result<T, Exception> {
-        let payload: T = read(call.event, data)?;
+    fn take(&self, call: &Call, data: EventData<'_>) -> Result<T, Exception> {
+        let payload: T = read(call.event(), data)?;
         match payload.validate() {
             Ok(()) => Ok(payload),
-            Err(errors) => Err(Exception::validation(call.event, listed(&errors))),
+            Err(errors) => Err(Exception::validation(call.event(), listed(&errors))),
         }
     }
 }
@@ -271,7 +264,7 @@ impl<T: DeserializeOwned + Validate> TakeValidated<T> for &Take<T> {
 /// All other payloads.
 pub trait TakePayload<T> {
     /// Reads the payload.
-    fn take(&self, call: &CallContext, data: EventData<'_>) -> Result<T, Exception>
+    fn take(&self, call: &Call, data: EventData<'_>) -> Result<T, Exception>
     where
         T: for<'de> Deserialize<'de>;
 
@@ -282,11 +275,11 @@ pub trait TakePayload<T> {
 }
 
 impl<T> TakePayload<T> for Take<T> {
-    fn take(&self, call: &CallContext, data: EventData<'_>) -> Result<T, Exception>
+    fn take(&self, call: &Call, data: EventData<'_>) -> Result<T, Exception>
     where
         T: for<'de> Deserialize<'de>,
     {
-        read(call.event, data)
+        read(call.event(), data)
     }
 }
 
@@ -301,14 +294,14 @@ fn read<T: DeserializeOwned>(event: &str, data: EventData<'_>) -> Result<T, Exce
 /// # Errors
 /// When it is of another shape.
 pub fn take_key<T: DeserializeOwned>(
-    call: &CallContext,
+    call: &Call,
     data: EventData<'_>,
     key: &str,
 ) -> Result<T, Exception> {
     let body: BTreeMap<String, &RawValue> = serde_json::from_slice(data.json)
-        .map_err(|_| Exception::payload(call.event, &"expected an object"))?;
+        .map_err(|_| Exception::payload(call.event(), &"expected an object"))?;
     let value = body.get(key).map_or("null", |value| value.get());
-    read(call.event, EventData::of(value.as_bytes()))
+    read(call.event(), EventData::of(value.as_bytes()))
 }
 
 /// Field by field, each rule with its code, message and parameters, but never with the value that

@@ -15,6 +15,8 @@ pub mod topics;
 
 pub mod module;
 
+pub mod call;
+
 pub mod extract;
 
 mod exception;
@@ -46,12 +48,13 @@ pub mod container {
     pub use super::engine::container::{
         Container, Dependency, Inject, Injectable, Resolver, StartError, State,
     };
+    pub use super::engine::workshop::{Factory, Making};
 }
 
 /// What a gateway binds: `#[messages]` and `#[gateway]` write these calls, and a program may.
 pub mod table {
     pub use super::engine::table::{
-        Binding, Call, GuardKind, Layers, Messages, NoGuard, Table, initialised,
+        Binding, GuardKind, Invocation, Layers, Messages, NoGuard, Table, initialised,
     };
 }
 

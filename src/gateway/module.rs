@@ -13,6 +13,7 @@ use crate::gateway::engine::container::{
 };
 use crate::gateway::engine::program::{GatewayPlan, Program, RelayPlan};
 use crate::gateway::engine::table::{Layers, Messages};
+use crate::gateway::engine::workshop::Factory;
 use crate::gateway::filter::ExceptionFilter;
 use crate::gateway::guard::{MessageGuard, UpgradeGuard};
 use crate::gateway::interceptor::Interceptor;
@@ -92,6 +93,42 @@ impl App {
     /// Provides a value as a service.
     pub fn provide<T: Send + Sync + 'static>(&mut self, value: T) -> &mut Self {
         self.builder.provide(value);
+        self
+    }
+
+    /// Provides a shared value as a service, also under a trait: `Arc<dyn Repository>`.
+    pub fn provide_dyn<T: ?Sized + Send + Sync + 'static>(&mut self, value: Arc<T>) -> &mut Self {
+        self.builder.provide_arc(value);
+        self
+    }
+
+    /// Lists a service under a trait: `provider_dyn::<Files, dyn Repository>(|files| files)`.
+    pub fn provider_dyn<T, D>(&mut self, as_dyn: fn(Arc<T>) -> Arc<D>) -> &mut Self
+    where
+        T: Injectable,
+        D: ?Sized + Send + Sync + 'static,
+    {
+        self.builder.injectable_as(as_dyn);
+        self
+    }
+
+    /// Lists an async function that makes a service, such as the pool of a database. Its arguments
+    /// are services; it runs before the server listens, on a thread of its own whose runtime lives
+    /// as long as the server. An error stops the start.
+    pub fn factory<Args, T>(&mut self, factory: impl Factory<Args, T>) -> &mut Self
+    where
+        T: Send + Sync + 'static,
+    {
+        self.builder.factory(factory);
+        self
+    }
+
+    /// The same for an async function that makes an `Arc<dyn Trait>`.
+    pub fn factory_dyn<Args, D>(&mut self, factory: impl Factory<Args, Arc<D>>) -> &mut Self
+    where
+        D: ?Sized + Send + Sync + 'static,
+    {
+        self.builder.factory_dyn(factory);
         self
     }
 
@@ -220,7 +257,7 @@ impl App {
     }
 }
 
-impl<S: Send + Sync, T: Send + Sync + 'static> FromRequestParts<S> for State<T> {
+impl<S: Send + Sync, T: ?Sized + Send + Sync + 'static> FromRequestParts<S> for State<T> {
     type Rejection = (StatusCode, String);
 
     /// The services of the program are at hand in its own routes too.

@@ -3,49 +3,11 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 
-use crate::auth::{Caller, CurrentUser};
-
+use super::call::{Call, CallKind, FromCall, fits};
+use super::engine::container::Dependency;
+use super::exception::{Exception, INTERNAL};
 use super::socket::WebSocket;
-use crate::gateway::engine::container::{Container, Dependency, Inject, Resolver, StartError};
-
-/// All that a raw handler's further arguments are made from.
-#[derive(Debug)]
-pub struct RawCall {
-    pub(crate) caller: Arc<Caller>,
-    pub(crate) container: Container,
-}
-
-/// An argument of a raw handler, behind the socket.
-pub trait FromRawCall: Sized {
-    /// The services that it needs, checked before the server listens.
-    fn dependencies() -> Vec<Dependency> {
-        Vec::new()
-    }
-
-    /// Takes it from the call.
-    ///
-    /// # Errors
-    /// When a service is missing that was not listed.
-    fn from_call(call: &RawCall) -> Result<Self, StartError>;
-}
-
-impl FromRawCall for CurrentUser {
-    fn from_call(call: &RawCall) -> Result<Self, StartError> {
-        Ok(Self::from(&*call.caller))
-    }
-}
-
-impl<T: Inject> FromRawCall for T {
-    fn dependencies() -> Vec<Dependency> {
-        T::dependencies()
-    }
-
-    fn from_call(call: &RawCall) -> Result<Self, StartError> {
-        Resolver::over(&call.container, "a raw handler").inject()
-    }
-}
 
 /// A running raw handler. It stays on its core, so it need not be `Send`.
 pub type RawFuture = Pin<Box<dyn Future<Output = ()>>>;
@@ -56,7 +18,7 @@ pub trait RawHandler<Args>: Send + Sync + 'static {
     fn dependencies(&self) -> Vec<Dependency>;
 
     /// Starts it.
-    fn call(&self, socket: WebSocket, call: &RawCall) -> RawFuture;
+    fn call(&self, socket: WebSocket, call: &Call) -> RawFuture;
 }
 
 macro_rules! raw_handler {
@@ -65,29 +27,40 @@ macro_rules! raw_handler {
         where
             F: Fn(WebSocket, $($arg),*) -> Fut + Send + Sync + 'static,
             Fut: Future<Output = ()> + 'static,
-            $($arg: FromRawCall + 'static,)*
+            $($arg: FromCall + 'static,)*
         {
             fn dependencies(&self) -> Vec<Dependency> {
+                const {
+                    $(assert!(
+                        fits($arg::ONLY_FOR, CallKind::Raw),
+                        "a raw handler has no such argument: it belongs to another kind of handler"
+                    );)*
+                }
                 let all: [Vec<Dependency>; _] = [$($arg::dependencies()),*];
                 all.into_iter().flatten().collect()
             }
 
-            fn call(&self, socket: WebSocket, call: &RawCall) -> RawFuture {
+            fn call(&self, socket: WebSocket, call: &Call) -> RawFuture {
                 // Without further arguments nothing is taken from the call.
                 let _ = call;
                 $(
                     let $name = match $arg::from_call(call) {
                         Ok(argument) => argument,
-                        Err(error) => {
-                            tracing::error!(target: "tidegate::raw", %error, "argument");
-                            return Box::pin(socket.close_with(1011, "internal"));
-                        }
+                        Err(exception) => return Box::pin(refused(socket, exception)),
                     };
                 )*
                 Box::pin(self(socket, $($name),*))
             }
         }
     };
+}
+
+/// A socket that lacks an argument of its handler ends: with 1011 where only the log may know why.
+async fn refused(socket: WebSocket, exception: Exception) {
+    exception.log_hidden("raw");
+    let message = exception.message();
+    let code = if message == INTERNAL { 1011 } else { 1008 };
+    socket.close_with(code, message).await;
 }
 
 raw_handler!();
@@ -98,18 +71,36 @@ raw_handler!(A1 a1, A2 a2, A3 a3, A4 a4);
 
 /// A handler whose argument types are forgotten.
 pub(crate) trait AnyRawHandler: Send + Sync {
-    fn call(&self, socket: WebSocket, call: &RawCall) -> RawFuture;
+    fn call(&self, socket: WebSocket, call: &Call) -> RawFuture;
+
+    /// The subprotocols that it speaks, the one that it likes best first.
+    fn protocols(&self) -> &[String];
 }
 
-struct Erased<H, Args>(H, std::marker::PhantomData<fn(Args)>);
+struct Erased<H, Args> {
+    handler: H,
+    protocols: Vec<String>,
+    arguments: std::marker::PhantomData<fn(Args)>,
+}
 
 impl<Args: 'static, H: RawHandler<Args>> AnyRawHandler for Erased<H, Args> {
-    fn call(&self, socket: WebSocket, call: &RawCall) -> RawFuture {
-        self.0.call(socket, call)
+    fn call(&self, socket: WebSocket, call: &Call) -> RawFuture {
+        self.handler.call(socket, call)
+    }
+
+    fn protocols(&self) -> &[String] {
+        &self.protocols
     }
 }
 
-/// Forgets the argument types of a handler.
-pub(crate) fn erase<Args: 'static>(handler: impl RawHandler<Args>) -> Box<dyn AnyRawHandler> {
-    Box::new(Erased(handler, std::marker::PhantomData))
+/// Forgets the argument types of a handler that speaks these subprotocols.
+pub(crate) fn erase<Args: 'static>(
+    handler: impl RawHandler<Args>,
+    protocols: Vec<String>,
+) -> Box<dyn AnyRawHandler> {
+    Box::new(Erased {
+        handler,
+        protocols,
+        arguments: std::marker::PhantomData,
+    })
 }

@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use crate::auth::{Caller, CurrentUser};
-use crate::broker::relay::{HandlerEvent, LeaveReason, TopicKey};
+use crate::auth::Caller;
+use crate::broker::relay::{HandlerEvent, TopicKey};
 use crate::id::ConnId;
 
+use super::call::{Call, CallKind, FromCall, fits};
 use super::exception::{INTERNAL, Told};
 use super::relay::Relay;
-use super::topics::Topics;
-use crate::gateway::engine::container::{Container, Dependency, Inject, Resolver, StartError};
+use crate::gateway::engine::container::{Container, Dependency};
 
 /// What happened to a topic.
 #[derive(Debug, Clone)]
@@ -91,90 +91,18 @@ fn null() -> Box<RawValue> {
     RawValue::NULL.to_owned()
 }
 
-/// All that a handler's arguments are made from.
-#[derive(Debug)]
-pub struct RelayCall {
-    event: RelayEvent,
-    reason: Option<LeaveReason>,
-    caller: Arc<Caller>,
-    relay: Relay,
-    container: Container,
-}
-
-impl RelayCall {
-    pub(crate) fn new(
-        topic: &TopicKey,
-        conn_id: ConnId,
-        event: &HandlerEvent,
-        (caller, relay, container): (Arc<Caller>, Relay, Container),
-    ) -> Self {
-        let reason = match event {
-            HandlerEvent::Leave(reason) => Some(*reason),
-            HandlerEvent::Join | HandlerEvent::Message { .. } => None,
-        };
-        Self {
-            event: RelayEvent::new(topic, conn_id, event),
-            reason,
-            caller,
-            relay,
-            container,
-        }
-    }
-}
-
-/// An argument of a relay handler.
-pub trait FromRelayCall: Sized {
-    /// The services that it needs, checked before the server listens.
-    fn dependencies() -> Vec<Dependency> {
-        Vec::new()
-    }
-
-    /// Takes it from the call.
-    ///
-    /// # Errors
-    /// When a service is missing that was not listed.
-    fn from_call(call: &RelayCall) -> Result<Self, StartError>;
-}
-
-impl FromRelayCall for RelayEvent {
-    fn from_call(call: &RelayCall) -> Result<Self, StartError> {
-        Ok(call.event.clone())
-    }
-}
-
-impl FromRelayCall for Relay {
-    fn from_call(call: &RelayCall) -> Result<Self, StartError> {
-        Ok(call.relay.clone())
-    }
-}
-
-impl FromRelayCall for Topics {
-    fn from_call(call: &RelayCall) -> Result<Self, StartError> {
-        let topics: Arc<Self> = FromRelayCall::from_call(call)?;
-        Ok(Self::clone(&topics))
-    }
-}
-
-impl FromRelayCall for CurrentUser {
-    fn from_call(call: &RelayCall) -> Result<Self, StartError> {
-        Ok(Self::from(&*call.caller))
-    }
-}
-
-impl FromRelayCall for Option<LeaveReason> {
-    fn from_call(call: &RelayCall) -> Result<Self, StartError> {
-        Ok(call.reason)
-    }
-}
-
-impl<T: Inject> FromRelayCall for T {
-    fn dependencies() -> Vec<Dependency> {
-        T::dependencies()
-    }
-
-    fn from_call(call: &RelayCall) -> Result<Self, StartError> {
-        Resolver::over(&call.container, "a relay handler").inject()
-    }
+/// The call of a handler, as its topic's home orders it.
+pub(crate) fn call_of(
+    topic: &TopicKey,
+    conn_id: ConnId,
+    event: &HandlerEvent,
+    services: (Arc<Caller>, Relay, Container),
+) -> Call {
+    let reason = match event {
+        HandlerEvent::Leave(reason) => Some(*reason),
+        HandlerEvent::Join | HandlerEvent::Message { .. } => None,
+    };
+    Call::of_relay(RelayEvent::new(topic, conn_id, event), reason, services)
 }
 
 /// A running handler. It stays on its core, so it need not be `Send`.
@@ -187,7 +115,7 @@ pub trait RelayHandler<Args>: Send + Sync + 'static {
     fn dependencies(&self) -> Vec<Dependency>;
 
     /// Starts it. The text of its error goes to the client, if the program wrote it.
-    fn call(&self, call: &RelayCall) -> HandlerFuture;
+    fn call(&self, call: &Call) -> HandlerFuture;
 }
 
 macro_rules! relay_handler {
@@ -197,20 +125,27 @@ macro_rules! relay_handler {
             F: Fn($($arg),*) -> Fut + Send + Sync + 'static,
             Fut: Future<Output = Result<(), E>> + 'static,
             E: Display + 'static,
-            $($arg: FromRelayCall + 'static,)*
+            $($arg: FromCall + 'static,)*
         {
             fn dependencies(&self) -> Vec<Dependency> {
+                const {
+                    $(assert!(
+                        fits($arg::ONLY_FOR, CallKind::Relay),
+                        "a relay handler has no such argument: it belongs to another kind of handler"
+                    );)*
+                }
                 let all: [Vec<Dependency>; _] = [$($arg::dependencies()),*];
                 all.into_iter().flatten().collect()
             }
 
-            fn call(&self, call: &RelayCall) -> HandlerFuture {
+            fn call(&self, call: &Call) -> HandlerFuture {
                 $(
                     let $name = match $arg::from_call(call) {
                         Ok(argument) => argument,
-                        Err(error) => {
-                            tracing::error!(target: "tidegate::relay", %error, "argument");
-                            return Box::pin(std::future::ready(Err(INTERNAL.to_owned())));
+                        Err(exception) => {
+                            exception.log_hidden(call.event());
+                            let text = exception.message().to_owned();
+                            return Box::pin(std::future::ready(Err(text)));
                         }
                     };
                 )*
@@ -243,13 +178,13 @@ relay_handler!(A1 a1, A2 a2, A3 a3, A4 a4, A5 a5, A6 a6, A7 a7, A8 a8);
 
 /// A handler whose argument types are forgotten.
 pub(crate) trait AnyRelayHandler: Send + Sync {
-    fn call(&self, call: &RelayCall) -> HandlerFuture;
+    fn call(&self, call: &Call) -> HandlerFuture;
 }
 
 struct Erased<H, Args>(H, std::marker::PhantomData<fn(Args)>);
 
 impl<Args: 'static, H: RelayHandler<Args>> AnyRelayHandler for Erased<H, Args> {
-    fn call(&self, call: &RelayCall) -> HandlerFuture {
+    fn call(&self, call: &Call) -> HandlerFuture {
         self.0.call(call)
     }
 }

@@ -1,6 +1,7 @@
 //! Wires a configuration, mounts and handlers into running shards. The one place that starts
 //! threads and binds ports.
 
+mod builder;
 mod error;
 mod gateways;
 mod run;
@@ -33,13 +34,12 @@ use crate::auth::{Authenticator, Origin, OriginPolicy};
 use crate::broker::pattern::Patterns;
 use crate::broker::relay::Unhandled as Policy;
 use crate::config::setting::Setting;
-use crate::config::{Config, Dialect as ConfigDialect, Limits, RelaySection, Tenants, Unhandled};
+use crate::config::{Config, Dialect as ConfigDialect, Limits, Tenants, Unhandled};
 use crate::gateway::builtin::EventNumbers;
 use crate::gateway::engine::program::Program;
-use crate::gateway::module::{App, Module};
-use crate::gateway::raw_handler::{self, AnyRawHandler, RawHandler};
+use crate::gateway::module::App;
+use crate::gateway::raw_handler::{self, AnyRawHandler};
 use crate::gateway::relay::Relay;
-use crate::gateway::relay_handler::RelayHandler;
 use crate::gateway::socket::echo;
 use crate::gateway::topics::Topics;
 use crate::http::{Access, Deps};
@@ -52,41 +52,13 @@ use crate::shard::shared::{Census, Dialect, Gate, Live, Mount, RelayWorld, Share
 use crate::shard::tell::memory::Memory;
 
 pub use crate::shard::{RingError, probe};
+pub use builder::RelayConfig;
 pub use error::StartError;
 pub use run::RunError;
 
 use admin::Admin;
 use boot::{Boot, Threads};
 use run::Process;
-
-/// How the relay mount behaves; the defaults are those of the seed.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct RelayConfig {
-    section: RelaySection,
-}
-
-impl RelayConfig {
-    /// Mounts the relay on another path than `/ws`.
-    #[must_use]
-    pub fn with_path(mut self, path: impl Into<String>) -> Self {
-        self.section.path = path.into();
-        self
-    }
-
-    /// How many pushes of one topic may wait for one slow subscriber, in place of 128.
-    #[must_use]
-    pub fn with_topic_capacity(mut self, frames: usize) -> Self {
-        self.section.topic_capacity = frames;
-        self
-    }
-
-    /// How many topics one connection may subscribe to, in place of 50.
-    #[must_use]
-    pub fn with_max_subscriptions(mut self, topics: usize) -> Self {
-        self.section.max_subscriptions_per_connection = topics;
-        self
-    }
-}
 
 /// The mounts, and the number of each path.
 type Mounts = (Box<[Mount]>, AHashMap<String, u16>);
@@ -197,77 +169,6 @@ impl Server {
 }
 
 impl ServerBuilder {
-    /// Provides a value that handlers can take as `State<T>` or `Arc<T>`.
-    #[must_use]
-    pub fn provide<T: Send + Sync + 'static>(mut self, value: T) -> Self {
-        self.app.provide(value);
-        self
-    }
-
-    /// Adds a module: its services, gateways and relay handlers, and those of what it imports.
-    #[must_use]
-    pub fn module<M: Module>(mut self) -> Self {
-        self.app.module::<M>();
-        self
-    }
-
-    /// Adds by hand what a module would list.
-    #[must_use]
-    pub fn app(mut self, add: impl FnOnce(&mut App)) -> Self {
-        add(&mut self.app);
-        self
-    }
-
-    /// Mounts the relay, or changes how it is mounted.
-    #[must_use]
-    pub fn relay_config(mut self, relay: RelayConfig) -> Self {
-        Setting::put(&mut self.settings, "relay", &relay.section);
-        self.config.set_relay(relay.section);
-        self
-    }
-
-    /// Registers a handler for the relay topics that match `pattern`: a literal name, or a
-    /// prefix that ends with `*`.
-    #[must_use]
-    pub fn relay<Args: 'static>(mut self, pattern: &str, handler: impl RelayHandler<Args>) -> Self {
-        self.app.relay_handler(pattern, handler);
-        self
-    }
-
-    /// Mounts a raw handler, which owns the socket of each of its connections.
-    #[must_use]
-    pub fn raw<Args: 'static>(mut self, path: &str, handler: impl RawHandler<Args>) -> Self {
-        for dependency in handler.dependencies() {
-            self.app
-                .require(dependency, &format!("the raw handler on `{path}`"));
-        }
-        self.raw.push(RawMount {
-            path: path.to_owned(),
-            handler: raw_handler::erase(handler),
-        });
-        self
-    }
-
-    /// Lets everybody use a mount or a route without a token. In the path of a route `{name}`
-    /// stands for any one segment.
-    #[must_use]
-    pub fn public_route(mut self, method: &str, path: &str) -> Self {
-        let method = Method::from_bytes(method.as_bytes()).unwrap_or_default();
-        self.public.push((method, path.to_owned()));
-        self
-    }
-
-    fn is_public(&self, path: &str) -> bool {
-        self.public.iter().any(|(_, public)| public == path)
-    }
-
-    /// Adds the user's own routes beside those of the server.
-    #[must_use]
-    pub fn router(mut self, router: Router) -> Self {
-        self.router = self.router.merge(router);
-        self
-    }
-
     /// Binds, starts all shards and returns while they run.
     ///
     /// # Errors
@@ -470,7 +371,7 @@ impl Mount {
 /// A handler that needs no code of the user's.
 fn built_in(path: &str, handler: Option<&str>) -> Result<Box<dyn AnyRawHandler>, StartError> {
     match handler {
-        Some("echo") => Ok(raw_handler::erase(echo)),
+        Some("echo") => Ok(raw_handler::erase(echo, Vec::new())),
         other => Err(StartError::UnknownHandler {
             path: path.to_owned(),
             handler: other.unwrap_or_default().to_owned(),

@@ -179,7 +179,11 @@ impl Turn {
                 let rest = bytes[head.bytes..].to_vec();
                 self.shard.open_guarded(key, head, admitted, rest);
             }
-            Ok(admitted) => {
+            Ok(mut admitted) => {
+                let peer = self.shard.state.borrow_mut().peer_of(key);
+                if let Some(peer) = peer.filter(|_| self.shard.is_raw(admitted.mount)) {
+                    admitted.keep(peer, head);
+                }
                 self.shard.open(key, admitted, true);
                 self.receive_rest(key, &bytes[head.bytes..]);
             }

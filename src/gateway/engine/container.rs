@@ -2,6 +2,7 @@
 //! Knows no gateway, no shard and no socket.
 
 use std::any::{Any, TypeId, type_name};
+use std::cell::Cell;
 use std::fmt;
 use std::ops::Deref;
 use std::panic::AssertUnwindSafe;
@@ -9,6 +10,8 @@ use std::sync::Arc;
 
 use ahash::AHashMap;
 use thiserror::Error;
+
+use super::workshop::{Factory, Workshop};
 
 /// Why the services do not fit together. The text names who wants what.
 #[derive(Debug, Error)]
@@ -70,7 +73,7 @@ pub struct Dependency {
 
 impl Dependency {
     /// The dependency on a service `T`.
-    pub fn of<T: Send + Sync + 'static>() -> Self {
+    pub fn of<T: ?Sized + Send + Sync + 'static>() -> Self {
         Self {
             id: TypeId::of::<T>(),
             full_name: type_name::<T>(),
@@ -116,7 +119,7 @@ pub trait Inject: Sized {
     fn inject(resolver: &Resolver<'_>) -> Result<Self, StartError>;
 }
 
-impl<T: Send + Sync + 'static> Inject for Arc<T> {
+impl<T: ?Sized + Send + Sync + 'static> Inject for Arc<T> {
     fn dependencies() -> Vec<Dependency> {
         vec![Dependency::of::<T>()]
     }
@@ -127,9 +130,9 @@ impl<T: Send + Sync + 'static> Inject for Arc<T> {
 }
 
 /// A service taken by value of its handle: `State<Settings>` reads like a `&Settings`.
-pub struct State<T>(pub Arc<T>);
+pub struct State<T: ?Sized>(pub Arc<T>);
 
-impl<T: Send + Sync + 'static> Inject for State<T> {
+impl<T: ?Sized + Send + Sync + 'static> Inject for State<T> {
     fn dependencies() -> Vec<Dependency> {
         vec![Dependency::of::<T>()]
     }
@@ -139,13 +142,13 @@ impl<T: Send + Sync + 'static> Inject for State<T> {
     }
 }
 
-impl<T> Clone for State<T> {
+impl<T: ?Sized> Clone for State<T> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<T> Deref for State<T> {
+impl<T: ?Sized> Deref for State<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -153,7 +156,7 @@ impl<T> Deref for State<T> {
     }
 }
 
-impl<T: fmt::Debug> fmt::Debug for State<T> {
+impl<T: ?Sized + fmt::Debug> fmt::Debug for State<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("State").field(&self.0).finish()
     }
@@ -176,7 +179,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// The service `T`. It is missing only if the one that asks did not list it.
-    pub fn service<T: Send + Sync + 'static>(&self) -> Result<Arc<T>, StartError> {
+    pub fn service<T: ?Sized + Send + Sync + 'static>(&self) -> Result<Arc<T>, StartError> {
         self.services
             .get()
             .ok_or_else(|| missing(Dependency::of::<T>(), &[self.building]))
@@ -192,11 +195,13 @@ impl<'a> Resolver<'a> {
 #[derive(Debug, Clone, Default)]
 pub struct Container {
     services: Arc<Services>,
+    /// Where services that had to wait for something were made; it runs on for them.
+    _workshop: Option<Arc<Workshop>>,
 }
 
 impl Container {
     /// The service `T`, if somebody provides it.
-    pub fn get<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+    pub fn get<T: ?Sized + Send + Sync + 'static>(&self) -> Option<Arc<T>> {
         self.services.get()
     }
 }
@@ -207,6 +212,7 @@ pub struct ContainerBuilder {
     services: Services,
     recipes: Vec<Recipe>,
     wishes: Vec<(Dependency, String)>,
+    workshop: Option<Arc<Workshop>>,
 }
 
 impl ContainerBuilder {
@@ -221,9 +227,11 @@ impl ContainerBuilder {
         self.provide_arc(Arc::new(value))
     }
 
-    /// Provides a value that is shared already.
-    pub fn provide_arc<T: Send + Sync + 'static>(&mut self, value: Arc<T>) -> &mut Self {
-        self.services.0.insert(TypeId::of::<T>(), Service(value));
+    /// Provides a value that is shared already, also as a `dyn Trait`.
+    pub fn provide_arc<T: ?Sized + Send + Sync + 'static>(&mut self, value: Arc<T>) -> &mut Self {
+        self.services
+            .0
+            .insert(TypeId::of::<T>(), Service::of(value));
         self
     }
 
@@ -231,12 +239,76 @@ impl ContainerBuilder {
     pub fn injectable<T: Injectable>(&mut self) -> &mut Self {
         let provides = Dependency::of::<T>();
         if !self.recipes.iter().any(|known| known.provides == provides) {
-            self.recipes.push(Recipe {
-                provides,
-                needs: T::dependencies(),
-                build: |resolver| T::build(resolver).map(|value| Service(Arc::new(value))),
-            });
+            self.recipes
+                .push(Recipe::new(provides, T::dependencies(), |resolver, _| {
+                    T::build(resolver).map(|value| Service::of(Arc::new(value)))
+                }));
         }
+        self
+    }
+
+    /// Lists a service under a trait of its own: who wants `Arc<dyn Trait>` gets it.
+    pub fn injectable_as<T, D>(&mut self, as_dyn: fn(Arc<T>) -> Arc<D>) -> &mut Self
+    where
+        T: Injectable,
+        D: ?Sized + Send + Sync + 'static,
+    {
+        self.injectable::<T>();
+        let build = move |resolver: &Resolver<'_>, _: &mut Option<Arc<Workshop>>| {
+            Ok(Service::of(as_dyn(resolver.service()?)))
+        };
+        let needs = vec![Dependency::of::<T>()];
+        self.recipe(Recipe::new(Dependency::of::<D>(), needs, build))
+    }
+
+    /// Lists an async function that makes a service. It runs before the server listens, on a thread
+    /// whose runtime lives as long as the services, so that what it starts there goes on.
+    pub fn factory<Args, T>(&mut self, factory: impl Factory<Args, T>) -> &mut Self
+    where
+        T: Send + Sync + 'static,
+    {
+        self.factory_as(factory, Arc::new)
+    }
+
+    /// The same for a function that makes an `Arc<dyn Trait>`.
+    pub fn factory_dyn<Args, D>(&mut self, factory: impl Factory<Args, Arc<D>>) -> &mut Self
+    where
+        D: ?Sized + Send + Sync + 'static,
+    {
+        self.factory_as(factory, |made| made)
+    }
+
+    fn factory_as<Args, T, D>(
+        &mut self,
+        factory: impl Factory<Args, T>,
+        share: fn(T) -> Arc<D>,
+    ) -> &mut Self
+    where
+        T: Send + 'static,
+        D: ?Sized + Send + Sync + 'static,
+    {
+        let (provides, needs) = (Dependency::of::<D>(), factory.dependencies());
+        let build = move |resolver: &Resolver<'_>, workshop: &mut Option<Arc<Workshop>>| {
+            let name = resolver.building;
+            let failed = |source| StartError::Provider {
+                provider: name.to_owned(),
+                source,
+            };
+            let making = factory.start(resolver)?;
+            let workshop = match workshop {
+                Some(workshop) => workshop,
+                None => workshop.insert(Workshop::open().map_err(|error| failed(error.into()))?),
+            };
+            let made = workshop.make(making).ok_or_else(|| panicked(name))?;
+            Ok(Service::of(share(made.map_err(failed)?)))
+        };
+        self.recipe(Recipe::new(provides, needs, build))
+    }
+
+    /// The last recipe for a type holds.
+    fn recipe(&mut self, recipe: Recipe) -> &mut Self {
+        self.recipes.retain(|known| !known.same_as(&recipe));
+        self.recipes.push(recipe);
         self
     }
 
@@ -259,6 +331,7 @@ impl ContainerBuilder {
         }
         Ok(Container {
             services: Arc::new(self.services),
+            _workshop: self.workshop,
         })
     }
 
@@ -286,7 +359,11 @@ impl ContainerBuilder {
             building: &name,
         };
         // It is code of the user's, and a panic there should name the service like any failure.
-        let built = std::panic::catch_unwind(AssertUnwindSafe(|| (recipe.build)(&resolver)));
+        let Some(build) = recipe.build.take() else {
+            return Ok(());
+        };
+        let workshop = &mut self.workshop;
+        let built = std::panic::catch_unwind(AssertUnwindSafe(|| build(&resolver, workshop)));
         let service = built.unwrap_or_else(|_| Err(panicked(&name)))?;
         self.services.0.insert(recipe.provides.id, service);
         Ok(())
@@ -316,10 +393,27 @@ impl ContainerBuilder {
 struct Recipe {
     provides: Dependency,
     needs: Vec<Dependency>,
-    build: fn(&Resolver<'_>) -> Result<Service, StartError>,
+    /// Taken when it is followed, which is once.
+    build: Cell<Option<Box<Build>>>,
 }
 
+type Build =
+    dyn FnOnce(&Resolver<'_>, &mut Option<Arc<Workshop>>) -> Result<Service, StartError> + Send;
+
 impl Recipe {
+    fn new<F>(provides: Dependency, needs: Vec<Dependency>, build: F) -> Self
+    where
+        F: FnOnce(&Resolver<'_>, &mut Option<Arc<Workshop>>) -> Result<Service, StartError>
+            + Send
+            + 'static,
+    {
+        Self {
+            provides,
+            needs,
+            build: Cell::new(Some(Box::new(build))),
+        }
+    }
+
     fn same_as(&self, other: &Self) -> bool {
         self.provides == other.provides
     }
@@ -337,12 +431,19 @@ impl fmt::Debug for Recipe {
 #[derive(Debug, Default)]
 struct Services(AHashMap<TypeId, Service>);
 
-struct Service(Arc<dyn Any + Send + Sync>);
+/// An `Arc` of any type, which may be a `dyn Trait`.
+struct Service(Box<dyn Any + Send + Sync>);
+
+impl Service {
+    fn of<T: ?Sized + Send + Sync + 'static>(service: Arc<T>) -> Self {
+        Self(Box::new(service))
+    }
+}
 
 impl Services {
-    fn get<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+    fn get<T: ?Sized + Send + Sync + 'static>(&self) -> Option<Arc<T>> {
         let service = self.0.get(&TypeId::of::<T>())?;
-        service.0.clone().downcast().ok()
+        service.0.downcast_ref::<Arc<T>>().cloned()
     }
 }
 
@@ -358,6 +459,9 @@ fn missing(wanted: Dependency, path: &[&str]) -> StartError {
         Some("Global") => "no gateway uses the Global registry; mount one".to_owned(),
         Some(marker) => {
             format!("no gateway uses this registry; mount one with `namespace = {marker}`")
+        }
+        None if name.starts_with("dyn ") => {
+            format!("call `.provide_dyn::<{name}>(Arc::new(..))`, or list a factory of it")
         }
         None => format!("list it in `providers = [{name}]` of a module, or call `.provide(..)`"),
     };
@@ -414,110 +518,5 @@ pub(crate) fn short_name(full: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Debug)]
-    struct Settings(u8);
-    #[derive(Debug)]
-    struct Room(u8);
-    struct Desk(Arc<Room>);
-    struct Egg;
-    struct Hen;
-
-    impl Injectable for Room {
-        fn dependencies() -> Vec<Dependency> {
-            Arc::<Settings>::dependencies()
-        }
-        fn build(resolver: &Resolver<'_>) -> Result<Self, StartError> {
-            Ok(Self(resolver.inject::<State<Settings>>()?.0.0 + 1))
-        }
-    }
-
-    impl Injectable for Desk {
-        fn dependencies() -> Vec<Dependency> {
-            Arc::<Room>::dependencies()
-        }
-        fn build(resolver: &Resolver<'_>) -> Result<Self, StartError> {
-            Ok(Self(resolver.service()?))
-        }
-    }
-
-    impl Injectable for Egg {
-        fn dependencies() -> Vec<Dependency> {
-            vec![Dependency::of::<Hen>()]
-        }
-        fn build(_: &Resolver<'_>) -> Result<Self, StartError> {
-            Ok(Self)
-        }
-    }
-
-    impl Injectable for Hen {
-        fn dependencies() -> Vec<Dependency> {
-            vec![Dependency::of::<Egg>()]
-        }
-        fn build(_: &Resolver<'_>) -> Result<Self, StartError> {
-            Ok(Self)
-        }
-    }
-
-    /// P-02, N-15: listed in any order, built once each.
-    #[test]
-    fn services_are_built_after_what_they_need() {
-        let mut builder = ContainerBuilder::new();
-        builder.injectable::<Desk>().injectable::<Room>();
-        builder.provide(Settings(1)).injectable::<Room>();
-        let container = builder.build().unwrap();
-        let desk = container.get::<Desk>().unwrap();
-        let room = container.get::<Room>().unwrap();
-        assert_eq!(room.0, 2);
-        assert!(Arc::ptr_eq(&desk.0, &room));
-        assert!(container.get::<Egg>().is_none());
-    }
-
-    #[test]
-    fn a_provided_value_stands_in_place_of_a_provider() {
-        let mut builder = ContainerBuilder::new();
-        builder.injectable::<Room>().provide(Room(9));
-        assert_eq!(builder.build().unwrap().get::<Room>().unwrap().0, 9);
-    }
-
-    /// N-13: names who wants what.
-    #[test]
-    fn a_missing_provider_names_the_chain() {
-        let mut builder = ContainerBuilder::new();
-        builder.injectable::<Desk>().injectable::<Room>();
-        let error = builder.build().unwrap_err().to_string();
-        let expected = "`Settings` is provided by nobody (wanted by Room, wanted by Desk): \
-             list it in `providers = [Settings]` of a module, or call `.provide(..)`";
-        assert_eq!(error, expected);
-    }
-
-    #[test]
-    fn a_wish_that_nobody_fulfils_is_an_error() {
-        let mut builder = ContainerBuilder::new();
-        builder.require(Dependency::of::<Settings>(), "relay `room:*`");
-        let error = builder.build().unwrap_err().to_string();
-        let start = "`Settings` is provided by nobody (wanted by relay `room:*`)";
-        assert!(error.starts_with(start), "{error}");
-    }
-
-    #[test]
-    fn a_circle_is_drawn() {
-        let mut builder = ContainerBuilder::new();
-        builder.injectable::<Egg>().injectable::<Hen>();
-        let error = builder.build().unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "providers need each other in a circle: Egg -> Hen -> Egg"
-        );
-    }
-
-    #[test]
-    fn names_lose_their_paths() {
-        let full = "a::b::WsServer<c::d::NotifyNs>";
-        assert_eq!(short_name(full), "WsServer<NotifyNs>");
-        assert_eq!(short_name("(a::B, [c::D; 2])"), "(B, [D; 2])");
-        assert_eq!(registry_marker("WsServer<NotifyNs>"), Some("NotifyNs"));
-    }
-}
+#[path = "container_tests.rs"]
+mod tests;

@@ -21,11 +21,12 @@ use crate::gateway::client::{Handshake, WsClient};
 use crate::gateway::context::{ExecutionContext, UpgradeContext, WsArgumentsHost};
 use crate::gateway::engine::answers::unknown_event;
 use crate::gateway::engine::container::{Container, Resolver, StartError, short_name};
+use crate::gateway::engine::line::Line;
 use crate::gateway::engine::outlet::Registries;
 use crate::gateway::engine::table::{
-    Call, Hook, Layers, Local, Messages, Panicked, Running, Table,
+    Hook, Invocation, Layers, Local, Messages, Panicked, Running, Table,
 };
-use crate::gateway::extract::{CallContext, EventData};
+use crate::gateway::extract::EventData;
 use crate::gateway::filter::{AnyFilter, filtered};
 use crate::gateway::guard::{AnyMessageGuard, AnyUpgradeGuard, Layer, joined};
 use crate::gateway::interceptor::{AnyInterceptor, Next};
@@ -126,7 +127,7 @@ pub(crate) struct Dispatcher<G> {
     upgrade_guards: Vec<Layer<dyn AnyUpgradeGuard>>,
 }
 
-type Handler<G> = dyn Fn(Call<G>, EventData<'_>) -> Result<Running, Exception>;
+type Handler<G> = dyn Fn(Invocation<G>, EventData<'_>) -> Result<Running, Exception>;
 
 /// An event, its handler, and all that stands around it.
 struct Bound<G> {
@@ -182,9 +183,9 @@ impl<G: Messages> Dispatcher<G> {
         })
     }
 
-    fn call(&self, client: &WsClient, event: &'static str) -> Call<G> {
-        let context = CallContext::new(client.clone(), event, self.container.clone());
-        Call::new(self.gateway.clone(), context)
+    fn call(&self, client: &WsClient, event: &'static str) -> Invocation<G> {
+        let (gateway, container) = (self.gateway.clone(), self.container.clone());
+        Invocation::new(gateway, client.clone(), event, container)
     }
 
     /// Runs hooks one after the other. While a connection begins, the first that ends it is the
@@ -293,11 +294,7 @@ impl<G: Messages> Dispatcher<G> {
         client: &WsClient,
         request: Request<'_>,
     ) -> Handling {
-        let line = Line {
-            started_us: now_us(),
-            event: bound.event,
-            client: client.clone(),
-        };
+        let line = Line::begin(bound.event, client);
         match self.message_to(bound, client, request) {
             Handling::Done(outcome) => {
                 line.write(&outcome);
@@ -319,32 +316,6 @@ impl<G: Messages> Dispatcher<G> {
     }
 }
 
-/// What the log says of an event.
-struct Line {
-    started_us: u64,
-    event: &'static str,
-    client: WsClient,
-}
-
-impl Line {
-    fn write(&self, outcome: &Outcome) {
-        let outcome = match outcome {
-            Outcome::Nothing => "silent",
-            Outcome::Frame(_) => "frame",
-            Outcome::Close { .. } => "close",
-        };
-        let (conn_id, event) = (self.client.id(), self.event);
-        let us = now_us().saturating_sub(self.started_us);
-        let trace_id = trace_id(self.client.header("traceparent"));
-        debug!(target: "tidegate::ws", conn_id, event, outcome, us, trace_id, "message");
-    }
-}
-
-/// The trace of a W3C `traceparent`: `00-<trace id>-<parent id>-<flags>`.
-fn trace_id(traceparent: Option<&str>) -> Option<&str> {
-    traceparent?.split('-').nth(1)
-}
-
 impl<G: Messages> fmt::Debug for Dispatcher<G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Dispatcher")
@@ -355,7 +326,7 @@ impl<G: Messages> fmt::Debug for Dispatcher<G> {
 
 impl<G: 'static> Bound<G> {
     /// Nothing stands around the handler: the payload is read where it lies.
-    fn run_bare(self: &Rc<Self>, call: Call<G>, request: Request<'_>) -> Handling {
+    fn run_bare(self: &Rc<Self>, call: Invocation<G>, request: Request<'_>) -> Handling {
         let client = call.client().clone();
         let mut running = match caught(|| (self.handler)(call, request.data)) {
             Ok(Ok(running)) => running,
@@ -392,7 +363,7 @@ impl<G: 'static> Bound<G> {
     }
 
     /// With guards and interceptors around it, the payload is kept for as long as they take.
-    fn run_layered(self: &Rc<Self>, call: Call<G>, request: Request<'_>) -> Handling {
+    fn run_layered(self: &Rc<Self>, call: Invocation<G>, request: Request<'_>) -> Handling {
         let kept = Kept::of(request);
         let bound = self.clone();
         let client = call.client().clone();
@@ -409,7 +380,7 @@ impl<G: 'static> Bound<G> {
 
     async fn layered(
         &self,
-        call: Call<G>,
+        call: Invocation<G>,
         client: &WsClient,
         request: Request<'_>,
     ) -> Result<WsReply, Panicked> {
@@ -552,11 +523,6 @@ fn internal_error() -> Outcome {
         code: 1011,
         reason: "internal error".to_owned(),
     }
-}
-
-/// The shard's clock, for the log alone.
-fn now_us() -> u64 {
-    Registries::here().map_or(0, |here| here.now_us())
 }
 
 fn note_panic() {

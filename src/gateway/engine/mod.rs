@@ -3,6 +3,8 @@
 
 pub mod container;
 
+pub mod workshop;
+
 pub mod table;
 
 pub mod program;
@@ -10,6 +12,8 @@ pub mod program;
 pub mod dispatch;
 
 pub mod answers;
+
+mod line;
 
 pub mod pool;
 

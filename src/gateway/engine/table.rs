@@ -14,29 +14,52 @@ use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
 
 use crate::auth::CALLER;
+use crate::gateway::client::WsClient;
 use crate::gateway::engine::container::{
     Container, ContainerBuilder, Dependency, Injectable, Resolver, StartError, short_name,
 };
-use crate::gateway::extract::{CallContext, EventData};
+use crate::gateway::extract::{Call, EventData};
 use crate::gateway::filter::{AnyFilter, ExceptionFilter};
 use crate::gateway::guard::{AnyMessageGuard, AnyUpgradeGuard, Layer, MessageGuard, UpgradeGuard};
 use crate::gateway::interceptor::{AnyInterceptor, Interceptor};
 use crate::gateway::reply::{Exception, WsReply};
 
-/// One call of a handler or a hook: the gateway, the connection, the services.
-pub struct Call<G> {
+/// One call of a handler or a hook of the gateway `G`.
+pub struct Invocation<G> {
     gateway: Rc<Local<G>>,
-    context: CallContext,
+    client: WsClient,
+    event: &'static str,
+    call: Call,
 }
 
-impl<G> Call<G> {
-    pub(crate) fn new(gateway: Rc<Local<G>>, context: CallContext) -> Self {
-        Self { gateway, context }
+impl<G> Invocation<G> {
+    pub(crate) fn new(
+        gateway: Rc<Local<G>>,
+        client: WsClient,
+        event: &'static str,
+        container: Rc<Container>,
+    ) -> Self {
+        Self {
+            gateway,
+            call: Call::of_event(client.clone(), event, container),
+            client,
+            event,
+        }
     }
 
     /// The gateway.
     pub fn gateway(&self) -> &G {
         &self.gateway.0
+    }
+
+    /// The connection.
+    pub fn client(&self) -> &WsClient {
+        &self.client
+    }
+
+    /// The event's name.
+    pub fn event(&self) -> &'static str {
+        self.event
     }
 }
 
@@ -45,17 +68,17 @@ impl<G> Call<G> {
 #[derive(Debug)]
 pub(crate) struct Local<G>(pub(crate) Arc<G>);
 
-impl<G> Deref for Call<G> {
-    type Target = CallContext;
+impl<G> Deref for Invocation<G> {
+    type Target = Call;
 
-    fn deref(&self) -> &CallContext {
-        &self.context
+    fn deref(&self) -> &Call {
+        &self.call
     }
 }
 
-impl<G> fmt::Debug for Call<G> {
+impl<G> fmt::Debug for Invocation<G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Call").field(&self.context).finish()
+        f.debug_tuple("Invocation").field(&self.call).finish()
     }
 }
 
@@ -66,7 +89,7 @@ pub(crate) type Running = LocalBoxFuture<'static, Result<WsReply, Panicked>>;
 #[derive(Debug)]
 pub(crate) struct Panicked;
 
-type Handler<G> = dyn Fn(Call<G>, EventData<'_>) -> Result<Running, Exception>;
+type Handler<G> = dyn Fn(Invocation<G>, EventData<'_>) -> Result<Running, Exception>;
 
 /// What runs once before the server listens.
 type Ready<G> = dyn FnOnce(Arc<G>, Container) -> LocalBoxFuture<'static, Result<(), StartError>>;
@@ -120,7 +143,7 @@ impl<G: Messages> Table<G> {
     /// answers with a future that owns them.
     pub fn on<F, R>(&mut self, event: &'static str, handler: F) -> &mut Binding<G>
     where
-        F: Fn(Call<G>, EventData<'_>) -> Result<R, Exception> + 'static,
+        F: Fn(Invocation<G>, EventData<'_>) -> Result<R, Exception> + 'static,
         R: Future<Output = WsReply> + 'static,
     {
         self.bindings.push(Binding {
@@ -136,7 +159,7 @@ impl<G: Messages> Table<G> {
     /// Runs when a connection has been made. An error closes it with 1008.
     pub fn on_connect<F, R>(&mut self, hook: F) -> &mut Self
     where
-        F: Fn(Call<G>) -> Result<R, Exception> + 'static,
+        F: Fn(Invocation<G>) -> Result<R, Exception> + 'static,
         R: Future<Output = WsReply> + 'static,
     {
         self.connect
@@ -147,7 +170,7 @@ impl<G: Messages> Table<G> {
     /// Runs when a connection has ended, while its rooms can still be read.
     pub fn on_disconnect<F, R>(&mut self, hook: F) -> &mut Self
     where
-        F: Fn(Call<G>) -> Result<R, Exception> + 'static,
+        F: Fn(Invocation<G>) -> Result<R, Exception> + 'static,
         R: Future<Output = WsReply> + 'static,
     {
         self.disconnect
@@ -229,7 +252,7 @@ impl<G> fmt::Debug for Binding<G> {
 /// A handler of any future: it works for its caller, and its panics end with it.
 fn erased<G, F, R>(handler: F) -> Rc<Handler<G>>
 where
-    F: Fn(Call<G>, EventData<'_>) -> Result<R, Exception> + 'static,
+    F: Fn(Invocation<G>, EventData<'_>) -> Result<R, Exception> + 'static,
     R: Future<Output = WsReply> + 'static,
 {
     Rc::new(move |call, data| {

@@ -254,7 +254,11 @@ pub(super) fn handshake(path: &str) -> Arc<Handshake> {
         .unwrap()
         .unwrap();
     let peer = SocketAddr::from(([127, 0, 0, 1], 9));
-    Arc::new(Handshake { peer, head })
+    Arc::new(Handshake {
+        peer,
+        head,
+        subprotocol: None,
+    })
 }
 
 /// The text of a frame.

@@ -51,7 +51,8 @@ pub fn injectable(options: TokenStream, item: TokenStream) -> TokenStream {
 }
 
 /// Makes a struct a module:
-/// `#[module(imports = [..], providers = [..], gateways = [..], relays = [..])]`.
+/// `#[module(imports = [..], providers = [..], factories = [..], gateways = [..], relays = [..])]`.
+/// A factory is the name of an `async fn` that makes a service.
 #[proc_macro_attribute]
 pub fn module(options: TokenStream, item: TokenStream) -> TokenStream {
     let options = parse_macro_input!(options as module::Options);

@@ -134,7 +134,7 @@ fn handler(event: &LitStr, method: &ImplItemFn, arguments: &[Argument]) -> Token
     quote! {
         #check
         #(table.requires(#event, #dependencies);)*
-        let handler = |call: ::tidegate::gateway::table::Call<Self>, data: ::tidegate::gateway::extract::EventData<'_>| {
+        let handler = |call: ::tidegate::gateway::table::Invocation<Self>, data: ::tidegate::gateway::extract::EventData<'_>| {
             let _ = data;
             #(#takes)*
             ::std::result::Result::Ok(async move { #answer })
@@ -154,7 +154,7 @@ fn connection_hook(hook: &Ident, method: &ImplItemFn, arguments: &[Argument]) ->
     quote! {
         #check
         #(table.requires(#name, #dependencies);)*
-        table.#hook(|call: ::tidegate::gateway::table::Call<Self>| {
+        table.#hook(|call: ::tidegate::gateway::table::Invocation<Self>| {
             let data = ::tidegate::gateway::extract::EventData::null();
             let _ = data;
             #(#takes)*

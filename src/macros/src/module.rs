@@ -11,6 +11,7 @@ use crate::list::separated;
 pub(crate) struct Options {
     imports: Vec<Type>,
     providers: Vec<Type>,
+    factories: Vec<Type>,
     gateways: Vec<Type>,
     relays: Vec<Type>,
 }
@@ -38,11 +39,12 @@ impl Options {
         match name.to_string().as_str() {
             "imports" => Ok(&mut self.imports),
             "providers" => Ok(&mut self.providers),
+            "factories" => Ok(&mut self.factories),
             "gateways" => Ok(&mut self.gateways),
             "relays" => Ok(&mut self.relays),
             _ => {
-                let message = "a module has: imports = [..], providers = [..], gateways = [..], \
-                               relays = [..]";
+                let message = "a module has: imports = [..], providers = [..], factories = [..], \
+                               gateways = [..], relays = [..]";
                 Err(Error::new(name.span(), message))
             }
         }
@@ -57,6 +59,7 @@ pub(crate) fn expand(options: &Options, item: &ItemStruct) -> syn::Result<TokenS
     let Options {
         imports,
         providers,
+        factories,
         gateways,
         relays,
     } = options;
@@ -69,6 +72,7 @@ pub(crate) fn expand(options: &Options, item: &ItemStruct) -> syn::Result<TokenS
                 let _ = &app;
                 #(app.module::<#imports>();)*
                 #(app.provider::<#providers>();)*
+                #(app.factory(#factories);)*
                 #(app.gateway::<#gateways>();)*
                 #(app.relay(#relays);)*
             }

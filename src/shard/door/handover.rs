@@ -232,6 +232,10 @@ async fn upgrade_late(
             let verdict = shard.guard((peer, head), admitted).await;
             verdict.ok_or_else(|| (RefusedFor::Guard, crate::shard::speak::event::forbidden()))
         }
+        (Ok(mut admitted), Some(head)) if shard.is_raw(mount) => {
+            admitted.keep(peer, head);
+            Ok(admitted)
+        }
         (admitted, _) => admitted,
     };
     let admitted = match admitted {

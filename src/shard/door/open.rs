@@ -24,9 +24,9 @@ use crate::shard::state::{State, Wish};
 
 impl crate::shard::Shard {
     /// A request was admitted: the 101 goes out and frames begin.
-    pub(crate) fn open(self: &Rc<Self>, key: SlotKey, mut admitted: Admitted, answer: bool) {
+    pub(crate) fn open(self: &Rc<Self>, key: SlotKey, admitted: Admitted, answer: bool) {
         let (mount, caller) = (admitted.mount, Arc::clone(&admitted.caller));
-        let handshake = admitted.handshake.take();
+        let handshake = admitted.handshake.clone();
         self.open_connection(key, admitted, answer);
         if let Some(handshake) = handshake {
             self.start_event(key, mount, caller, handshake);
@@ -94,6 +94,9 @@ impl crate::shard::Shard {
                 connection.session = Session::Durable(Box::new(session));
             }
             Dialect::Raw(_) => {
+                let Some(handshake) = admitted.handshake.clone() else {
+                    return;
+                };
                 let bounds = inbox_bounds(limits);
                 let link = Rc::clone(self) as Rc<dyn SocketLink>;
                 let inbox = Inbox::new(link, socket_id(key), bounds);
@@ -104,6 +107,7 @@ impl crate::shard::Shard {
                     mount: admitted.mount,
                     socket: WebSocket::new(inbox),
                     caller: Arc::clone(&admitted.caller),
+                    handshake,
                 });
             }
         }

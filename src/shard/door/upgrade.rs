@@ -1,6 +1,7 @@
 //! May this request become a WebSocket, as whom, and on which mount? Knows heads, tokens and
 //! mounts; answers, and touches no socket.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -23,7 +24,9 @@ pub(crate) struct Admitted {
     pub(crate) caller: Arc<Caller>,
     /// The `tidegate.*.v1` of the mount was asked for.
     pub(crate) negotiated: bool,
-    /// What the handlers of a gateway may know of the request.
+    /// The subprotocol that the answer names.
+    pub(crate) protocol: Option<Box<str>>,
+    /// What the handlers of gateways and raw mounts may know of the request.
     pub(crate) handshake: Option<Arc<Handshake>>,
     /// The 101.
     pub(crate) response: Bytes,
@@ -79,6 +82,7 @@ pub(crate) fn admit(
         mount: number,
         caller,
         negotiated,
+        protocol: protocol.map(Into::into),
         handshake: None,
         response,
         ticket: None,
@@ -128,18 +132,35 @@ fn in_default_tenant(caller: &Arc<Caller>) -> Arc<Caller> {
     Arc::new(caller)
 }
 
-/// The subprotocol to answer with: the one of the dialect, else `bearer` if a token came there.
-fn protocol_of(upgrade: &Upgrade, dialect: &Dialect) -> (Option<&'static str>, bool) {
+/// The subprotocol to answer with: the one of the dialect or of the raw handler, else `bearer` if
+/// a token came there.
+fn protocol_of<'a>(upgrade: &Upgrade, dialect: &'a Dialect) -> (Option<&'a str>, bool) {
+    let offers = |name: &str| upgrade.protocols.iter().any(|offered| offered == name);
     let own = match dialect {
         Dialect::Relay => Some(relay::PROTOCOL),
         Dialect::Event(_) => Some(event::PROTOCOL),
         Dialect::Durable => Some(durable::PROTOCOL),
-        Dialect::Raw(_) => None,
+        Dialect::Raw(handler) => {
+            let mut spoken = handler.protocols().iter().map(String::as_str);
+            spoken.find(|name| offers(name))
+        }
     };
-    let offers = |name: &str| upgrade.protocols.iter().any(|offered| offered == name);
     match own.filter(|own| offers(own)) {
         Some(own) => (Some(own), true),
         None if offers("bearer") => (Some("bearer"), false),
         None => (None, false),
+    }
+}
+
+impl Admitted {
+    /// Keeps of the request what handlers may ask for.
+    pub(crate) fn keep(&mut self, peer: SocketAddr, head: &Head) -> Arc<Handshake> {
+        let handshake = Arc::new(Handshake {
+            peer,
+            head: head.clone(),
+            subprotocol: self.protocol.clone(),
+        });
+        self.handshake = Some(Arc::clone(&handshake));
+        handshake
     }
 }

@@ -15,7 +15,7 @@ use futures_util::FutureExt;
 use crate::auth::CALLER;
 use crate::broker::relay::{Call, HandlerEvent};
 use crate::gateway::relay::JOINING;
-use crate::gateway::relay_handler::RelayCall;
+use crate::gateway::relay_handler::call_of;
 use crate::metrics::{Counter, Timing};
 
 use crate::shard::Shard;
@@ -49,7 +49,7 @@ impl Shard {
             self.shared.container.clone(),
         );
         let conn_id = call.subscriber.conn_id;
-        let arguments = RelayCall::new(&call.topic, conn_id, &call.event, services);
+        let arguments = call_of(&call.topic, conn_id, &call.event, services);
         let lane = call.lane;
         let is_join = call.event == HandlerEvent::Join;
         let began = crate::shard::turn::now();

@@ -107,6 +107,12 @@ impl Shard {
         }
     }
 
+    /// Whether a raw handler is mounted there.
+    pub(crate) fn is_raw(&self, mount: u16) -> bool {
+        let mount = &self.shared.mounts[usize::from(mount)];
+        matches!(mount.dialect, Dialect::Raw(_))
+    }
+
     /// Whether a gateway is mounted there.
     pub(crate) fn is_event(&self, mount: u16) -> bool {
         self.gateway_of(mount).is_some()
@@ -119,11 +125,7 @@ impl Shard {
         (peer, head): (SocketAddr, &Head),
         mut admitted: Admitted,
     ) -> impl Future<Output = Option<Admitted>> + use<> {
-        let handshake = Arc::new(Handshake {
-            peer,
-            head: head.clone(),
-        });
-        admitted.handshake = Some(Arc::clone(&handshake));
+        let handshake = admitted.keep(peer, head);
         let gateway = self.gateway_of(admitted.mount).cloned();
         async move {
             let caller = Arc::clone(&admitted.caller);

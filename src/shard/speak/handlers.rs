@@ -15,7 +15,9 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use crate::auth::{CALLER, Caller};
-use crate::gateway::raw_handler::{RawCall, RawFuture};
+use crate::gateway::call::Call;
+use crate::gateway::client::Handshake;
+use crate::gateway::raw_handler::RawFuture;
 use crate::gateway::socket::WebSocket;
 use crate::metrics::Counter;
 
@@ -30,6 +32,7 @@ pub(crate) struct Opened {
     pub(crate) mount: u16,
     pub(crate) socket: WebSocket,
     pub(crate) caller: Arc<Caller>,
+    pub(crate) handshake: Arc<Handshake>,
 }
 
 /// User code panicked; the message has been printed.
@@ -144,10 +147,8 @@ impl Turn {
             return Ok(());
         };
         let caller = Arc::clone(&opened.caller);
-        let call = RawCall {
-            caller: opened.caller,
-            container: shared.container.clone(),
-        };
+        let container = shared.container.clone();
+        let call = Call::of_raw(opened.caller, opened.handshake, container);
         let start =
             || CALLER.sync_scope(Arc::clone(&caller), || handler.call(opened.socket, &call));
         let future = std::panic::catch_unwind(AssertUnwindSafe(start)).map_err(|_| Panicked)?;
