@@ -80,7 +80,7 @@ impl ChatGateway {
     }
 
     #[subscribe_message("presence")]
-    async fn presence(&self) -> usize {
+    async fn presence(&self) -> Result<usize, SendError> {
         self.server.connection_count()
     }
 

@@ -6,7 +6,7 @@ use tidegate::{Message, Server, WebSocket};
 async fn echo(mut socket: WebSocket) {
     while let Some(Ok(message)) = socket.recv().await {
         if message == Message::from("close") {
-            return socket.close_with(1000, "bye").await;
+            return socket.close_with(tidegate::CloseCode::Normal, "bye").await;
         }
         if !message.is_pong() && socket.send(message).await.is_err() {
             return;

@@ -71,7 +71,7 @@ impl ExceptionFilter for TeapotFilter {
         match exception.downcast_ref::<Failure>() {
             Some(Failure::Teapot) => Caught::replace(json!({ "error": error, "code": 418 })),
             Some(Failure::Silent) => Caught::Swallow,
-            Some(Failure::Close) => Caught::close(4418, error),
+            Some(Failure::Close) => Caught::close(CloseCode::own(4418), error),
             Some(Failure::Plain | Failure::Panic) | None => Caught::Pass,
         }
     }
@@ -103,7 +103,7 @@ impl ChatGateway {
     }
 
     #[subscribe_message("presence")]
-    async fn presence(&self) -> usize {
+    async fn presence(&self) -> Result<usize, SendError> {
         self.server.connection_count()
     }
 

@@ -154,6 +154,7 @@ pub use gateway::send::SendError;
 pub use gateway::socket::{CloseFrame, Message, SocketError, WebSocket, WsReceiver, WsSender};
 pub use gateway::spawn::spawn;
 pub use gateway::topics::{Delivery, History, Published, Subscription, TopicError, Topics};
+pub use proto::{CloseCode, InvalidCloseCode, OwnCode};
 pub use server::{RelayConfig, Server};
 
 pub mod prelude;

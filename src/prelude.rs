@@ -27,4 +27,5 @@ pub use crate::gateway::send::SendError;
 pub use crate::gateway::server::{Global, Registry, WsServer};
 pub use crate::gateway::topics::Topics;
 pub use crate::id::{ConnId, Tenant};
+pub use crate::proto::CloseCode;
 pub use crate::server::{RelayConfig, Server};

@@ -172,7 +172,9 @@ pub fn with_causes(error: &dyn std::error::Error) -> String {
         }
         cause = source.source();
     }
-    text
+    // Some write several lines.
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join("; ")
 }
 
 #[expect(clippy::print_stdout, reason = "the answer of a verb")]

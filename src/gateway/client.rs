@@ -18,6 +18,7 @@ use crate::gateway::engine::push::Push;
 use crate::gateway::send::SendError;
 use crate::gateway::server::{Registry, Scope};
 use crate::id::{ConnId, Tenant};
+use crate::proto::CloseCode;
 use crate::proto::http::Head;
 
 /// What a peer sent to become a connection.
@@ -159,7 +160,7 @@ impl WsClient {
         }
     }
 
-    /// Is no member of a room any more.
+    /// Leaves a room; to be out of it already changes nothing.
     ///
     /// # Errors
     /// When the queue to its shard is full.
@@ -183,19 +184,20 @@ impl WsClient {
             .unwrap_or_default()
     }
 
-    /// Ends the connection: a close frame follows what is queued already.
+    /// Ends the connection: a close frame with this code and reason follows what is queued already.
+    /// `CloseCode::own(4000)` is one of the program's own.
     ///
     /// # Errors
     /// When the queue to its shard is full.
-    pub fn disconnect(&self, code: u16, reason: &str) -> Result<(), SendError> {
+    pub fn disconnect(&self, code: CloseCode, reason: &str) -> Result<(), SendError> {
         match self.here() {
             Some(here) => {
-                here.close(self.inner.key, code, reason);
+                here.close(self.inner.key, code.get(), reason);
                 Ok(())
             }
             None => self.order(Order::Close {
                 connection: self.inner.key,
-                code,
+                code: code.get(),
                 reason: reason.into(),
             }),
         }

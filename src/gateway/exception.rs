@@ -4,10 +4,10 @@
 use std::any::Any;
 use std::fmt::{self, Display};
 
-use serde::Serialize;
 use serde_json::Value;
 
 use crate::gateway::engine::container::StartError;
+use crate::proto::event::ErrorData;
 
 /// What kind of error it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,14 +131,8 @@ impl Exception {
     }
 
     /// `{"error":"<message>"}`, and the fields if there are some.
-    pub(crate) fn data(&self) -> impl Serialize + '_ {
-        #[derive(Serialize)]
-        struct Data<'a> {
-            error: &'a str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            errors: Option<&'a Value>,
-        }
-        Data {
+    pub(crate) fn data(&self) -> ErrorData<'_> {
+        ErrorData {
             error: &self.message,
             errors: self.errors.as_ref(),
         }

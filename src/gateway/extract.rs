@@ -8,9 +8,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use serde_json::value::RawValue;
-use validator::{Validate, ValidationErrors};
 
 use crate::auth::CurrentUser;
 use crate::broker::relay::LeaveReason;
@@ -224,7 +222,7 @@ pub trait TakeFromCall<T> {
     fn dependencies(&self) -> Vec<Dependency>;
 }
 
-impl<T: FromCall> TakeFromCall<T> for &&Take<T> {
+impl<T: FromCall> TakeFromCall<T> for &Take<T> {
     fn take(&self, call: &Call, _data: EventData<'_>) -> Result<T, Exception> {
         T::from_call(call)
     }
@@ -240,28 +238,7 @@ impl<T: FromCall> TakeFromCall<T> for &&Take<T> {
     }
 }
 
-/// Payloads whose type has rules.
-pub trait TakeValidated<T> {
-    /// Reads the payload and checks it.
-    fn take(&self, call: &Call, data: EventData<'_>) -> Result<T, Exception>;
-
-    /// None.
-    fn dependencies(&self) -> Vec<Dependency> {
-        Vec::new()
-    }
-}
-
-impl<T: DeserializeOwned + Validate> TakeValidated<T> for &Take<T> {
-    fn take(&self, call: &Call, data: EventData<'_>) -> Result<T, Exception> {
-        let payload: T = read(call.event(), data)?;
-        match payload.validate() {
-            Ok(()) => Ok(payload),
-            Err(errors) => Err(Exception::validation(call.event(), listed(&errors))),
-        }
-    }
-}
-
-/// All other payloads.
+/// All other arguments are payloads.
 pub trait TakePayload<T> {
     /// Reads the payload.
     fn take(&self, call: &Call, data: EventData<'_>) -> Result<T, Exception>
@@ -304,34 +281,24 @@ pub fn take_key<T: DeserializeOwned>(
     read(call.event(), EventData::of(value.as_bytes()))
 }
 
-/// Field by field, each rule with its code, message and parameters, but never with the value that
-/// was refused: it would go back to whoever reads the log of the client.
-fn listed(errors: &ValidationErrors) -> Value {
-    let mut listed = serde_json::to_value(errors).unwrap_or_default();
-    forget_values(&mut listed);
-    listed
-}
-
-fn forget_values(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            if let Some(Value::Object(params)) = fields.get_mut("params") {
-                params.remove("value");
-            }
-            fields.values_mut().for_each(forget_values);
-        }
-        Value::Array(items) => items.iter_mut().for_each(forget_values),
-        _ => {}
-    }
-}
-
-/// Takes one argument of a handler, by its type: `take!(SendMessage, call, data)`.
+/// Takes one argument of a handler, by its type: `take!(SendMessage, call, data)`. A payload that
+/// breaks the rules of its type is an `Err`.
 #[macro_export]
 macro_rules! take {
     ($type:ty, $call:expr, $data:expr) => {{
         #[allow(unused_imports, reason = "the type decides which of them is needed")]
-        use $crate::gateway::extract::{TakeFromCall as _, TakePayload as _, TakeValidated as _};
-        (&&&$crate::gateway::extract::Take::<$type>::new()).take($call, $data)
+        use $crate::gateway::extract::{
+            CountPayloads as _, Take, TakeFromCall as _, TakePayload as _,
+        };
+        match (&&Take::<$type>::new()).take($call, $data) {
+            Ok(value) if <Take<$type>>::PAYLOADS == 1 => {
+                match $crate::check!($type, $call, &value) {
+                    Ok(()) => Ok(value),
+                    Err(broken) => Err(broken),
+                }
+            }
+            taken => taken,
+        }
     }};
 }
 
@@ -340,7 +307,7 @@ macro_rules! take {
 macro_rules! argument_dependencies {
     ($type:ty) => {{
         #[allow(unused_imports, reason = "the type decides which of them is needed")]
-        use $crate::gateway::extract::{TakeFromCall as _, TakePayload as _, TakeValidated as _};
-        (&&&$crate::gateway::extract::Take::<$type>::new()).dependencies()
+        use $crate::gateway::extract::{TakeFromCall as _, TakePayload as _};
+        (&&$crate::gateway::extract::Take::<$type>::new()).dependencies()
     }};
 }

@@ -8,6 +8,7 @@ use crate::gateway::context::WsArgumentsHost;
 use crate::gateway::engine::container::Injectable;
 use crate::gateway::guard::Layer;
 use crate::gateway::reply::{Body, Exception, WsReply};
+use crate::proto::CloseCode;
 
 /// Decides what becomes of an error.
 #[diagnostic::on_unimplemented(
@@ -31,7 +32,7 @@ pub enum Caught {
     /// The end of the connection.
     Close {
         /// The close code.
-        code: u16,
+        code: CloseCode,
         /// The reason.
         reason: String,
     },
@@ -39,7 +40,7 @@ pub enum Caught {
 
 impl Caught {
     /// The end of the connection.
-    pub fn close(code: u16, reason: impl Into<String>) -> Self {
+    pub fn close(code: CloseCode, reason: impl Into<String>) -> Self {
         let reason = reason.into();
         Self::Close { code, reason }
     }

@@ -19,6 +19,8 @@ pub mod call;
 
 pub mod extract;
 
+pub mod rules;
+
 mod exception;
 
 pub mod reply;

@@ -251,6 +251,17 @@ impl App {
         }
         let index = u16::try_from(self.registries.len()).unwrap_or(u16::MAX);
         let server = Arc::new(WsServer::<N>::new(index));
+        // Operators and REST know a registry by the name of its marker.
+        if let Some((_, first)) = self
+            .registries
+            .iter()
+            .find(|(_, one)| one.name() == server.name())
+        {
+            self.error.get_or_insert(StartError::RegistryTaken {
+                name: first.name().to_owned(),
+                marker: std::any::type_name::<N>().to_owned(),
+            });
+        }
         self.builder.provide_arc(server.clone());
         self.registries.push((marker, server.clone()));
         server
@@ -266,7 +277,7 @@ impl<S: Send + Sync, T: ?Sized + Send + Sync + 'static> FromRequestParts<S> for 
         let service = program.and_then(|program| program.container.get());
         service.map(Self).ok_or_else(|| {
             let wanted = Dependency::of::<T>().name();
-            let text = format!("`{wanted}` is provided by nobody: list it in `providers`");
+            let text = format!("`{wanted}` is not provided: list it in `providers`");
             (StatusCode::INTERNAL_SERVER_ERROR, text)
         })
     }

@@ -8,6 +8,7 @@ use super::call::{Call, CallKind, FromCall, fits};
 use super::engine::container::Dependency;
 use super::exception::{Exception, INTERNAL};
 use super::socket::WebSocket;
+use crate::proto::CloseCode;
 
 /// A running raw handler. It stays on its core, so it need not be `Send`.
 pub type RawFuture = Pin<Box<dyn Future<Output = ()>>>;
@@ -59,7 +60,10 @@ macro_rules! raw_handler {
 async fn refused(socket: WebSocket, exception: Exception) {
     exception.log_hidden("raw");
     let message = exception.message();
-    let code = if message == INTERNAL { 1011 } else { 1008 };
+    let code = match message {
+        INTERNAL => CloseCode::Internal,
+        _ => CloseCode::Policy,
+    };
     socket.close_with(code, message).await;
 }
 

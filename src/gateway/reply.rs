@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::gateway::engine::push::Push;
+use crate::proto::CloseCode;
+use crate::proto::event::{DATA_KEY, EVENT_KEY, begin_envelope, end_envelope};
 use crate::proto::frame::{self, HEADER_BYTES_MAX, Opcode};
 
 pub use crate::gateway::exception::{Exception, ExceptionKind, Opaque};
@@ -48,7 +50,7 @@ pub enum WsReply {
     /// The end of the connection.
     Close {
         /// The close code.
-        code: u16,
+        code: CloseCode,
         /// The reason.
         reason: String,
     },
@@ -90,9 +92,7 @@ impl Body {
     ) -> serde_json::Result<Self> {
         let mut buffer = spare();
         buffer.extend_from_slice(&[0; HEADER_BYTES_MAX]);
-        buffer.extend_from_slice(EVENT_KEY);
-        serde_json::to_writer(&mut buffer, event)?;
-        buffer.extend_from_slice(DATA_KEY);
+        begin_envelope(&mut buffer, event);
         let data_start = buffer.len();
         serde_json::to_writer(&mut buffer, data)?;
         Ok(Self {
@@ -144,11 +144,7 @@ impl Body {
     /// The frame, with the `id` of the request if it had one.
     pub(crate) fn into_frame(mut self, id: Option<&[u8]>) -> Frame {
         if self.is_envelope {
-            if let Some(id) = id {
-                self.buffer.extend_from_slice(br#","id":"#);
-                self.buffer.extend_from_slice(id);
-            }
-            self.buffer.push(b'}');
+            end_envelope(&mut self.buffer, id);
         }
         let (header, header_len) =
             frame::header(Opcode::Text, self.buffer.len() - HEADER_BYTES_MAX);
@@ -223,19 +219,6 @@ impl fmt::Debug for Body {
         let text = String::from_utf8_lossy(&self.buffer[HEADER_BYTES_MAX..]);
         f.debug_tuple("Body").field(&text).finish()
     }
-}
-
-/// A push: `{"event":..,"data":..}` as a whole frame.
-pub(crate) fn encode_frame(
-    event: &str,
-    data: &(impl Serialize + ?Sized),
-) -> serde_json::Result<Bytes> {
-    Ok(Body::envelope(event, data)?.into_frame(None).into_bytes())
-}
-
-/// Any JSON as a whole frame.
-pub(crate) fn encode_raw(value: &(impl Serialize + ?Sized)) -> serde_json::Result<Bytes> {
-    Ok(Body::raw(value)?.into_frame(None).into_bytes())
 }
 
 /// What a handler returned, to be told apart by its type: `split` takes the error of a `Result`

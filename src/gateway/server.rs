@@ -77,27 +77,37 @@ impl<N: 'static> WsServer<N> {
         self.caller().emit_to(room, event, data)
     }
 
-    /// To one connection; `false` if it is gone.
+    /// To every connection of the registry, as [`broadcast`](Self::broadcast) does (P-10). One
+    /// connection is chosen by [`client`](Self::client).
     ///
     /// # Errors
     /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
-    pub fn emit(
-        &self,
-        client: ConnId,
-        event: &str,
-        data: &(impl Serialize + ?Sized),
-    ) -> Result<bool, SendError> {
-        self.caller().emit(client, event, data)
+    pub fn emit(&self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<usize, SendError> {
+        self.caller().broadcast(event, data)
     }
 
-    /// Chooses a room, or a connection by its id where no room has that name.
-    pub fn to(&self, name: impl ToString) -> To {
-        self.caller().to(name)
+    /// Chooses one connection by its id, or by a name a room, or where no room has that name the
+    /// connection whose id is written so.
+    pub fn to(&self, whom: impl Into<Addressee>) -> To {
+        self.caller().to(whom)
     }
 
-    /// How many connections are open, on all shards; 0 where no tenant is known.
-    pub fn connection_count(&self) -> usize {
-        self.caller().connection_count()
+    /// Chooses one connection, whatever rooms are called.
+    pub fn client(&self, id: ConnId) -> To {
+        self.caller().client(id)
+    }
+
+    /// Chooses a room, whatever ids there are.
+    pub fn room(&self, name: impl ToString) -> To {
+        self.caller().room(name)
+    }
+
+    /// Counts the open connections of the caller's tenant, on all shards.
+    ///
+    /// # Errors
+    /// When nobody says which tenant is meant and several are connected.
+    pub fn connection_count(&self) -> Result<usize, SendError> {
+        self.caller().try_connection_count()
     }
 
     /// The same registry for one tenant, whoever calls.
@@ -196,29 +206,21 @@ impl Scope {
         self.send(&Whom::room(room), &Push::event(event, data)?)
     }
 
-    /// To one connection; `false` if it is gone. For one on another shard that is not known at
-    /// once, and `true` says that the frame is on its way.
+    /// To every connection, as [`broadcast`](Self::broadcast) does.
     ///
     /// # Errors
     /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
-    pub fn emit(
-        &self,
-        client: ConnId,
-        event: &str,
-        data: &(impl Serialize + ?Sized),
-    ) -> Result<bool, SendError> {
-        let whom = Whom {
-            target: Target::Client(client),
-            ..Whom::EVERYONE
-        };
-        let push = Push::event(event, data)?;
-        let accepted = self.send(&whom, &push)?;
-        Ok(0 < accepted || self.is_elsewhere(client)?)
+    pub fn emit(&self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<usize, SendError> {
+        self.broadcast(event, data)
     }
 
-    /// Chooses a room, or a connection by its id where no room has that name.
-    pub fn to(&self, name: impl ToString) -> To {
-        self.chosen(Chosen::Name(name.to_string()))
+    /// Chooses one connection by its id, or by a name a room, or where no room has that name the
+    /// connection whose id is written so.
+    pub fn to(&self, whom: impl Into<Addressee>) -> To {
+        self.chosen(match whom.into() {
+            Addressee::Client(id) => Chosen::Client(id),
+            Addressee::Name(name) => Chosen::Name(name),
+        })
     }
 
     /// Chooses a room, whatever else has that name.
@@ -244,19 +246,21 @@ impl Scope {
         }
     }
 
-    /// How many connections are open, on all shards; 0 where no tenant is known.
+    /// Counts the open connections, on all shards.
     pub fn connection_count(&self) -> usize {
-        let Ok(reach) = self.reached() else {
-            return 0;
-        };
-        let tenant = match reach {
-            Reached::Nobody => return 0,
+        // A scope that names a tenant, or all, never has to ask who calls.
+        self.try_connection_count().unwrap_or_default()
+    }
+
+    fn try_connection_count(&self) -> Result<usize, SendError> {
+        let tenant = match self.reached()? {
+            Reached::Nobody => return Ok(0),
             Reached::One(tenant) => tenant,
-            Reached::All => return self.pool.count(None),
+            Reached::All => return Ok(self.pool.count(None)),
         };
         let here = Registries::here_for(&self.pool);
-        here.and_then(|here| here.count(self.pool.index(), &tenant))
-            .unwrap_or_else(|| self.pool.count(Some(&tenant)))
+        let count = here.and_then(|here| here.count(self.pool.index(), &tenant));
+        Ok(count.unwrap_or_else(|| self.pool.count(Some(&tenant))))
     }
 
     fn is_elsewhere(&self, client: ConnId) -> Result<bool, SendError> {
@@ -346,6 +350,42 @@ impl Scope {
     }
 }
 
+/// Whom [`WsServer::to`] chooses: a connection by its number, or whatever has a name. A number never
+/// means a room that happens to be called so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Addressee {
+    /// A connection.
+    Client(ConnId),
+    /// A room, or where none has that name the connection whose id is written so.
+    Name(String),
+}
+
+impl From<ConnId> for Addressee {
+    fn from(id: ConnId) -> Self {
+        Self::Client(id)
+    }
+}
+
+macro_rules! names {
+    ($($name:ty),*) => {$(
+        impl From<$name> for Addressee {
+            fn from(name: $name) -> Self {
+                Self::Name(name.to_string())
+            }
+        }
+    )*};
+}
+
+names!(
+    &str,
+    String,
+    &String,
+    Arc<str>,
+    &Arc<str>,
+    Box<str>,
+    std::borrow::Cow<'_, str>
+);
+
 /// A room or a connection, chosen by [`WsServer::to`].
 #[derive(Debug, Clone)]
 pub struct To {
@@ -390,6 +430,19 @@ impl To {
             .scope
             .send_counted(&self.whom(), &Push::event(event, data)?);
         sent?.total().await
+    }
+
+    /// Sends to those chosen; whether anybody is there. One connection on another shard counts as
+    /// there until that shard knows better.
+    ///
+    /// # Errors
+    /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
+    pub fn reach(&self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<bool, SendError> {
+        let here = 0 < self.emit(event, data)?;
+        match self.chosen {
+            Chosen::Client(id) if !here => self.scope.is_elsewhere(id),
+            _ => Ok(here),
+        }
     }
 
     fn whom(&self) -> Whom<'_> {

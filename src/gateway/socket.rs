@@ -6,6 +6,7 @@ use std::future::Future;
 use std::rc::Rc;
 
 use crate::gateway::engine::inbox::{Handle, Inbox};
+use crate::proto::{CloseCode, InvalidCloseCode};
 
 /// Why a connection was closed, by code and text (RFC 6455 section 7.4).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +100,9 @@ pub enum SocketError {
     /// The connection has ended, or is about to.
     #[error("the connection is closed")]
     Closed,
+    /// A close frame with a code that may not stand in one.
+    #[error(transparent)]
+    CloseCode(#[from] InvalidCloseCode),
 }
 
 /// An upgraded socket in the hands of a handler. When it is dropped the connection is closed
@@ -145,18 +149,18 @@ impl WebSocket {
     /// Sends a message; waits while the peer does not read.
     ///
     /// # Errors
-    /// When the connection has ended.
+    /// When the connection has ended, or a close frame has a code that may not stand in one.
     pub fn send(&mut self, message: Message) -> impl Future<Output = Result<(), SocketError>> {
         self.handle.send(message)
     }
 
     /// Sends a close frame behind everything that was sent before, with code 1000.
     pub async fn close(self) {
-        self.handle.close(1000, "");
+        self.handle.close(CloseCode::Normal, "");
     }
 
     /// Like [`close`](Self::close), with a code and a reason.
-    pub async fn close_with(self, code: u16, reason: &str) {
+    pub async fn close_with(self, code: CloseCode, reason: &str) {
         self.handle.close(code, reason);
     }
 
@@ -182,14 +186,14 @@ impl WsSender {
     /// Sends a message; waits while the peer does not read.
     ///
     /// # Errors
-    /// When the connection has ended.
+    /// When the connection has ended, or a close frame has a code that may not stand in one.
     pub fn send(&self, message: Message) -> impl Future<Output = Result<(), SocketError>> {
         self.handle.send(message)
     }
 
     /// Sends a close frame behind everything that was sent before.
     pub async fn close(self) {
-        self.handle.close(1000, "");
+        self.handle.close(CloseCode::Normal, "");
     }
 }
 

@@ -161,7 +161,11 @@ proptest! {
         };
         let error = written(|out| relay::put_error(out, &error));
         prop_assert_eq!(error, json!({"type":"error","message":name,"code":"internal","topic":topic}));
-        let reply = written(|out| event::put_reply(out, &name, b"null", Some(b"1")));
+        let reply = written(|out| {
+            event::begin_envelope(out, &name);
+            out.extend_from_slice(b"null");
+            event::end_envelope(out, Some(b"1"));
+        });
         prop_assert_eq!(reply, json!({"event":name,"data":null,"id":1}));
     }
 }

@@ -27,8 +27,11 @@ mod typed;
 
 mod error_code;
 
+mod close_code;
+
 pub mod reference;
 
+pub use close_code::{CloseCode, InvalidCloseCode, OwnCode};
 pub use error_code::ErrorCode;
 
 #[cfg(test)]

@@ -5,10 +5,13 @@
 
 use std::fmt::Write as _;
 
+use serde::Serialize;
+use serde_json::json;
+
 use super::durable::{self, MessageExtras, MessagePrefix, Subscribed};
-use super::event::{self, ErrorReply};
+use super::event::{self, ErrorData, Lagged};
 use super::typed::{ErrorFrame, put_error, put_pong, put_token_expiring};
-use super::{ErrorCode, relay};
+use super::{CloseCode, ErrorCode, relay};
 
 /// A frame, and what it says.
 type Row = (String, &'static str);
@@ -37,9 +40,13 @@ pub fn reference() -> String {
         &mut out,
         "Close codes",
         "code",
-        CLOSES
+        CloseCode::SENT
             .iter()
-            .map(|(code, means)| (code.to_string(), *means)),
+            .map(|(code, means)| (code.to_string(), *means))
+            .chain([(
+                "3000..4999".to_owned(),
+                "whatever the program's handlers mean by it",
+            )]),
     );
     out
 }
@@ -106,40 +113,62 @@ const EVENT: &[(&str, &str)] = &[
 ];
 
 fn event_answers() -> Vec<Row> {
-    let error = |error, code, errors| ErrorReply {
+    let error = |error| ErrorData {
         error,
-        code,
-        errors,
+        errors: None,
+    };
+    let rules = json!({"text": [{"code": "length", "message": null, "params": {"max": 20}}]});
+    let invalid = ErrorData {
+        errors: Some(&rules),
+        ..error("invalid payload for `chat`: validation failed")
     };
     vec![
-        written(
-            |out| event::put_reply(out, "chat", br#"{"text":"hi"}"#, None),
+        envelope(
+            ("chat", &json!({"text": "hi"}), None),
             "a reply, or what the server sends of its own accord",
         ),
-        written(
-            |out| event::put_reply(out, "chat", b"true", Some(b"7")),
+        envelope(
+            ("chat", &true, Some(b"7")),
             "the reply to a message with an `id`",
         ),
-        written(
-            |out| event::put_error_reply(out, "chat", &error("forbidden", Some(403), None), None),
+        envelope(
+            ("chat", &error("forbidden"), None),
             "an error, under the event that failed",
         ),
-        written(
-            |out| {
-                let fields: &[u8] = br#"[{"field":"text","message":"too long"}]"#;
-                let reply = error("validation failed", None, Some(fields));
-                event::put_error_reply(out, "chat", &reply, Some(b"7"));
-            },
-            "data that did not validate",
+        envelope(
+            ("chat", &error("internal"), None),
+            "the same where only the log may know why",
         ),
-        written(
-            |out| {
-                let reply = error("invalid envelope", None, None);
-                event::put_error_reply(out, event::ERROR_EVENT, &reply, None);
-            },
-            "a frame that was none of this dialect",
+        envelope(
+            ("chat", &invalid, Some(b"7")),
+            "data that did not validate: by field, the rules that it breaks",
+        ),
+        envelope(
+            ("nope", &error("unknown event `nope`"), None),
+            "an event that has no handler",
+        ),
+        envelope(
+            (event::ERROR_EVENT, &error("invalid envelope"), None),
+            "a frame of no known shape",
+        ),
+        envelope(
+            (event::LAGGED_EVENT, &Lagged { missed: 12 }, None),
+            "so many frames were shed, because this client reads too slowly; only where the subprotocol was named",
         ),
     ]
+}
+
+/// An envelope as the gateways write it.
+fn envelope((name, data, id): (&str, &impl Serialize, Option<&[u8]>), means: &'static str) -> Row {
+    written(
+        |out| {
+            event::begin_envelope(out, name);
+            // What stands here has JSON; it is read again by a test.
+            serde_json::to_writer(&mut *out, data).unwrap_or_default();
+            event::end_envelope(out, id);
+        },
+        means,
+    )
 }
 
 /// What a client of the relay sends.
@@ -306,32 +335,10 @@ fn durable_answers() -> Vec<Row> {
 
 const TOPIC: &str = "01890a5d-ac96-7001-8aab-55a3f9b1f0bb";
 
-/// What the server ends a connection with.
-const CLOSES: &[(u16, &str)] = &[
-    (1000, "the answer to a close; idle for too long"),
-    (
-        1001,
-        "the connection is as old as it may be: connect again, as after 1012",
-    ),
-    (1002, "the frames break the WebSocket protocol"),
-    (1007, "a text message is not UTF-8"),
-    (
-        1008,
-        "a limit was passed again and again, or an operator closed the connection",
-    ),
-    (1009, "a frame or a message is too long"),
-    (1011, "a handler failed and asked for it"),
-    (
-        1012,
-        "the server stops: connect again, after a moment that differs from client to client",
-    ),
-    (1013, "the client reads too slowly: connect again later"),
-    (4401, "the token's time is over"),
-    (4409, "another connection took over"),
-];
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::super::durable::DurableRequest;
     use super::super::json::JsonParser;
     use super::super::relay::RelayRequest;
@@ -412,9 +419,71 @@ mod tests {
         }
     }
 
+    /// A5: the table has the codes that the sources send, and no others
+    #[test]
+    fn every_close_code_is_sent_and_every_sent_one_stands_here() {
+        let (mut numbers, mut names) = (BTreeSet::new(), BTreeSet::new());
+        for file in ["shard", "gateway", "session", "proto/ws"]
+            .iter()
+            .flat_map(|of| sources(of))
+        {
+            let text = std::fs::read_to_string(file).unwrap();
+            let code = text.split("#[cfg(test)]").next().unwrap();
+            for line in code
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"))
+            {
+                numbers.extend(
+                    line.split(|c: char| !c.is_ascii_digit())
+                        .filter_map(close_code),
+                );
+                let after = line.split("CloseCode::").skip(1);
+                let word = |text: &str| {
+                    text.split(|c: char| !c.is_alphanumeric())
+                        .next()
+                        .map(str::to_owned)
+                };
+                names.extend(after.filter_map(word));
+            }
+        }
+        for (code, _) in CloseCode::SENT {
+            let is_sent = numbers.contains(&code.get()) || names.contains(&format!("{code:?}"));
+            assert!(is_sent, "{code} stands in the table and is never sent");
+        }
+        let known = |code: &u16| {
+            CloseCode::SENT
+                .iter()
+                .any(|(known, _)| known.get() == *code)
+        };
+        let unknown: Vec<_> = numbers.iter().filter(|code| !known(code)).collect();
+        assert!(unknown.is_empty(), "sent and not in the table: {unknown:?}");
+    }
+
+    fn sources(folder: &str) -> Vec<std::path::PathBuf> {
+        let mut found = Vec::new();
+        let mut folders = vec![std::path::Path::new("src").join(folder)];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                match path.is_dir() {
+                    true if !path.ends_with("tests") => folders.push(path),
+                    false if !path.to_string_lossy().contains("test") => found.push(path),
+                    _ => {}
+                }
+            }
+        }
+        found
+    }
+
+    /// Numbers that can only be meant as close codes: four digits that RFC 6455 gives a meaning.
+    fn close_code(text: &str) -> Option<u16> {
+        let number = text.parse().ok().filter(|_| text.len() == 4)?;
+        matches!(number, 1001..=1002 | 1007..=1013 | 4400..=4499).then_some(number)
+    }
+
     #[test]
     fn every_code_stands_once_and_has_a_name_of_its_own() {
-        let names: std::collections::BTreeSet<_> = ErrorCode::ALL
+        let names: BTreeSet<_> = ErrorCode::ALL
             .iter()
             .map(|(code, _)| code.as_str())
             .collect();

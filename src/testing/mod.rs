@@ -182,6 +182,11 @@ impl TestClient {
             .expect("a text can be sent");
     }
 
+    /// Sends a text to who may have closed already.
+    pub fn try_send(&mut self, text: &str) {
+        self.socket.send(Message::text(text)).ok();
+    }
+
     /// Sends an event.
     pub fn emit(&mut self, event: &str, data: &impl Serialize) {
         let text = WsEnvelope::encode(event, data).expect("the data has JSON");

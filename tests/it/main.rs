@@ -67,6 +67,12 @@ mod secrets;
 
 mod gateways;
 
+mod fail_closed;
+
+mod programs;
+
+mod seeds;
+
 mod generate;
 
 mod registries;

@@ -24,7 +24,7 @@ macro_rules! gateway_on {
 
             #[subscribe_message("leave")]
             async fn leave(&self, client: &WsClient) -> Result<(), SendError> {
-                client.disconnect(4_000, "as you wish")
+                client.disconnect(CloseCode::own(4000), "as you wish")
             }
         }
     };

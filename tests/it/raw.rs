@@ -23,7 +23,7 @@ use crate::harness::{
 async fn echo_until_close(mut socket: WebSocket) {
     while let Some(Ok(message)) = socket.recv().await {
         if message == Message::from("close") {
-            return socket.close_with(1000, "bye").await;
+            return socket.close_with(tidegate::CloseCode::Normal, "bye").await;
         }
         if socket.send(message).await.is_err() {
             return;

@@ -30,7 +30,7 @@ macro_rules! gateway_of {
             }
 
             #[subscribe_message("presence")]
-            async fn presence(&self) -> usize {
+            async fn presence(&self) -> Result<usize, SendError> {
                 self.server.connection_count()
             }
 
@@ -46,7 +46,7 @@ macro_rules! gateway_of {
 
             #[subscribe_message("one")]
             async fn one(&self, id: ConnId) -> Result<bool, SendError> {
-                self.server.emit(id, "one", stringify!($marker))
+                self.server.client(id).reach("one", stringify!($marker))
             }
 
             #[subscribe_message("all")]
@@ -69,7 +69,7 @@ macro_rules! gateway_of {
                         scope.to(client.id()).emit("n", &(number + 2))?;
                         client.broadcast("n", &(number + 3))?;
                     }
-                    client.disconnect(4000, "all sent")
+                    client.disconnect(CloseCode::own(4000), "all sent")
                 });
             }
         }

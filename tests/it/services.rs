@@ -77,7 +77,7 @@ impl LampGateway {
         let (here, elsewhere) = (server.clone(), server);
         let client = client.clone();
         tidegate::spawn(async move {
-            let _ = here.broadcast("spawned", &here.connection_count());
+            let _ = here.broadcast("spawned", &here.connection_count().unwrap());
             let thread = std::thread::spawn(move || {
                 let foreign = elsewhere.broadcast("foreign", &1);
                 let own = client.emit("thread", &foreign.is_ok());
@@ -98,7 +98,7 @@ impl LampGateway {
 
     #[subscribe_message("leave")]
     async fn leave(&self, client: &WsClient) -> Result<u8, SendError> {
-        client.disconnect(4001, "as you wish")?;
+        client.disconnect(CloseCode::own(4001), "as you wish")?;
         Ok(1)
     }
 }

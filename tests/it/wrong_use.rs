@@ -27,6 +27,11 @@ fn payloads_and_guards_are_counted() {
     check("counts");
 }
 
+#[test]
+fn a_second_block_of_messages_is_told_so() {
+    check("twice");
+}
+
 /// Such a number is found where code is made of its type, which is in the library: the line is not
 /// told, the type is.
 #[test]

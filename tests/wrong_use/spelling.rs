@@ -32,7 +32,7 @@ struct Twice {
     chat: Arc<Now>,
 }
 
-#[module(controllers = [Port])] //~ a module has: imports = [..], providers = [..], gateways = [..]
+#[module(controllers = [Port])] //~ a module has: imports = [..], providers = [..], factories = [..], gateways = [..]
 struct Controllers;
 
 #[module(gateways = [Port])]
@@ -132,6 +132,18 @@ impl Chat {
     #[on_connect]
     #[concurrent]
     async fn hook(&self) {} //~ hooks have no guards, interceptors, filters and no `concurrent`
+}
+
+#[messages]
+impl Chat {
+    #[cfg_attr(unix, subscribe_message("hidden"))] //~ put `#[cfg(..)]` beside a plain `#[subscribe_message]`
+    async fn hidden(&self) {}
+}
+
+#[messages]
+impl Chat {
+    #[subscribe_message("argument")]
+    async fn argument(&self, #[cfg(unix)] text: String) {} //~ an argument has no `#[cfg(..)]`
 }
 
 fn main() {}

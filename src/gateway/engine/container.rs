@@ -17,8 +17,8 @@ use super::workshop::{Factory, Workshop};
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// Nobody provides a type that somebody wants.
-    #[error("`{wanted}` is provided by nobody (wanted by {chain}): {hint}")]
+    /// A service that somebody wants is missing.
+    #[error("`{wanted}` is not provided (wanted by {chain}): {hint}")]
     Missing {
         /// The type that is wanted.
         wanted: String,
@@ -50,6 +50,16 @@ pub enum StartError {
         first: String,
         /// Who came later.
         second: String,
+    },
+    /// Two registries have markers of one name.
+    #[error(
+        "`{marker}` is the second marker with the name `{name}`: registries are known by it, so give one of them another name"
+    )]
+    RegistryTaken {
+        /// The name.
+        name: String,
+        /// The second marker, with its path.
+        marker: String,
     },
     /// An `after_init` hook answered with an error.
     #[error("an after_init hook failed: {0}")]

@@ -73,7 +73,7 @@ fn a_missing_provider_names_the_chain() {
     let mut builder = ContainerBuilder::new();
     builder.injectable::<Desk>().injectable::<Room>();
     let error = builder.build().unwrap_err().to_string();
-    let expected = "`Settings` is provided by nobody (wanted by Room, wanted by Desk): \
+    let expected = "`Settings` is not provided (wanted by Room, wanted by Desk): \
          list it in `providers = [Settings]` of a module, or call `.provide(..)`";
     assert_eq!(error, expected);
 }
@@ -83,7 +83,7 @@ fn a_wish_that_nobody_fulfils_is_an_error() {
     let mut builder = ContainerBuilder::new();
     builder.require(Dependency::of::<Settings>(), "relay `room:*`");
     let error = builder.build().unwrap_err().to_string();
-    let start = "`Settings` is provided by nobody (wanted by relay `room:*`)";
+    let start = "`Settings` is not provided (wanted by relay `room:*`)";
     assert!(error.starts_with(start), "{error}");
 }
 

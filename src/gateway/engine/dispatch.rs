@@ -31,6 +31,7 @@ use crate::gateway::filter::{AnyFilter, filtered};
 use crate::gateway::guard::{AnyMessageGuard, AnyUpgradeGuard, Layer, joined};
 use crate::gateway::interceptor::{AnyInterceptor, Next};
 use crate::gateway::reply::{Exception, ExceptionKind, Frame, WsReply};
+use crate::proto::CloseCode;
 
 /// An event as it was read from the wire.
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +54,7 @@ pub enum Outcome {
     /// A close frame, and the end.
     Close {
         /// The close code.
-        code: u16,
+        code: CloseCode,
         /// The reason.
         reason: String,
     },
@@ -415,7 +416,7 @@ impl<G: 'static> Bound<G> {
     fn denied(&self) -> WsReply {
         match self.close_on_deny {
             true => WsReply::Close {
-                code: 1008,
+                code: CloseCode::Policy,
                 reason: FORBIDDEN.to_owned(),
             },
             false => {
@@ -504,7 +505,7 @@ fn hook_outcome(
             let error = exception.log_text();
             warn!(target: "tidegate::ws", gateway, hook, error, "a hook failed");
             Outcome::Close {
-                code: 1008,
+                code: CloseCode::Policy,
                 reason: exception.message().to_owned(),
             }
         }
@@ -520,7 +521,7 @@ fn hook_outcome(
 /// Whoever panics has decided nothing, so the connection does not go on.
 fn internal_error() -> Outcome {
     Outcome::Close {
-        code: 1011,
+        code: CloseCode::Internal,
         reason: "internal error".to_owned(),
     }
 }

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use crate::gateway::socket::{CloseFrame, Message, SocketError};
+use crate::proto::CloseCode;
 
 /// Whom a link knows a socket by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,8 +205,7 @@ impl Inbox {
 
     fn poll_send(&self, message: &Message, cx: &Context<'_>) -> Poll<Result<(), SocketError>> {
         if let Message::Close(frame) = message {
-            self.close_with(frame.as_ref());
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(self.close_with(frame.as_ref()));
         }
         if self.closed.get() {
             return Poll::Ready(Err(SocketError::Closed));
@@ -222,9 +222,13 @@ impl Inbox {
         }
     }
 
-    fn close_with(&self, frame: Option<&CloseFrame>) {
-        let (code, reason) = frame.map_or((1000, ""), |frame| (frame.code, &frame.reason));
-        self.link.close(self.id, code, reason);
+    fn close_with(&self, frame: Option<&CloseFrame>) -> Result<(), SocketError> {
+        let (code, reason) = match frame {
+            Some(frame) => (CloseCode::try_from(frame.code)?, &*frame.reason),
+            None => (CloseCode::Normal, ""),
+        };
+        self.link.close(self.id, code.get(), reason);
+        Ok(())
     }
 }
 
@@ -253,8 +257,8 @@ impl Handle {
     }
 
     /// Closes behind everything that was sent before.
-    pub(crate) fn close(&self, code: u16, reason: &str) {
-        self.0.link.close(self.0.id, code, reason);
+    pub(crate) fn close(&self, code: CloseCode, reason: &str) {
+        self.0.link.close(self.0.id, code.get(), reason);
     }
 
     /// Where the peer is, if the connection is still there.
@@ -276,10 +280,9 @@ impl Drop for Handle {
         if 0 < left || self.0.closed.get() {
             return;
         }
-        if std::thread::panicking() {
-            self.0.link.close(self.0.id, 1011, "internal");
-        } else {
-            self.0.link.close(self.0.id, 1000, "");
+        match std::thread::panicking() {
+            true => self.close(CloseCode::Internal, "internal"),
+            false => self.close(CloseCode::Normal, ""),
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::gateway::guard::{MessageGuard, UpgradeGuard};
 use crate::gateway::interceptor::{Interceptor, Next};
 use crate::gateway::module::App;
 use crate::gateway::reply::{Exception, ExceptionKind, WsReply};
+use crate::proto::CloseCode;
 
 /// What happened, in order.
 #[derive(Default)]
@@ -104,7 +105,7 @@ impl ExceptionFilter for Teapot {
             Some(&"teapot") => Caught::replace(json!({"error": "short and stout", "code": 418})),
             Some(&"silent") => Caught::Swallow,
             Some(&"close") => Caught::Close {
-                code: 4418,
+                code: CloseCode::own(4418),
                 reason: "short and stout".into(),
             },
             Some(&"panic") => panic!("a filter"),

@@ -223,7 +223,7 @@ impl Peer {
             Outcome::Frame(frame) => {
                 self.wire.note(self.key, frame.into_bytes());
             }
-            Outcome::Close { code, reason } => self.wire.close(self.key, code, &reason),
+            Outcome::Close { code, reason } => self.wire.close(self.key, code.get(), &reason),
         }
     }
 }

@@ -109,7 +109,7 @@ fn a_registry_that_no_gateway_uses_is_an_error() {
     let error = app.build().unwrap_err().to_string();
     assert_eq!(
         error,
-        "`WsServer<LonelyNs>` is provided by nobody (wanted by Shouter): no gateway uses this \
+        "`WsServer<LonelyNs>` is not provided (wanted by Shouter): no gateway uses this \
          registry; mount one with `namespace = LonelyNs`"
     );
 }
@@ -130,7 +130,7 @@ fn what_an_argument_asks_for_is_checked_at_start() {
     app.gateway::<Failing>();
     let error = app.build().unwrap_err().to_string();
     assert!(
-        error.starts_with("`Seen` is provided by nobody (wanted by Failing `x`)"),
+        error.starts_with("`Seen` is not provided (wanted by Failing `x`)"),
         "{error}"
     );
 }

@@ -25,6 +25,7 @@ impl Argument {
         match key {
             Some(key) => quote! {
                 let #name: #owned = ::tidegate::gateway::extract::take_key(&call, data, #key)?;
+                ::tidegate::check!(#owned, &call, &#name)?;
             },
             None => quote_spanned! { here(owned) =>
                 let #name = ::tidegate::take!(#owned, &call, data)?;
@@ -132,6 +133,10 @@ fn argument(index: usize, input: &mut FnArg) -> syn::Result<Argument> {
         return Err(Error::new_spanned(input, "`self` stands first"));
     };
     let name = format_ident!("argument_{index}");
+    if let Some(condition) = typed.attrs.iter().find(|one| one.path().is_ident("cfg")) {
+        let message = "an argument has no `#[cfg(..)]`: write the method twice, each under its own";
+        return Err(Error::new_spanned(condition, message));
+    }
     let key = taken_once(&mut typed.attrs, "message_body")?;
     let key = key.map(|key| key.parse_args::<LitStr>()).transpose()?;
     match &*typed.ty {

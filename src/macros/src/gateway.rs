@@ -6,7 +6,7 @@ use syn::parse::{Parse, ParseStream};
 use syn::{Error, Ident, ItemStruct, LitStr, Token, Type, parenthesized};
 
 use crate::injectable;
-use crate::list::{LayerTypes, separated};
+use crate::list::{LayerTypes, conditions, separated};
 
 #[derive(Default)]
 pub(crate) struct Options {
@@ -84,11 +84,13 @@ pub(crate) fn expand(mut options: Options, mut item: ItemStruct) -> syn::Result<
     };
     let (layers, closes) = (options.layers.on_layers(), options.closes);
     let name = &item.ident;
+    let conditions = conditions(&item.attrs);
     Ok(quote! {
         #item
 
         #built
 
+        #(#conditions)*
         impl ::tidegate::gateway::module::Gateway for #name {
             const PATH: &'static str = #path;
 

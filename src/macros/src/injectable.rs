@@ -2,9 +2,9 @@
 
 use proc_macro2::TokenStream;
 use quote::quote;
-use syn::{Error, Field, Fields, ItemStruct, Member, Type};
+use syn::{Attribute, Error, Field, Fields, ItemStruct, Member};
 
-use crate::list::{Nothing, taken_once};
+use crate::list::{Nothing, conditions, refuse_hidden, taken_once};
 
 pub(crate) fn expand(_options: &Nothing, mut item: ItemStruct) -> syn::Result<TokenStream> {
     let built = implemented(&mut item)?;
@@ -19,20 +19,23 @@ pub(crate) fn implemented(item: &mut ItemStruct) -> syn::Result<TokenStream> {
     }
     let fields = fields(&mut item.fields)?;
     let name = &item.ident;
-    let injected: Vec<&Type> = fields
-        .iter()
-        .filter_map(|field| field.injected.as_ref())
-        .collect();
+    let needs = fields.iter().filter_map(|field| {
+        let (injected, conditions) = (field.injected.as_ref()?, &field.conditions);
+        Some(quote! {
+            #(#conditions)*
+            needs.extend(<#injected as ::tidegate::gateway::container::Inject>::dependencies());
+        })
+    });
     let value = value(&item.fields, &fields);
+    let conditions = conditions(&item.attrs);
     Ok(quote! {
+        #(#conditions)*
         impl ::tidegate::gateway::container::Injectable for #name {
             fn dependencies() -> ::std::vec::Vec<::tidegate::gateway::container::Dependency> {
-                let needs: ::std::vec::Vec<
-                    ::std::vec::Vec<::tidegate::gateway::container::Dependency>
-                > = ::std::vec![
-                    #(<#injected as ::tidegate::gateway::container::Inject>::dependencies()),*
-                ];
-                needs.concat()
+                #[allow(unused_mut, reason = "there may be none")]
+                let mut needs = ::std::vec::Vec::new();
+                #(#needs)*
+                needs
             }
 
             fn build(
@@ -47,13 +50,16 @@ pub(crate) fn implemented(item: &mut ItemStruct) -> syn::Result<TokenStream> {
 
 struct Part {
     member: Member,
-    injected: Option<Type>,
+    injected: Option<syn::Type>,
+    conditions: Vec<Attribute>,
 }
 
 fn fields(fields: &mut Fields) -> syn::Result<Vec<Part>> {
     let part = |(index, field): (usize, &mut Field)| {
+        refuse_hidden(&field.attrs, &["inject"])?;
         let inject = taken_once(&mut field.attrs, "inject")?;
         Ok(Part {
+            conditions: conditions(&field.attrs),
             member: field
                 .ident
                 .clone()
@@ -72,11 +78,12 @@ fn value(shape: &Fields, fields: &[Part]) -> TokenStream {
     if fields.iter().all(|field| field.injected.is_none()) {
         return quote! { <Self as ::std::default::Default>::default() };
     }
-    let values = fields
-        .iter()
-        .map(|Part { member, injected }| match injected {
-            Some(wanted) => quote! { #member: resolver.inject::<#wanted>()? },
-            None => quote! { #member: ::std::default::Default::default() },
-        });
+    let values = fields.iter().map(|part| {
+        let (member, conditions) = (&part.member, &part.conditions);
+        match &part.injected {
+            Some(wanted) => quote! { #(#conditions)* #member: resolver.inject::<#wanted>()? },
+            None => quote! { #(#conditions)* #member: ::std::default::Default::default() },
+        }
+    });
     quote! { Self { #(#values),* } }
 }

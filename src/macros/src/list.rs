@@ -1,7 +1,7 @@
 //! Lists of types in attributes. Knows nothing of what they are for.
 
 use proc_macro2::TokenStream;
-use quote::quote;
+use quote::{ToTokens, quote};
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
 use syn::{Attribute, Error, Token, Type};
@@ -110,4 +110,28 @@ pub(crate) fn taken_once(
 fn is(attribute: &Attribute, name: &str) -> bool {
     let last = attribute.path().segments.last();
     last.is_some_and(|segment| segment.ident == name)
+}
+
+/// The conditions that an item stands under, for all that is written beside it.
+pub(crate) fn conditions(attributes: &[Attribute]) -> Vec<Attribute> {
+    let is_condition = |attribute: &&Attribute| is(attribute, "cfg");
+    attributes.iter().filter(is_condition).cloned().collect()
+}
+
+/// An attribute of ours behind a `cfg_attr` is not seen here, and what is not seen is not bound.
+pub(crate) fn refuse_hidden(attributes: &[Attribute], names: &[&str]) -> syn::Result<()> {
+    for attribute in attributes
+        .iter()
+        .filter(|attribute| is(attribute, "cfg_attr"))
+    {
+        let hidden = attribute.meta.to_token_stream().to_string();
+        let words = hidden.split(|c: char| !c.is_alphanumeric() && c != '_');
+        if let Some(name) = words.into_iter().find(|word| names.contains(word)) {
+            let message = format!(
+                "`#[cfg_attr(..)]` hides `#[{name}]`: put `#[cfg(..)]` beside a plain `#[{name}]`"
+            );
+            return Err(Error::new_spanned(attribute, message));
+        }
+    }
+    Ok(())
 }

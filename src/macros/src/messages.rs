@@ -5,9 +5,21 @@ use quote::{quote, quote_spanned};
 use syn::{Attribute, Error, Ident, ImplItem, ImplItemFn, ItemImpl, LitStr, ReturnType};
 
 use crate::arguments::{self, Argument};
-use crate::list::{LayerTypes, Nothing, taken_once};
+use crate::list::{LayerTypes, Nothing, conditions, refuse_hidden, taken_once};
 
 const EVENT_BYTES_MAX: usize = 128;
+
+/// What may stand on a method.
+const OURS: &[&str] = &[
+    "subscribe_message",
+    "on_connect",
+    "on_disconnect",
+    "after_init",
+    "concurrent",
+    "use_guards",
+    "use_interceptors",
+    "use_filters",
+];
 
 pub(crate) fn expand(_options: &Nothing, mut item: ItemImpl) -> syn::Result<TokenStream> {
     if let Some((_, path, _)) = &item.trait_ {
@@ -20,14 +32,29 @@ pub(crate) fn expand(_options: &Nothing, mut item: ItemImpl) -> syn::Result<Toke
         if let ImplItem::Fn(method) = member
             && let Some(bound) = Bound::take(method)?
         {
-            bound.note_event(&mut events)?;
-            calls.push(bound.call(method)?);
+            let conditions = conditions(&method.attrs);
+            // Two methods that exclude each other may be bound to one event.
+            if conditions.is_empty() {
+                bound.note_event(&mut events)?;
+            }
+            let call = bound.call(method)?;
+            calls.push(quote! { #(#conditions)* { #call } });
         }
     }
     let gateway = &item.self_ty;
+    let conditions = conditions(&item.attrs);
     Ok(quote! {
         #item
 
+        // A second block is told by the name of what it has twice.
+        #(#conditions)*
+        impl #gateway {
+            #[doc(hidden)]
+            #[allow(dead_code, reason = "it is there to be there once")]
+            const ALL_MESSAGES_OF_A_GATEWAY_STAND_IN_ONE_IMPL_BLOCK: () = ();
+        }
+
+        #(#conditions)*
         impl ::tidegate::gateway::table::Messages for #gateway {
             fn bind(table: &mut ::tidegate::gateway::table::Table<Self>) {
                 let _ = &table;
@@ -52,6 +79,7 @@ impl Bound {
     /// Takes the attributes off a method.
     fn take(method: &mut ImplItemFn) -> syn::Result<Option<Self>> {
         let attributes = &mut method.attrs;
+        refuse_hidden(attributes, OURS)?;
         let mut layers = LayerTypes::default();
         layers.take(attributes)?;
         let concurrent = taken_once(attributes, "concurrent")?;

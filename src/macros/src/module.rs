@@ -5,7 +5,7 @@ use quote::quote;
 use syn::parse::{Parse, ParseStream};
 use syn::{Error, Ident, ItemStruct, Token, Type, bracketed};
 
-use crate::list::separated;
+use crate::list::{conditions, separated};
 
 #[derive(Default)]
 pub(crate) struct Options {
@@ -64,9 +64,11 @@ pub(crate) fn expand(options: &Options, item: &ItemStruct) -> syn::Result<TokenS
         relays,
     } = options;
     let name = &item.ident;
+    let conditions = conditions(&item.attrs);
     Ok(quote! {
         #item
 
+        #(#conditions)*
         impl ::tidegate::gateway::module::Module for #name {
             fn register(app: &mut ::tidegate::gateway::module::App) {
                 let _ = &app;

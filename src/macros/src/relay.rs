@@ -28,12 +28,15 @@ pub(crate) fn expand(pattern: &LitStr, mut item: ItemFn) -> syn::Result<TokenStr
         .extract_if(.., |attribute| attribute.path().is_ident("doc"))
         .collect();
     item.vis = syn::Visibility::Inherited;
+    let conditions = crate::list::conditions(&item.attrs);
     Ok(quote! {
         #(#documentation)*
+        #(#conditions)*
         #[allow(non_camel_case_types, reason = "it has the name of its function")]
         #[derive(Debug, Clone, Copy)]
         #visibility struct #name;
 
+        #(#conditions)*
         impl ::tidegate::gateway::module::RelayRoute for #name {
             fn register(app: &mut ::tidegate::gateway::module::App) {
                 #item

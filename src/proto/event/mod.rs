@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::fmt;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::json::{self, Document, Field, InvalidValue, JsonError, JsonParser, Scalar};
@@ -123,55 +124,49 @@ fn is_id(field: &Field<'_>) -> bool {
     is_kind && field.span.len() <= ID_BYTES_MAX
 }
 
-/// Appends a reply or a push; `data` is JSON and goes in verbatim.
-pub fn put_reply(out: &mut Vec<u8>, event: &str, data: &[u8], id: Option<&[u8]>) {
-    out.reserve(REPLY_OVERHEAD + event.len() + data.len());
-    out.extend_from_slice(br#"{"event":"#);
+/// What stands before the name of an event.
+pub const EVENT_KEY: &[u8] = br#"{"event":"#;
+/// What stands between it and the data.
+pub const DATA_KEY: &[u8] = br#","data":"#;
+const ID_KEY: &[u8] = br#","id":"#;
+
+/// Appends an envelope up to where its data begins; the data and [`end_envelope`] come behind. Every
+/// reply, push and error of the dialect is written by these two.
+pub fn begin_envelope(out: &mut Vec<u8>, event: &str) {
+    out.extend_from_slice(EVENT_KEY);
     json::put_string(out, event);
-    out.extend_from_slice(br#","data":"#);
-    out.extend_from_slice(data);
-    put_id(out, id);
-    out.push(b'}');
+    out.extend_from_slice(DATA_KEY);
 }
 
-/// What went wrong with an event.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct ErrorReply<'a> {
-    /// For people and for programs.
-    pub error: &'a str,
-    /// A number for programs.
-    pub code: Option<u64>,
-    /// The list of fields that did not validate, as JSON.
-    pub errors: Option<&'a [u8]>,
-}
-
-/// Appends an error frame, which goes out under the event of the request.
-pub fn put_error_reply(out: &mut Vec<u8>, event: &str, reply: &ErrorReply<'_>, id: Option<&[u8]>) {
-    out.extend_from_slice(br#"{"event":"#);
-    json::put_string(out, event);
-    out.extend_from_slice(br#","data":{"error":"#);
-    json::put_string(out, reply.error);
-    if let Some(code) = reply.code {
-        out.extend_from_slice(br#","code":"#);
-        json::put_u64(out, code);
-    }
-    if let Some(errors) = reply.errors {
-        out.extend_from_slice(br#","errors":"#);
-        out.extend_from_slice(errors);
-    }
-    out.push(b'}');
-    put_id(out, id);
-    out.push(b'}');
-}
-
-fn put_id(out: &mut Vec<u8>, id: Option<&[u8]>) {
+/// Appends the end of an envelope, with the `id` of the request if it had one.
+pub fn end_envelope(out: &mut Vec<u8>, id: Option<&[u8]>) {
     if let Some(id) = id {
-        out.extend_from_slice(br#","id":"#);
+        out.extend_from_slice(ID_KEY);
         out.extend_from_slice(id);
     }
+    out.push(b'}');
 }
 
-const REPLY_OVERHEAD: usize = 64;
+/// The data of an error, which goes out under the event of its request.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct ErrorData<'a> {
+    /// What went wrong, for people and for programs.
+    pub error: &'a str,
+    /// Which fields did not validate: each with the rules that it breaks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub errors: Option<&'a serde_json::Value>,
+}
+
+/// The data of `lagged`: so many frames were shed, because the client reads too slowly.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Lagged {
+    /// How many.
+    pub missed: u64,
+}
+
+/// The event under which a client hears of frames that were shed.
+pub const LAGGED_EVENT: &str = "lagged";
+
 const ID_BYTES_MAX: usize = 128;
 
 #[cfg(test)]

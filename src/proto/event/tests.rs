@@ -95,29 +95,37 @@ fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
     String::from_utf8(out).unwrap()
 }
 
+fn envelope(event: &str, data: &impl Serialize, id: Option<&[u8]>) -> String {
+    written(|out| {
+        begin_envelope(out, event);
+        serde_json::to_writer(&mut *out, data).unwrap();
+        end_envelope(out, id);
+    })
+}
+
 /// M-11, M-14, D-13
 #[test]
 fn replies_of_the_seed() {
     assert_eq!(
-        written(|out| put_reply(out, "presence", b"1", None)),
+        envelope("presence", &1, None),
         r#"{"event":"presence","data":1}"#
     );
     assert_eq!(
-        written(|out| put_reply(out, "presence", b"1", Some(b"7"))),
+        envelope("presence", &1, Some(b"7")),
         r#"{"event":"presence","data":1,"id":7}"#
     );
-    let mut reply = ErrorReply {
+    let mut reply = ErrorData {
         error: "text must not be empty",
-        ..ErrorReply::default()
+        errors: None,
     };
     assert_eq!(
-        written(|out| put_error_reply(out, "send", &reply, None)),
+        envelope("send", &reply, None),
         r#"{"event":"send","data":{"error":"text must not be empty"}}"#
     );
-    reply.code = Some(418);
-    reply.errors = Some(b"[]");
+    let errors = serde_json::json!({});
+    reply.errors = Some(&errors);
     assert_eq!(
-        written(|out| put_error_reply(out, "send", &reply, Some(br#""x""#))),
-        r#"{"event":"send","data":{"error":"text must not be empty","code":418,"errors":[]},"id":"x"}"#
+        envelope("send", &reply, Some(br#""x""#)),
+        r#"{"event":"send","data":{"error":"text must not be empty","errors":{}},"id":"x"}"#
     );
 }

@@ -19,6 +19,7 @@ use crate::gateway::engine::dispatch::{Dispatch, Handling, Outcome, Pending, Req
 use crate::gateway::engine::outlet::{Post, Registries};
 use crate::gateway::extract::EventData;
 use crate::metrics::Refusal as RefusedFor;
+use crate::proto::CloseCode;
 use crate::proto::event::{self, InvalidEnvelope, Unread};
 use crate::proto::frame;
 use crate::proto::http::{Head, error_response};
@@ -357,7 +358,7 @@ impl Shard {
                 state.queue_with(key, |out| out.extend_from_slice(&frame));
             }),
             Outcome::Close { code, reason } => self.with_state(|state| {
-                state.close(key, code, &reason, LeaveReason::Closed);
+                state.close(key, code.get(), &reason, LeaveReason::Closed);
             }),
         }
     }
@@ -401,7 +402,7 @@ impl Shard {
 /// A panic outside of every handler, in a future that was the user's all the same.
 fn internal_close() -> Outcome {
     Outcome::Close {
-        code: 1011,
+        code: CloseCode::Internal,
         reason: "internal error".to_owned(),
     }
 }
