@@ -301,7 +301,7 @@ fn nothing_is_open_that_is_not_called_public() {
             let wrong = format!("authorization: {wrong}");
             assert_eq!(upgrade(&closed, path, &[&wrong]), 401, "{path} {wrong}");
         }
-        let bearer = format!("Bearer {}", token("demo", "ada"));
+        let bearer = format!("authorization: Bearer {}", token("demo", "ada"));
         assert_eq!(upgrade(&closed, path, &[&bearer]), 101, "{path}");
         let query = format!("{path}?token={}", token("demo", "ada"));
         assert_eq!(upgrade(&closed, &query, &[]), 101, "{path}");
