@@ -8,6 +8,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::disallowed_methods,
     reason = "a test crate: a failed step is a failed test, and a cut is timed by a clock"
 )]
@@ -17,6 +18,7 @@ mod world;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -204,6 +206,114 @@ fn a_failed_sync_is_final() {
     disk.unmount().unwrap();
 }
 
+/// What was answered to one publisher with `IN_FLIGHT` under way: acks, and behind the last of
+/// them errors only.
+fn publish_until_refused(server: &Server, topic: &str, stop: &AtomicBool) -> u64 {
+    let mut socket = server.connect().unwrap();
+    let frame = format!(r#"{{"type":"publish","topic":"{topic}","payload":1}}"#);
+    let (mut under_way, mut acked, mut refused) = (0, 0, 0);
+    while 0 < under_way || refused == 0 {
+        while refused == 0 && under_way < IN_FLIGHT {
+            send(&mut socket, frame.clone()).expect("the process lives");
+            under_way += 1;
+        }
+        let answer = next(&mut socket).expect("the process lives");
+        under_way -= 1;
+        match answer["type"].as_str().unwrap() {
+            "pub_ack" => {
+                assert_eq!(refused, 0, "no ack behind an error");
+                acked = answer["seq"].as_u64().unwrap();
+            }
+            _ => {
+                assert_eq!(answer["code"], "storage_failed", "{answer}");
+                assert!(stop.load(Ordering::SeqCst), "{answer}");
+                refused += 1;
+            }
+        }
+    }
+    acked
+}
+
+/// Reads and acks everything, and wants an answer to each ack, until one is an error.
+fn ack_until_refused(server: &Server, topic: &str) {
+    let mut socket = server.connect().unwrap();
+    let open = r#""sub_name":"A","from_seq":0"#;
+    send(
+        &mut socket,
+        format!(r#"{{"type":"subscribe","topic":"{topic}",{open}}}"#),
+    )
+    .unwrap();
+    loop {
+        let frame = next(&mut socket).expect("the process lives");
+        if frame["type"] == "error" {
+            return;
+        }
+        if frame["type"] == "message" {
+            let seq = &frame["seq"];
+            let ack =
+                format!(r#"{{"type":"ack","topic":"{topic}","sub_name":"A","seq":{seq},"ref":1}}"#);
+            send(&mut socket, ack).unwrap();
+        }
+    }
+}
+
+/// L1, P1, P5: a disk that goes away under many publishes and acks takes its partitions with it and
+/// nothing else; every publish is answered, acks before errors
+#[test]
+#[ignore = "needs root and a loop device: `.ci/full` runs it, with --ignored"]
+fn a_disk_that_goes_under_load_leaves_the_process() {
+    let mut random = seeded("TIDEGATE_POWER_SEED");
+    for round in 0..number("TIDEGATE_SHUTDOWNS", 10) {
+        let disk = match Disk::make() {
+            Ok(disk) => disk,
+            Err(reason) => return println!("skipped: {reason}"),
+        };
+        let data = disk.mounted().join("data");
+        let server = Server::start(&data, 1 + round % 2);
+        let made = |name: u64| {
+            let body = format!(r#"{{"name":"t{name}"}}"#);
+            let (_, made) = server.rest("POST", "/v1/topics", &body).unwrap();
+            made["id"].as_str().unwrap().to_owned()
+        };
+        let topics: Vec<String> = (0..PUBLISHERS).map(made).collect();
+        let stop = AtomicBool::new(false);
+        let acked: Vec<u64> = std::thread::scope(|scope| {
+            let (server, stop) = (&server, &stop);
+            let mut threads = Vec::new();
+            for topic in &topics {
+                threads.push(scope.spawn(move || publish_until_refused(server, topic, stop)));
+            }
+            for topic in &topics[..2] {
+                scope.spawn(move || ack_until_refused(server, topic));
+            }
+            std::thread::sleep(Duration::from_millis(50 + random.below(300)));
+            stop.store(true, Ordering::SeqCst);
+            disk.cut().unwrap();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect()
+        });
+        assert_eq!(server.rest("GET", "/healthz", "").unwrap().0, 200);
+        server.kill();
+        disk.unmount().unwrap();
+        disk.mount().unwrap();
+        let server = Server::start(&data, 2);
+        for (topic, acked) in topics.iter().zip(acked) {
+            let target = format!("/v1/topics/{topic}");
+            let (_, found) = server.rest("GET", &target, "").unwrap();
+            assert!(
+                acked <= found["last_seq"].as_u64().unwrap(),
+                "{acked} acked: {found}"
+            );
+        }
+        server.kill();
+        disk.unmount().unwrap();
+    }
+}
+
+const PUBLISHERS: u64 = 8;
+const IN_FLIGHT: u64 = 64;
 const PATIENCE: Duration = Duration::from_secs(10);
 const IMAGE_BYTES: u64 = 512 << 20;
 /// `_IOR('X', 125, u32)`

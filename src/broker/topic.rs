@@ -2,8 +2,7 @@
 //! idempotency keys are known, and the newest messages. It knows neither subscriptions' cursors
 //! nor the log; it never waits.
 //!
-//! Bounds: `waiting` by `publishes_in_flight_max` of each publisher; `keys` by
-//! `idempotency_keys_max` and `idempotency_ms_max`, the oldest forgotten first; `recent` by the
+//! Bounds: `keys` by `idempotency_keys_max` and `idempotency_ms_max`, the oldest forgotten first; `recent` by the
 //! tail of the partition, which evicts.
 
 use std::collections::VecDeque;
@@ -33,8 +32,8 @@ pub(super) struct Topic {
     /// Stored bytes that count against the tenant.
     pub(super) bytes: u64,
     pub(super) life: Life,
-    /// Publishes that are answered once the log is durable so far.
-    pub(super) waiting: VecDeque<Waiting>,
+    /// The append of the last message.
+    pub(super) newest: AppendId,
     pub(super) keys: Keys,
     pub(super) recent: Recent,
     /// Subscriptions by key; one that is being deleted is no longer here.
@@ -57,18 +56,6 @@ pub(super) enum Life {
     Deleting,
 }
 
-/// A publish that waits for the disk.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    /// Answered once this append is durable.
-    pub(super) after: AppendId,
-    pub(super) peer: Peer,
-    pub(super) reference: Option<Bytes>,
-    pub(super) first: Seq,
-    pub(super) last: Seq,
-    pub(super) duplicate: bool,
-}
-
 impl Topic {
     /// A topic in which nothing was ever published.
     pub(super) fn new(tenant: Tenant, name: Arc<str>, now_ms: u64, retention: Retention) -> Self {
@@ -82,7 +69,7 @@ impl Topic {
             appended: 0,
             bytes: 0,
             life: Life::Kept,
-            waiting: VecDeque::new(),
+            newest: 0,
             keys: Keys::default(),
             recent: Recent::default(),
             subscriptions: AHashMap::new(),
@@ -137,13 +124,12 @@ impl Topic {
         (first, self.appended, bytes)
     }
 
-    /// Takes back the seqs from `first` on, which the log has not taken, and tells how many of
-    /// their `bytes` still counted.
-    pub(super) fn rewind(&mut self, first: Seq, bytes: u64) -> u64 {
-        assert!(self.durable < first, "what is durable is never taken back");
-        self.appended = first - 1;
-        self.keys.forget_from(first);
-        self.recent.forget_from(first);
+    /// What is not durable will never be: it is as if it had not been published. Tells how many of
+    /// these `bytes` still counted.
+    pub(super) fn forget_appended(&mut self, bytes: u64) -> u64 {
+        self.appended = self.durable;
+        self.keys.forget_from(self.durable + 1);
+        self.recent.forget_from(self.durable + 1);
         let freed = bytes.min(self.bytes);
         self.bytes -= freed;
         freed

@@ -65,7 +65,7 @@ fn status_of(refused: &Refused) -> StatusCode {
         Refused::TopicsFull { .. } | Refused::SubscriptionLimit { .. } => StatusCode::FORBIDDEN,
         Refused::BytesFull { .. } | Refused::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
         Refused::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
-        Refused::StorageFailed => StatusCode::SERVICE_UNAVAILABLE,
+        Refused::StorageFailed | Refused::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 

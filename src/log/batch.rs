@@ -15,7 +15,8 @@ use super::layout::{
 use super::record::{CURSOR_BYTES, Entry, encode_cursors};
 
 pub(super) const BATCH_HEAD_BYTES: usize = 64;
-pub(super) const RUN_BYTES: usize = 40;
+/// What a run of messages takes in the table of its batch.
+pub const RUN_BYTES: usize = 40;
 const _: () = assert!(BATCH_HEAD_BYTES == PREFIX_BYTES + 3 * 8 + 4 * 4 + 8);
 const _: () = assert!(RUN_BYTES == 16 + 8 + 4 * 4);
 

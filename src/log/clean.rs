@@ -9,12 +9,13 @@ use ahash::{AHashMap, AHashSet};
 
 use crate::id::{HomedId, Seq};
 
-use super::commit::{AppendError, Class};
+use super::commit::AppendError;
 use super::commit_log::{Blocks, CommitLog};
 use super::layout::Frame;
 use super::prepare::Prepared;
 use super::read::{ReadEnd, ReadItem, ReadLimits};
 use super::record::Entry;
+use super::room::Class;
 use super::state::nobody;
 use super::storage::{Done, FileName, Op};
 

@@ -14,7 +14,10 @@ use super::commit_log::{Active, Blocks, CommitLog, Event, Fsync, LogState, Segme
 use super::index::OpenIndex;
 use super::layout::{Frame, to_usize};
 use super::rebuild::index_frame;
-use super::record::{Entry, Publish, Record, SubscriptionEntry, TEXT_BYTES_MAX, TopicEntry};
+use super::record::{
+    CURSOR_BYTES, Entry, Publish, Record, SubscriptionEntry, TEXT_BYTES_MAX, TopicEntry,
+};
+use super::room::{Class, ENTRY_BYTES};
 use super::segment::{SEGMENT_HEAD_BYTES, SegmentHead};
 use super::state::nobody;
 use super::storage::{Done, FileName, Op};
@@ -61,13 +64,6 @@ pub(super) struct Flight {
     is_out: bool,
     runs: Vec<Run>,
     ticket: u64,
-}
-
-/// Who may use the reserve.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Class {
-    Bulk,
-    Control,
 }
 
 impl CommitLog {
@@ -220,13 +216,19 @@ impl CommitLog {
     }
 
     fn append_cursor(&mut self, subscription: HomedId, seq: Seq) -> Result<Ticket, AppendError> {
-        assert!(
-            self.state.subscriptions.contains_key(&subscription),
-            "a cursor has an owner"
-        );
-        self.check_room(Class::Control, super::record::CURSOR_BYTES)?;
-        self.state.move_cursor(subscription, seq);
-        Ok(self.push(false, |batch| batch.move_cursor(subscription, seq)))
+        self.append_cursors(&[(subscription, seq)])
+    }
+
+    /// Takes moves of cursors: all of them or none.
+    pub fn append_cursors(&mut self, moves: &[(HomedId, Seq)]) -> Result<Ticket, AppendError> {
+        self.check_room(Class::Control, moves.len() * CURSOR_BYTES)?;
+        for &(subscription, seq) in moves {
+            let has_owner = self.state.subscriptions.contains_key(&subscription);
+            assert!(has_owner, "a cursor has an owner");
+            self.state.move_cursor(subscription, seq);
+            self.push(false, |batch| batch.move_cursor(subscription, seq));
+        }
+        Ok(Ticket(self.appended))
     }
 
     pub(super) fn append_entry(
@@ -268,7 +270,7 @@ impl CommitLog {
 
     /// Whether the record fits into space that is already taken: a disk that is full is told
     /// before anything is written, so it never harms what was accepted.
-    fn check_room(&mut self, class: Class, bytes: usize) -> Result<(), AppendError> {
+    pub(super) fn check_room(&mut self, class: Class, bytes: usize) -> Result<(), AppendError> {
         if self.state() == LogState::Failed {
             return Err(AppendError::Failed);
         }
@@ -476,15 +478,16 @@ impl CommitLog {
 
 /// What an entry takes, without encoding it.
 fn entry_bytes(entry: &Entry<'_>) -> usize {
-    const OTHER_BYTES: usize = 128;
     match entry {
         Entry::Publish(publish) => publish.stored_bytes(),
-        Entry::Topic(topic) => OTHER_BYTES + topic.tenant.len() + topic.name.len(),
-        Entry::Subscription(subscription) => OTHER_BYTES + subscription.name.len(),
+        Entry::Topic(topic) => ENTRY_BYTES + topic.tenant.len() + topic.name.len(),
+        Entry::Subscription(subscription) => {
+            ENTRY_BYTES + subscription.name.len() + subscription.maker.len()
+        }
         Entry::Cursors(_)
         | Entry::TopicDeleted { .. }
         | Entry::SubscriptionDeleted { .. }
-        | Entry::Epoch { .. } => OTHER_BYTES,
+        | Entry::Epoch { .. } => ENTRY_BYTES,
     }
 }
 

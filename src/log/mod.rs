@@ -99,6 +99,8 @@ mod commit_log;
 
 mod company;
 
+mod room;
+
 mod commit;
 
 mod prepare;
@@ -133,6 +135,7 @@ mod drive;
 
 mod verify;
 
+pub use batch::RUN_BYTES;
 pub use commit::AppendError;
 pub use commit_log::{CommitLog, Effect, EffectId, Event, Fsync, LogConfig, LogState, Now, Ticket};
 pub use crash::{CrashFolder, Fault};
@@ -141,12 +144,13 @@ pub use drive::drive;
 pub use mapped::SegmentMap;
 pub use meta::{Meta, PLACE_FUNCTION};
 pub use read::{ReadEnd, ReadItem, ReadLimits};
-pub use record::{Publish, Record, Retention, TEXT_BYTES_MAX};
+pub use record::{CURSOR_BYTES, Publish, Record, Retention, TEXT_BYTES_MAX};
 pub use recovery::{
     Identity, RecoverError, RecoveredState, RecoveredSubscription, RecoveredTopic, RecoveryReport,
     recover,
 };
 pub use replay::{DamagedStretch, ReplayReport};
+pub use room::{Class, ENTRY_BYTES};
 pub use state::{KEY_AGE_MS_MAX, KEYS_MAX, StoredKey, key_fingerprint, payload_fingerprint};
 pub use storage::{Change, Done, FileName, Folder, Op, Storage, Target, execute};
 pub use verify::{DirectoryReport, PartitionReport, SegmentReport, VerifyError, inspect, verify};

@@ -159,7 +159,8 @@ pub(super) struct SubscriptionEntry<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Cursors<'a>(&'a [u8]);
 
-pub(super) const CURSOR_BYTES: usize = 24;
+/// What a move of one cursor takes in its record.
+pub const CURSOR_BYTES: usize = 24;
 const PUBLISH_HEAD_BYTES: usize = 64;
 const TOPIC_HEAD_BYTES: usize = 88;
 const SUBSCRIPTION_HEAD_BYTES: usize = 72;

@@ -2,10 +2,9 @@
 //! two. What the home wants kept is appended; what the log wants written goes to the ring; what
 //! the log reports goes back to the home. Decides nothing about topics or files.
 //!
-//! Bounds: `behind` holds what the log is too busy for, which the home bounds by
-//! `publishes_in_flight_max` and `pending_bytes_max`; `parked` holds one read a bound
-//! subscription and `histories_max` more. If the disk turns out to be full, everything in
-//! `behind` is refused, the newest first, so that no seq is used up.
+//! Bounds: what the log has no room for yet waits in the home, which bounds it; `parked` holds one
+//! read a bound subscription and `histories_max` more. The log is asked for room before the home
+//! gives anything a seq, and what it then appends stands in the next batch.
 
 use std::collections::VecDeque;
 
@@ -43,8 +42,6 @@ pub(crate) struct Store {
     log: CommitLog,
     /// What the log has taken, in order; a publish with the time when it was asked for.
     tickets: VecDeque<(AppendId, Ticket, Option<u64>)>,
-    /// What the log was too busy for, in order.
-    behind: VecDeque<(AppendId, Value, Option<u64>)>,
     /// Reads whose bytes are on their way into memory.
     parked: Vec<Read>,
     /// The home may have more to give than one turn takes.
@@ -107,19 +104,32 @@ impl Store {
             home: recovered.home,
             log: recovered.log,
             tickets: VecDeque::new(),
-            behind: VecDeque::new(),
             parked: Vec::new(),
             unfinished: true,
         }
     }
 
-    /// Does what a peer asks for. An append stands alone between two drains, so that a log
-    /// without room refuses the newest one.
+    /// Does what a peer asks for, as far as the log has room.
     pub(crate) fn handle_request(&mut self, request: Request, hands: &mut Hands<'_>) {
         self.take_direct(hands);
         self.home.handle_request(hands.clock.of_home(), request);
         self.take_direct(hands);
+        self.give_room(hands);
         self.unfinished = true;
+    }
+
+    /// Tells the home whether the log has room for what it needs next, until it needs none or the
+    /// log is too busy to say; what it appends is given to the log at once.
+    fn give_room(&mut self, hands: &mut Hands<'_>) {
+        while let Some(need) = self.home.need() {
+            let room = match self.log.room(need.class, need.bytes) {
+                Ok(()) => Ok(()),
+                Err(AppendError::Busy) => return,
+                Err(error) => Err(refusal_of(error)),
+            };
+            self.home.handle_room(hands.clock.of_home(), room);
+            self.take_direct(hands);
+        }
     }
 
     fn take_direct(&mut self, hands: &mut Hands<'_>) {
@@ -147,8 +157,7 @@ impl Store {
 
     /// Whether everything that was accepted is on the disk and nothing is in flight.
     pub(crate) fn is_closed(&self) -> bool {
-        let is_given = self.behind.is_empty() && self.home.is_drained();
-        is_given && !self.unfinished && self.log.is_idle()
+        self.home.is_drained() && !self.unfinished && self.log.is_idle()
     }
 
     /// Whether there is something to do without waiting for anything.
@@ -164,7 +173,7 @@ impl Store {
 
     /// Appends that the log is too busy for, and reads whose bytes are on their way into memory.
     pub(crate) fn waiting(&self) -> (usize, usize) {
-        (self.behind.len(), self.parked.len())
+        (self.home.in_line(), self.parked.len())
     }
 
     /// The home, for counting.
@@ -179,7 +188,7 @@ impl Store {
         let mut left = TURN_EFFECTS_MAX;
         loop {
             let taken = self.take_effects(hands, &mut left);
-            self.catch_up();
+            self.give_room(hands);
             let moved = self.move_log(hands);
             if left == 0 {
                 self.unfinished = true;
@@ -207,10 +216,7 @@ impl Store {
     fn carry_out(&mut self, effect: Effect, hands: &mut Hands<'_>) {
         match effect {
             Effect::Append { id, value } => {
-                let is_publish = self.count_append(&value, hands.metrics);
-                let since_us = is_publish.then_some(hands.clock.monotonic_us);
-                self.behind.push_back((id, value, since_us));
-                self.catch_up();
+                self.append(id, &value, hands);
             }
             Effect::Read {
                 id,
@@ -241,37 +247,22 @@ impl Store {
         }
     }
 
-    /// Whether it is a publish.
-    fn count_append(&self, value: &Value, metrics: &ShardMetrics) -> bool {
-        let Value::Publish { messages, .. } = value else {
-            return false;
-        };
-        metrics.add(Counter::Publishes, messages.len() as u64);
-        true
-    }
-
-    /// Gives the log what it was too busy for, as long as it takes it.
-    fn catch_up(&mut self) {
-        while let Some((id, value, since_us)) = self.behind.front() {
-            match append(&mut self.log, value) {
-                Ok(ticket) => {
-                    self.tickets.push_back((*id, ticket, *since_us));
-                    self.behind.pop_front();
-                }
-                Err(AppendError::Busy) => return,
-                Err(error) => return self.refuse_behind(error),
-            }
+    /// The log has said that it has the room, so only its failure can come in between.
+    fn append(&mut self, id: AppendId, value: &Value, hands: &Hands<'_>) {
+        let mut since_us = None;
+        if let Value::Publish { messages, .. } = value {
+            let count = messages.len() as u64;
+            hands.metrics.add(Counter::Publishes, count);
+            since_us = Some(hands.clock.monotonic_us);
         }
-    }
-
-    fn refuse_behind(&mut self, error: AppendError) {
-        let refused = match error {
-            AppendError::TooLarge { bytes, bytes_max } => Refused::TooLarge { bytes, bytes_max },
-            AppendError::Failed => Refused::StorageFailed,
-            _ => Refused::StorageFull,
-        };
-        while let Some((id, _, _)) = self.behind.pop_back() {
-            self.home.handle_refused(id, refused);
+        match append(&mut self.log, value) {
+            Ok(ticket) => self.tickets.push_back((id, ticket, since_us)),
+            // The home learns of it by the event that is on its way.
+            Err(AppendError::Failed) => {}
+            Err(error) => {
+                debug_assert!(false, "the log had the room: {error}");
+                self.fail(&error.to_string(), hands);
+            }
         }
     }
 
@@ -310,21 +301,21 @@ impl Store {
             } => {
                 self.home.handle_trimmed(topic, first_seq, bytes);
             }
-            Event::Failed { reason } => {
-                tracing::error!(
-                    target: "tidegate::log",
-                    reason,
-                    "a write or a sync failed: this partition takes nothing until a restart"
-                );
-                metrics.set(
-                    Gauge::PartitionsFailed,
-                    metrics.gauge(Gauge::PartitionsFailed) + 1,
-                );
-                self.tickets.clear();
-                self.behind.clear();
-                self.home.handle_failed();
-            }
+            Event::Failed { reason } => self.fail(&reason, hands),
         }
+    }
+
+    fn fail(&mut self, reason: &str, hands: &Hands<'_>) {
+        tracing::error!(
+            target: "tidegate::log",
+            reason,
+            "a write or a sync failed: this partition takes nothing until a restart"
+        );
+        let metrics = hands.metrics;
+        let failed = metrics.gauge(Gauge::PartitionsFailed) + 1;
+        metrics.set(Gauge::PartitionsFailed, failed);
+        self.tickets.clear();
+        self.home.handle_failed(hands.clock.of_home());
     }
 
     fn durable(&mut self, up_to: Ticket, hands: &Hands<'_>) {
@@ -470,7 +461,7 @@ fn append(log: &mut CommitLog, value: &Value) -> Result<Ticket, AppendError> {
                 .collect();
             log.append_publishes(&publishes)
         }
-        Value::CursorsMoved { moves } => append_moves(log, moves),
+        Value::CursorsMoved { moves } => log.append_cursors(moves),
         Value::TopicCreated {
             topic,
             tenant,
@@ -510,13 +501,12 @@ fn append(log: &mut CommitLog, value: &Value) -> Result<Ticket, AppendError> {
     }
 }
 
-fn append_moves(log: &mut CommitLog, moves: &[(HomedId, Seq)]) -> Result<Ticket, AppendError> {
-    let mut last = Err(AppendError::Busy);
-    for &(subscription, seq) in moves {
-        // Repeating those before a refused one changes nothing.
-        last = Ok(log.append(&Record::CursorMoved { subscription, seq })?);
+fn refusal_of(error: AppendError) -> Refused {
+    match error {
+        AppendError::TooLarge { bytes, bytes_max } => Refused::TooLarge { bytes, bytes_max },
+        AppendError::Failed => Refused::StorageFailed,
+        _ => Refused::StorageFull,
     }
-    last
 }
 
 fn count_answer(answer: &Answer, metrics: &ShardMetrics) {

@@ -345,6 +345,11 @@ pub enum Refused {
     /// The disk is full; it may be tried again later.
     #[error("the storage is full")]
     StorageFull,
+    /// The log did not say what became of it.
+    #[error(
+        "it is not known whether this was stored: a publish may be tried again with the same idempotency_key"
+    )]
+    OutcomeUnknown,
     /// The log of this topic is broken until a restart.
     #[error("the storage has failed")]
     StorageFailed,
@@ -368,7 +373,7 @@ impl Refused {
             Self::SubscriptionLimit { .. } => ErrorCode::SubscriptionLimit,
             Self::Overloaded { .. } => ErrorCode::RateLimited,
             Self::StorageFull => ErrorCode::StorageFull,
-            Self::StorageFailed => ErrorCode::StorageFailed,
+            Self::StorageFailed | Self::OutcomeUnknown => ErrorCode::StorageFailed,
         }
     }
 }

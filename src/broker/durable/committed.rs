@@ -1,12 +1,16 @@
-//! What the log reports: that it is durable so far, that it has not taken an append, that it has
-//! failed. Everything that waited for it is answered here, in the order of the appends.
+//! What the log reports: that it is durable so far, that it has failed, or that nobody knows.
+//! Everything that waited for it is answered here, in the order of the appends.
 
 use std::mem;
 
 use crate::broker::topic::Life;
 use crate::id::{HomedId, Seq};
 
-use super::{Answer, AppendId, Appended, Caller, Durable, Ended, Moved, Refused, TopicRef};
+use super::publish::Appending;
+use super::{
+    Answer, AppendId, Appended, Caller, Durable, Effect, Ended, Held, Moved, Now, Peer, Refused,
+    TopicRef,
+};
 
 impl Durable {
     /// Every append up to `through` is durable.
@@ -16,11 +20,76 @@ impl Durable {
             "only what was appended becomes durable"
         );
         while let Some((id, appended)) = self.log.waiting.pop_front_if(|(id, _)| *id <= through) {
-            self.committed(id, appended);
+            self.committed(appended);
+            self.release(id);
         }
     }
 
-    fn committed(&mut self, id: AppendId, appended: Appended) {
+    /// A write or a sync has failed. That is final: everything that waits is refused in its order,
+    /// and nothing is appended any more. What was durable before can still be read.
+    pub fn handle_failed(&mut self, now: Now) {
+        self.end(now, Refused::StorageFailed);
+    }
+
+    /// Nobody knows what became of the appends that wait: an engine elsewhere has stored them or
+    /// not. They are neither acknowledged nor taken back. This home is over: its bindings end, and
+    /// the caller builds another one from what the engine turns out to hold.
+    pub fn handle_unknown(&mut self, now: Now) {
+        self.end(now, Refused::OutcomeUnknown);
+        let bound = self.subscriptions.iter();
+        let bound = bound.filter(|(_, subscription)| subscription.binding.is_some());
+        let bound: Vec<HomedId> = bound.map(|(id, _)| *id).collect();
+        for id in bound {
+            self.detach(id, Ended::StorageFailed);
+        }
+    }
+
+    fn end(&mut self, now: Now, waiting: Refused) {
+        self.log.failed = true;
+        let is_append = |effect: &Effect| matches!(effect, Effect::Append { .. });
+        self.effects.retain(|effect| !is_append(effect));
+        self.cursors.wanted = false;
+        while let Some((id, appended)) = self.log.waiting.pop_front() {
+            self.give_up(appended, waiting);
+            self.release(id);
+        }
+        let told = mem::take(&mut self.cursors.told);
+        self.refuse_moved(told, Refused::StorageFailed);
+        self.serve_ready(now);
+    }
+
+    /// Tells what stood behind an append.
+    fn release(&mut self, through: AppendId) {
+        while let Some(first) = self.held.first_entry()
+            && first.key().0 <= through
+        {
+            let Held {
+                peer,
+                reference,
+                answer,
+            } = first.remove();
+            self.published(peer);
+            let answer = self.if_durable(answer);
+            self.tell(peer, reference, answer);
+        }
+    }
+
+    /// A repeat whose original will never be durable ends as that did.
+    fn if_durable(&self, answer: Answer) -> Answer {
+        let Answer::Published {
+            topic, last_seq, ..
+        } = answer
+        else {
+            return answer;
+        };
+        let kept = self.topics.get(&topic);
+        if self.log.failed && kept.is_none_or(|kept| kept.durable < last_seq) {
+            return refused_publish(topic, Refused::StorageFailed);
+        }
+        answer
+    }
+
+    fn committed(&mut self, appended: Appended) {
         match appended {
             Appended::Topic(topic) => self.topic_made(topic),
             Appended::Retention(topic, retention, caller) => {
@@ -30,16 +99,13 @@ impl Durable {
                 self.remove_topic(topic);
                 self.answer(&caller, Answer::Deleted);
             }
-            Appended::Publish(topic, _, bytes) => {
-                self.log.publish_bytes -= bytes;
-                self.publish_made(topic, id);
-            }
+            Appended::Publish(appending) => self.publish_made(appending),
             Appended::Subscription(subscription) => self.subscription_made(subscription),
             Appended::SubscriptionEnd(subscription, caller) => {
                 self.remove_subscription(subscription, Ended::Deleted);
                 self.answer(&caller, Answer::Deleted);
             }
-            Appended::Cursors(told, _) => self.cursors_made(told),
+            Appended::Cursors(told) => self.cursors_made(told),
             Appended::EndAgain => {}
         }
     }
@@ -65,35 +131,30 @@ impl Durable {
         }
     }
 
-    fn publish_made(&mut self, id: HomedId, through: AppendId) {
-        loop {
-            let Some(topic) = self.topics.get_mut(&id) else {
-                return;
-            };
-            let Some(done) = topic
-                .waiting
-                .pop_front_if(|waiting| waiting.after <= through)
-            else {
-                break;
-            };
-            if !done.duplicate {
-                assert!(
-                    done.first == topic.durable + 1,
-                    "seqs become durable without a gap"
-                );
-                topic.durable = done.last;
-                self.totals.published += done.last - done.first + 1;
-            }
-            self.published(done.peer);
-            let (first_seq, last_seq, duplicate) = (done.first, done.last, done.duplicate);
-            let published = Answer::Published {
-                topic: id,
-                first_seq,
-                last_seq,
-                duplicate,
-            };
-            self.tell(done.peer, done.reference, published);
+    fn publish_made(&mut self, appending: Appending) {
+        let Appending {
+            topic: id,
+            peer,
+            reference,
+            first,
+            last,
+            bytes,
+        } = appending;
+        self.log.publish_bytes -= bytes;
+        if let Some(topic) = self.topics.get_mut(&id) {
+            let next = topic.durable + 1;
+            assert!(first == next, "seqs become durable without a gap");
+            topic.durable = last;
+            self.totals.published += last - first + 1;
         }
+        self.published(peer);
+        let published = Answer::Published {
+            topic: id,
+            first_seq: first,
+            last_seq: last,
+            duplicate: false,
+        };
+        self.tell(peer, reference, published);
         self.wake_idle(id);
     }
 
@@ -150,21 +211,9 @@ impl Durable {
         self.world(&tenant).here.bytes -= freed;
     }
 
-    /// The log has not taken this append, and takes none of those behind it, which were refused
-    /// before this one. They are as if never asked for, and use up no seq.
-    pub fn handle_refused(&mut self, id: AppendId, refused: Refused) {
-        let last = self.log.waiting.pop_back();
-        let appended = last.and_then(|(last, appended)| (last == id).then_some(appended));
-        assert!(appended.is_some(), "the newest append is refused first");
-        self.log.next = id;
-        if let Some(appended) = appended {
-            self.undo(id, appended, refused);
-        }
-    }
-
-    fn undo(&mut self, id: AppendId, appended: Appended, refused: Refused) {
+    fn give_up(&mut self, appended: Appended, refused: Refused) {
         match appended {
-            Appended::Topic(topic) => self.undo_topic(topic, refused),
+            Appended::Topic(topic) => self.give_up_topic(topic, refused),
             Appended::Retention(topic, _, caller) => {
                 self.refuse(&caller, refused, Some(TopicRef::Id(topic)));
             }
@@ -172,95 +221,56 @@ impl Durable {
                 self.keep_topic(topic);
                 self.refuse(&caller, refused, Some(TopicRef::Id(topic)));
             }
-            Appended::Publish(topic, first, bytes) => {
-                self.undo_publish(topic, (id, first, bytes), refused);
+            Appended::Publish(appending) => self.give_up_publish(appending, refused),
+            Appended::Subscription(subscription) => {
+                self.give_up_subscription(subscription, refused);
             }
-            Appended::Subscription(subscription) => self.undo_subscription(subscription, refused),
             Appended::SubscriptionEnd(subscription, caller) => {
                 self.keep_subscription(subscription);
                 self.refuse(&caller, refused, None);
             }
-            Appended::Cursors(told, moved) => {
-                self.cursors.under_way = false;
-                self.cursors_again(moved);
-                self.refuse_moved(told, refused);
-            }
-            // The next start finds it again.
+            Appended::Cursors(told) => self.refuse_moved(told, refused),
             Appended::EndAgain => {}
         }
     }
 
-    fn undo_topic(&mut self, id: HomedId, refused: Refused) {
-        let told = match self
-            .topics
-            .get_mut(&id)
-            .map(|topic| mem::take(&mut topic.life))
-        {
+    fn give_up_topic(&mut self, id: HomedId, refused: Refused) {
+        let topic = self.topics.get_mut(&id);
+        let told = match topic.map(|topic| mem::take(&mut topic.life)) {
             Some(Life::Creating(told)) => told,
             _ => Vec::new(),
         };
         self.remove_topic(id);
         for (peer, reference) in told {
-            let answer = Answer::Refused {
-                refused,
-                topic: None,
-                sub_name: None,
-                publish: false,
-            };
-            self.tell(peer, reference, answer);
+            self.tell(peer, reference, refusal(refused));
         }
     }
 
-    fn undo_publish(
-        &mut self,
-        id: HomedId,
-        (append, first, bytes): (AppendId, Seq, u64),
-        refused: Refused,
-    ) {
-        self.log.publish_bytes -= bytes;
-        let Some(topic) = self.topics.get_mut(&id) else {
-            return;
-        };
-        let freed = topic.rewind(first, bytes);
-        let tenant = topic.tenant.clone();
-        self.world(&tenant).here.bytes -= freed;
-        loop {
-            let Some(topic) = self.topics.get_mut(&id) else {
-                return;
-            };
-            let Some(undone) = topic.waiting.pop_back_if(|waiting| append <= waiting.after) else {
-                return;
-            };
-            self.published(undone.peer);
-            let named = Some(TopicRef::Id(id));
-            let answer = Answer::Refused {
-                refused,
-                topic: named,
-                sub_name: None,
-                publish: true,
-            };
-            self.tell(undone.peer, undone.reference, answer);
+    fn give_up_publish(&mut self, appending: Appending, refused: Refused) {
+        let Appending {
+            topic: id, peer, ..
+        } = appending;
+        self.log.publish_bytes -= appending.bytes;
+        if let Some(topic) = self.topics.get_mut(&id) {
+            let freed = topic.forget_appended(appending.bytes);
+            let tenant = topic.tenant.clone();
+            self.world(&tenant).here.bytes -= freed;
         }
+        self.published(peer);
+        self.tell(peer, appending.reference, refused_publish(id, refused));
     }
 
-    fn undo_subscription(&mut self, id: HomedId, refused: Refused) {
+    fn give_up_subscription(&mut self, id: HomedId, refused: Refused) {
         let Some(subscription) = self.subscriptions.get_mut(&id) else {
             return;
         };
         let (topic, name) = (subscription.topic, subscription.sub_name.clone());
-        let binding = subscription.unbind();
-        if let Some(binding) = binding {
-            if let Some(topic) = self.topics.get_mut(&topic) {
-                topic.bound -= 1;
-            }
-            if let Some(connection) = self.connections.get_mut(&binding.peer) {
-                connection.bound.remove(&id);
-            }
-            let (topic, sub_name) = (Some(TopicRef::Id(topic)), Some(name));
+        if let Some(binding) = subscription.unbind() {
+            self.unbound(id, topic, binding.peer);
             let answer = Answer::Refused {
                 refused,
-                topic,
-                sub_name,
+                topic: Some(TopicRef::Id(topic)),
+                sub_name: Some(name),
                 publish: false,
             };
             let reference = binding.opening.and_then(|opening| opening.reference);
@@ -269,60 +279,47 @@ impl Durable {
         self.remove_subscription(id, Ended::StorageFailed);
     }
 
-    /// Cursors that the log has not taken are given to it again, a little later.
-    fn cursors_again(&mut self, moved: Vec<HomedId>) {
-        for id in moved {
-            let still = self.subscriptions.get_mut(&id).filter(|s| !s.dirty);
-            if let Some(subscription) = still {
-                subscription.dirty = true;
-                self.cursors.dirty.push(id);
-            }
+    fn unbound(&mut self, id: HomedId, topic: HomedId, peer: Peer) {
+        if let Some(topic) = self.topics.get_mut(&topic) {
+            topic.bound -= 1;
         }
-        if !self.cursors.dirty.is_empty() {
-            self.cursors.since_ms = Some(self.cursors.seen_ms);
+        if let Some(connection) = self.connections.get_mut(&peer) {
+            connection.bound.remove(&id);
         }
     }
 
-    fn refuse_moved(&mut self, told: Vec<Moved>, refused: Refused) {
-        for Moved {
-            peer, reference, ..
-        } in told
-        {
-            self.published(peer);
-            let answer = Answer::Refused {
-                refused,
-                topic: None,
-                sub_name: None,
-                publish: false,
-            };
-            self.tell(peer, reference, answer);
+    pub(super) fn refuse_moved(&mut self, told: Vec<Moved>, refused: Refused) {
+        for moved in told {
+            self.published(moved.peer);
+            self.tell(moved.peer, moved.reference, refusal(refused));
         }
     }
 
     fn refuse(&mut self, caller: &Caller, refused: Refused, topic: Option<TopicRef>) {
-        self.answer(
-            caller,
-            Answer::Refused {
-                refused,
-                topic,
-                sub_name: None,
-                publish: false,
-            },
-        );
+        let answer = Answer::Refused {
+            refused,
+            topic,
+            sub_name: None,
+            publish: false,
+        };
+        self.answer(caller, answer);
     }
+}
 
-    /// A write or a sync has failed. That is final: everything that waits is refused, newest
-    /// first so that seqs are taken back in order, and nothing is appended any more. What was
-    /// durable before can still be read.
-    pub fn handle_failed(&mut self) {
-        self.log.failed = true;
-        let from = self.effects.len();
-        while let Some((id, appended)) = self.log.waiting.pop_back() {
-            self.undo(id, appended, Refused::StorageFailed);
-        }
-        // Taken back from the newest, told from the oldest: each peer learns in its own order.
-        self.effects.make_contiguous()[from..].reverse();
-        let told = mem::take(&mut self.cursors.told);
-        self.refuse_moved(told, Refused::StorageFailed);
+fn refusal(refused: Refused) -> Answer {
+    Answer::Refused {
+        refused,
+        topic: None,
+        sub_name: None,
+        publish: false,
+    }
+}
+
+fn refused_publish(topic: HomedId, refused: Refused) -> Answer {
+    Answer::Refused {
+        refused,
+        topic: Some(TopicRef::Id(topic)),
+        sub_name: None,
+        publish: true,
     }
 }

@@ -219,13 +219,9 @@ impl Durable {
             return;
         };
         self.tell_gap(id, topic, Gap { from, to, reason });
-        if let Some(subscription) = self.subscriptions.get_mut(&id)
-            && subscription.pass(to)
-            && !subscription.dirty
-        {
-            subscription.dirty = true;
-            self.cursors.dirty.push(id);
-            self.cursors.since_ms.get_or_insert(self.cursors.seen_ms);
+        let subscription = self.subscriptions.get_mut(&id);
+        if subscription.is_some_and(|subscription| subscription.pass(to)) {
+            self.note_moved(id);
         }
     }
 

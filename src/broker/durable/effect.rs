@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::id::{HomedId, Seq, Tenant};
-use crate::log::Retention;
+use crate::log::{Class, Retention};
 
 use super::answer::{Answer, Message};
 use super::command::{NewMessages, Peer};
@@ -17,11 +17,20 @@ pub type AppendId = u64;
 /// Counts the reads of one partition.
 pub type ReadId = u64;
 
+/// Room in the log that the home asks for before it gives anything a seq.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Need {
+    /// Whether the reserve may be used.
+    pub class: Class,
+    /// How much.
+    pub bytes: usize,
+}
+
 /// Something that the caller must carry out before it polls again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Append this to the log. It is durable once `handle_durable` names its id or a later one,
-    /// unless `handle_refused` takes it back.
+    /// Append this to the log, which said that it has the room. It is durable once
+    /// `handle_durable` names its id or a later one.
     Append {
         /// Its number.
         id: AppendId,

@@ -1,12 +1,14 @@
 //! The home of durable topics: one partition's topics, subscriptions and cursors as a state
-//! machine. Requests come in by `handle_request`, the log's reports by `handle_durable`,
-//! `handle_refused`, `handle_read`, `handle_trimmed` and `handle_failed`; after each of them the caller carries out
-//! what `poll_effect` gives until it gives nothing. It knows no file, no socket, no clock and no
-//! dialect, and it does not assume that the log is on this machine: an append is asked for and
-//! its durability arrives as an event.
+//! machine. Requests come in by `handle_request`, the log's reports by `handle_room`,
+//! `handle_durable`, `handle_read`, `handle_trimmed`, `handle_failed` and `handle_unknown`; after each of them the
+//! caller answers what `need` asks for and carries out what `poll_effect` gives, until both give
+//! nothing. It knows no file, no socket, no clock and no dialect, and it does not assume that the
+//! log is on this machine: room is asked for first, then an append, and its durability arrives as
+//! an event. An append is never refused: it is durable, or it failed with its whole log, or nobody
+//! knows.
 //!
-//! What must hold: a seq is acknowledged or delivered only when it is durable; acks of one
-//! connection and topic come in the order of its publishes; what a subscription gets next is the
+//! What must hold: a seq is acknowledged or delivered only when it is durable; a seq is given only
+//! to what the log has room for; acks and errors of one connection come in the order of its publishes; what a subscription gets next is the
 //! seq behind the last, or a gap stands between; nothing is found without a tenant.
 //!
 //! Bounds, each a field of [`Limits`]: what waits for the disk by `publishes_in_flight_max` a
@@ -23,9 +25,13 @@ mod effect;
 
 mod topics;
 
+mod line;
+
 mod publish;
 
 mod subscribe;
+
+mod cursors;
 
 mod deliver;
 
@@ -36,7 +42,7 @@ mod restore;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use ahash::AHashMap;
@@ -53,7 +59,7 @@ pub use answer::{
     SubscriptionView, TopicView,
 };
 pub use command::{Caller, Command, NewMessage, NewMessages, Now, Open, Peer, Request, TopicRef};
-pub use effect::{AppendId, Effect, ReadId, ReadItem, Value};
+pub use effect::{AppendId, Effect, Need, ReadId, ReadItem, Value};
 pub use restore::{Restored, RestoredKey, RestoredSubscription, RestoredTopic};
 
 /// What a partition allows. Limits of a tenant count what its other partitions report too.
@@ -172,8 +178,16 @@ pub struct Durable {
     topics: AHashMap<HomedId, Topic>,
     subscriptions: AHashMap<HomedId, Subscription>,
     connections: Connections,
-    /// Publishes of a peer that wait for the disk; no entry means none.
-    publishing: AHashMap<Peer, u32>,
+    /// Peers that wait for the disk; no entry means that nothing of it does.
+    publishing: AHashMap<Peer, Publishing>,
+    /// Answers that stand behind an append, as those before them do.
+    held: BTreeMap<(AppendId, u64), Held>,
+    holds: u64,
+    line: line::Line,
+    /// Ends whose first record is damaged, to be written again.
+    ends_again: Vec<Value>,
+    /// Why what is being served gets no room.
+    lack: Option<Refused>,
     log: Appends,
     cursors: CursorsMoving,
     tail: Tail,
@@ -191,7 +205,7 @@ pub struct Durable {
 /// What a tenant has in this partition.
 #[derive(Debug, Default)]
 struct World {
-    names: std::collections::BTreeMap<Arc<str>, HomedId>,
+    names: BTreeMap<Arc<str>, HomedId>,
     here: Usage,
     elsewhere: Usage,
 }
@@ -211,12 +225,28 @@ enum Appended {
     Topic(HomedId),
     Retention(HomedId, Retention, Caller),
     TopicEnd(HomedId, Caller),
-    Publish(HomedId, Seq, u64),
+    Publish(publish::Appending),
     Subscription(HomedId),
     SubscriptionEnd(HomedId, Caller),
-    Cursors(Vec<Moved>, Vec<HomedId>),
+    Cursors(Vec<Moved>),
     /// An end whose first record is damaged: nobody waits for it.
     EndAgain,
+}
+
+/// What of one peer waits for the disk.
+#[derive(Debug, Default)]
+struct Publishing {
+    count: u32,
+    /// The append behind which its next answer stands.
+    last: AppendId,
+}
+
+/// An answer that stands behind an append.
+#[derive(Debug)]
+struct Held {
+    peer: Peer,
+    reference: Option<Bytes>,
+    answer: Answer,
 }
 
 /// Who is told once a cursor is durable.
@@ -238,6 +268,8 @@ struct CursorsMoving {
     seen_ms: u64,
     told: Vec<Moved>,
     under_way: bool,
+    /// They are to be given to the log as soon as it has room.
+    wanted: bool,
     /// A clean stop: what moves goes to the log at once.
     draining: bool,
 }
@@ -284,6 +316,11 @@ impl Durable {
             subscriptions: AHashMap::new(),
             connections: Connections::new(),
             publishing: AHashMap::new(),
+            held: BTreeMap::new(),
+            holds: 0,
+            line: line::Line::default(),
+            ends_again: Vec::new(),
+            lack: None,
             log: Appends {
                 next: 1,
                 ..Appends::default()
@@ -306,25 +343,27 @@ impl Durable {
         self.is_unreadable = true;
     }
 
-    /// Does what a peer asks, or answers why not.
-    pub fn handle_request(&mut self, now: Now, request: Request) {
+    /// Does what a peer asks; `lack` is why the log has no room for it, if it needs some.
+    fn serve(&mut self, now: Now, request: Request, lack: Option<Refused>) {
         let Request { caller, command } = request;
         let (topic, sub_name) = named(&command);
         let publish = matches!(command, Command::Publish { .. });
+        self.lack = lack;
         let done = match self.is_unreadable && names_something(&command) {
             true => Err(Refused::StorageFailed),
             false => self.carry_out(now, &caller, command),
         };
-        if let Err(refused) = done {
-            self.answer(
-                &caller,
-                Answer::Refused {
-                    refused,
-                    topic,
-                    sub_name,
-                    publish,
-                },
-            );
+        self.lack = None;
+        let Err(refused) = done else { return };
+        let answer = Answer::Refused {
+            refused,
+            topic,
+            sub_name,
+            publish,
+        };
+        match publish {
+            true => self.answer_in_order(&caller, answer, 0),
+            false => self.answer(&caller, answer),
         }
     }
 
@@ -435,7 +474,8 @@ impl Durable {
     /// takes anything.
     pub fn is_drained(&self) -> bool {
         let cursors = &self.cursors;
-        self.log.failed || !cursors.under_way && cursors.dirty.is_empty()
+        let is_moved = !cursors.under_way && cursors.dirty.is_empty();
+        self.log.failed || is_moved && self.line.len() == 0
     }
 
     /// What other partitions hold of a tenant, which counts against its limits here.
@@ -462,6 +502,11 @@ impl Durable {
         }
     }
 
+    /// Requests that wait until the log has room for them.
+    pub fn in_line(&self) -> usize {
+        self.line.len()
+    }
+
     /// True while something that was given to the log is not durable yet.
     pub fn waits_for_log(&self) -> bool {
         !self.log.waiting.is_empty()
@@ -480,6 +525,7 @@ impl Durable {
     }
 
     fn append(&mut self, value: Value, appended: Appended) -> AppendId {
+        assert!(!self.log.failed, "a failed log is given nothing");
         let id = self.log.next;
         self.log.next += 1;
         self.log.waiting.push_back((id, appended));
@@ -487,12 +533,12 @@ impl Durable {
         id
     }
 
+    /// Whether what is being served may be appended: asked just before anything is changed for it.
     fn writable(&self) -> Result<(), Refused> {
         if self.log.failed {
-            Err(Refused::StorageFailed)
-        } else {
-            Ok(())
+            return Err(Refused::StorageFailed);
         }
+        self.lack.map_or(Ok(()), Err)
     }
 
     /// The next 64 bits of a SplitMix64: ids are told apart by them, nothing is kept secret.

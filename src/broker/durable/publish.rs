@@ -1,15 +1,35 @@
 //! From a publish to the log: checks, idempotency keys, seqs, the live tail. The answer waits
-//! until the log reports, and stands behind those of the publishes before it.
+//! until the log reports, and an answer that waits for nothing stands behind those of the peer's
+//! publishes before it. Answers that wait so are bounded as publishes are: a connection is not
+//! read from while too many of its publishes are unanswered, and a call waits for its own.
 
 use std::sync::Arc;
 
-use crate::broker::topic::{Repeat, Waiting, stored_bytes};
+use bytes::Bytes;
+
+use crate::broker::topic::Repeat;
 use crate::id::{HomedId, Seq};
+use crate::log::TEXT_BYTES_MAX;
 
 use super::topics::check_name;
 use super::{
-    Answer, Appended, Caller, Durable, Message, NewMessages, Now, Peer, Refused, TopicRef, Value,
+    Answer, AppendId, Appended, Caller, Durable, Held, Message, NewMessages, Now, Peer, Refused,
+    TopicRef, Value,
 };
+
+pub(super) use crate::broker::topic::stored_bytes as stored;
+
+/// A publish on its way to the disk.
+#[derive(Debug)]
+pub(super) struct Appending {
+    pub(super) topic: HomedId,
+    pub(super) peer: Peer,
+    pub(super) reference: Option<Bytes>,
+    pub(super) first: Seq,
+    pub(super) last: Seq,
+    /// What it stores.
+    pub(super) bytes: u64,
+}
 
 impl Durable {
     pub(super) fn publish(
@@ -20,9 +40,15 @@ impl Durable {
         publisher: Arc<str>,
         messages: NewMessages,
     ) -> Result<(), Refused> {
+        // A publish that found its own line too long has left its messages there.
+        if let Some(refused @ Refused::Overloaded { .. }) = self.lack {
+            return Err(refused);
+        }
         let id = self.find_topic(caller, topic)?;
-        self.writable()?;
-        self.check_messages(&messages)?;
+        if self.log.failed {
+            return Err(Refused::StorageFailed);
+        }
+        self.check_messages(&messages, &publisher)?;
         self.check_waiting(caller.peer)?;
         match self.look_for_repeat(now, id, &messages) {
             Repeat::Conflict => Err(Refused::IdempotencyConflict),
@@ -32,15 +58,19 @@ impl Durable {
             }
             Repeat::Fresh => {
                 self.check_bytes(caller, &messages, &publisher)?;
+                self.writable()?;
                 self.append_messages(now, caller, id, (publisher, messages));
                 Ok(())
             }
         }
     }
 
-    fn check_messages(&self, messages: &NewMessages) -> Result<(), Refused> {
+    fn check_messages(&self, messages: &NewMessages, publisher: &str) -> Result<(), Refused> {
         if messages.is_empty() {
             return Err(Refused::Empty { what: "messages" });
+        }
+        if !publisher.is_empty() {
+            check_name("publisher", publisher, TEXT_BYTES_MAX)?;
         }
         let bytes_max = self.limits.message_bytes_max;
         for message in messages {
@@ -62,15 +92,16 @@ impl Durable {
     /// What a peer waits for is bounded: publishes, and acks that want an answer.
     pub(super) fn check_waiting(&self, peer: Peer) -> Result<(), Refused> {
         let max = u64::from(self.limits.publishes_in_flight_max);
-        let waiting = self.publishing.get(&peer).copied().unwrap_or(0);
-        if max <= u64::from(waiting) {
+        let waiting = self.publishing.get(&peer).map_or(0, |peer| peer.count);
+        let in_line = self.line.count(peer);
+        if max <= u64::from(waiting) + u64::from(in_line) {
             return Err(Refused::Overloaded {
                 max,
                 knob: "publishes_in_flight_max",
             });
         }
         let max = self.limits.pending_bytes_max;
-        if max <= self.log.publish_bytes {
+        if max <= self.log.publish_bytes + self.line.bytes {
             return Err(Refused::Overloaded {
                 max,
                 knob: "pending_bytes_max",
@@ -101,7 +132,7 @@ impl Durable {
         let bytes_max = self.limits.bytes_per_tenant_max;
         let more: u64 = messages
             .iter()
-            .map(|message| stored_bytes(message, publisher))
+            .map(|message| stored(message, publisher))
             .sum();
         let world = self.world(&caller.tenant);
         let full = bytes_max < world.here.bytes + world.elsewhere.bytes + more;
@@ -119,74 +150,81 @@ impl Durable {
         id: HomedId,
         (publisher, messages): (Arc<str>, NewMessages),
     ) {
+        let after = self.log.next;
         let Some(topic) = self.topics.get_mut(&id) else {
             return;
         };
         let (first, last, bytes) = topic.append(&messages, &publisher, now.unix_ms);
+        topic.newest = after;
         let keep = 0 < topic.bound;
         self.world(&caller.tenant).here.bytes += bytes;
         self.log.publish_bytes += bytes;
         if keep {
             self.keep_in_tail(id, first, now.unix_ms, &messages);
         }
-        let unix_ms = now.unix_ms;
         let value = Value::Publish {
             topic: id,
             first_seq: first,
-            unix_ms,
+            unix_ms: now.unix_ms,
             publisher,
             messages,
         };
-        let after = self.append(value, Appended::Publish(id, first, bytes));
-        self.wait_for_log(caller, id, (after, first, last), false);
+        let (peer, reference) = (caller.peer, caller.reference.clone());
+        let appending = Appending {
+            topic: id,
+            peer,
+            reference,
+            first,
+            last,
+            bytes,
+        };
+        self.append(value, Appended::Publish(appending));
+        self.waits(peer, after);
     }
 
-    /// A repeat is answered as its original was, and not before it: if anything of the topic
-    /// waits for the disk, the answer stands behind it.
+    /// A repeat is answered as its original was, and not before it.
     fn answer_repeat(&mut self, caller: &Caller, id: HomedId, (first, last): (Seq, Seq)) {
-        let behind = self
-            .topics
-            .get(&id)
-            .and_then(|topic| Some(topic.waiting.back()?.after));
-        if let Some(after) = behind {
-            self.wait_for_log(caller, id, (after, first, last), true);
-            return;
-        }
+        let original = self.topics.get(&id).filter(|topic| topic.durable < last);
+        let after = original.map_or(0, |topic| topic.newest);
         let published = Answer::Published {
             topic: id,
             first_seq: first,
             last_seq: last,
             duplicate: true,
         };
-        self.answer(caller, published);
+        self.answer_in_order(caller, published, after);
     }
 
-    fn wait_for_log(
-        &mut self,
-        caller: &Caller,
-        id: HomedId,
-        (after, first, last): (u64, Seq, Seq),
-        duplicate: bool,
-    ) {
-        *self.publishing.entry(caller.peer).or_default() += 1;
+    /// Answers a publish behind the peer's publishes before it, and behind the append `after`.
+    pub(super) fn answer_in_order(&mut self, caller: &Caller, answer: Answer, after: AppendId) {
         let (peer, reference) = (caller.peer, caller.reference.clone());
-        if let Some(topic) = self.topics.get_mut(&id) {
-            topic.waiting.push_back(Waiting {
-                after,
-                peer,
-                reference,
-                first,
-                last,
-                duplicate,
-            });
+        let last = self.publishing.get(&peer).map_or(0, |peer| peer.last);
+        let after = after.max(last);
+        let pending = self.log.waiting.front().map(|(id, _)| *id);
+        if pending.is_none_or(|pending| after < pending) {
+            return self.tell(peer, reference, answer);
         }
+        self.waits(peer, after);
+        self.holds += 1;
+        let held = Held {
+            peer,
+            reference,
+            answer,
+        };
+        self.held.insert((after, self.holds), held);
     }
 
-    /// A publish of the peer no longer waits.
+    fn waits(&mut self, peer: Peer, after: AppendId) {
+        let publishing = self.publishing.entry(peer).or_default();
+        publishing.count += 1;
+        publishing.last = after;
+    }
+
+    /// Something of the peer no longer waits.
     pub(super) fn published(&mut self, peer: Peer) {
-        if let Some(waiting) = self.publishing.get_mut(&peer) {
-            *waiting -= 1;
-            if *waiting == 0 {
+        if let Some(publishing) = self.publishing.get_mut(&peer) {
+            publishing.count -= 1;
+            if publishing.count == 0 {
                 self.publishing.remove(&peer);
             }
         }

@@ -7,7 +7,7 @@ use crate::broker::subscription::Subscription;
 use crate::broker::topic::{KnownKey, Topic};
 use crate::id::{HomedId, Seq, Tenant};
 
-use super::{Appended, Durable, Ended, Retention, Value};
+use super::{Durable, Ended, Retention, Value};
 
 /// A topic as the log has it.
 #[derive(Debug, Clone)]
@@ -95,7 +95,7 @@ impl Durable {
         if let Some(older) = older {
             self.remove_topic(older);
             let value = Value::TopicDeleted { topic: older };
-            self.append(value, Appended::EndAgain);
+            self.ends_again.push(value);
         }
         let mut topic = Topic::new(tenant, name, created_ms, retention);
         topic.first = restored.first_seq.clamp(1, last_seq + 1);
@@ -118,7 +118,7 @@ impl Durable {
         if let Some(subscription) = older {
             self.remove_subscription(subscription, Ended::Deleted);
             let value = Value::SubscriptionDeleted { subscription };
-            self.append(value, Appended::EndAgain);
+            self.ends_again.push(value);
         }
         let cursor = restored.cursor.min(last);
         let mut subscription = Subscription::new(tenant, restored.topic, restored.sub_name, cursor);

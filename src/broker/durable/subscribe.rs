@@ -334,71 +334,17 @@ impl Durable {
         Ok(())
     }
 
-    /// Notes that a cursor is to be written, within `cursor_delay_ms_max`.
-    pub(super) fn cursor_moved(&mut self, now: Now, id: HomedId) {
-        let Some(subscription) = self.subscriptions.get_mut(&id) else {
-            return;
-        };
-        if !subscription.dirty {
-            subscription.dirty = true;
-            self.cursors.dirty.push(id);
-            self.cursors.seen_ms = now.mono_ms;
-            self.cursors.since_ms.get_or_insert(now.mono_ms);
-        }
-        if self.cursors.draining {
-            self.flush_cursors();
-        }
-    }
-
     /// Answers once the cursor is durable. Whoever waits for it does not wait for the clock.
     fn tell_when_moved(&mut self, caller: &Caller, id: HomedId, acked: Option<Seq>) {
         let (peer, reference) = (caller.peer, caller.reference.clone());
-        *self.publishing.entry(peer).or_default() += 1;
+        self.publishing.entry(peer).or_default().count += 1;
         self.cursors.told.push(Moved {
             peer,
             reference,
             subscription: id,
             acked,
         });
-        if !self.cursors.under_way {
-            self.flush_cursors();
-        }
-    }
-
-    /// Gives the moved cursors to the log: one record for all of them, and one at a time.
-    pub(super) fn flush_cursors(&mut self) {
-        if self.cursors.under_way || self.log.failed {
-            return;
-        }
-        let moves = self.take_moves();
-        let told = std::mem::take(&mut self.cursors.told);
-        if moves.is_empty() {
-            // Where these cursors stand is durable already.
-            return self.cursors_made(told);
-        }
-        self.cursors.under_way = true;
-        let moved = moves.iter().map(|(id, _)| *id).collect();
-        self.append(
-            Value::CursorsMoved { moves },
-            Appended::Cursors(told, moved),
-        );
-    }
-
-    /// The cursors that have moved, but for those of subscriptions whose end is asked for.
-    fn take_moves(&mut self) -> Vec<(HomedId, Seq)> {
-        self.cursors.since_ms = None;
-        let mut moves = Vec::with_capacity(self.cursors.dirty.len());
-        for id in std::mem::take(&mut self.cursors.dirty) {
-            let Some(subscription) = self.subscriptions.get_mut(&id) else {
-                continue;
-            };
-            subscription.dirty = false;
-            let topic = self.topics.get(&subscription.topic);
-            if !subscription.deleting && topic.is_some_and(|topic| !topic.deleting()) {
-                moves.push((id, subscription.cursor));
-            }
-        }
-        moves
+        self.flush_cursors();
     }
 
     /// A peer is gone: its bindings end without a word, and what it did not ack is sent again to

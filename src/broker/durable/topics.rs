@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::broker::topic::{Life, Topic};
 use crate::id::HomedId;
+use crate::log::TEXT_BYTES_MAX;
 
 use super::{
     Answer, Appended, Caller, Durable, Ended, Now, Refused, Retention, TopicRef, Value, World,
@@ -224,7 +225,9 @@ pub(super) fn check_name(what: &'static str, name: &str, bytes_max: usize) -> Re
     if name.is_empty() {
         return Err(Refused::Empty { what });
     }
+    let bytes_max = bytes_max.min(TEXT_BYTES_MAX);
     let knob = match what {
+        "publisher" => "what a record holds",
         "sub_name" => "limits.sub_name_bytes_max",
         "idempotency_key" => "limits.idempotency_key_bytes_max",
         _ => "limits.name_bytes_max",

@@ -346,7 +346,7 @@ fn a_drain_waits_for_what_moved_behind_a_record_under_way() {
     rig.sync();
     assert!(rig.home.is_drained());
     assert_eq!(rig.disk.cursors()[&id], 3);
-    rig.home.handle_failed();
+    rig.home.handle_failed(rig.now);
     assert!(
         rig.home.is_drained(),
         "a log that takes nothing is not waited for"

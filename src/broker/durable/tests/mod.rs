@@ -22,7 +22,7 @@ use ahash::AHashMap;
 use bytes::Bytes;
 
 use super::*;
-use crate::log::{key_fingerprint, payload_fingerprint};
+use crate::log::{Class, key_fingerprint, payload_fingerprint};
 
 pub(super) const EPOCH: u64 = 7;
 
@@ -34,6 +34,8 @@ pub(super) struct Disk {
     ids: VecDeque<AppendId>,
     /// The log takes no publish and nothing else that needs new space.
     pub(super) full: bool,
+    /// The log cannot say yet whether it has room.
+    pub(super) busy: bool,
     /// Where retention has cut.
     trimmed: AHashMap<HomedId, Seq>,
     /// Messages that are read as damaged.
@@ -135,8 +137,32 @@ impl Rig {
         }
     }
 
+    /// Gives room, unless the log is too busy to say.
+    fn give_room(&mut self) -> bool {
+        let mut given = false;
+        while let Some(need) = self.home.need()
+            && !self.disk.busy
+        {
+            given = true;
+            let is_full = self.disk.full && need.class == Class::Bulk;
+            let room = if is_full {
+                Err(Refused::StorageFull)
+            } else {
+                Ok(())
+            };
+            self.home.handle_room(self.now, room);
+        }
+        given
+    }
+
     fn drain(&mut self) {
+        while self.give_room() || self.carry_out() {}
+    }
+
+    fn carry_out(&mut self) -> bool {
+        let mut carried_out = false;
         while let Some(effect) = self.home.poll_effect() {
+            carried_out = true;
             match effect {
                 Effect::Append { id, value } => self.append(id, value),
                 Effect::Answer {
@@ -149,19 +175,10 @@ impl Rig {
                 Effect::Read { .. } => self.reads.push_back(effect),
             }
         }
+        carried_out
     }
 
     fn append(&mut self, id: AppendId, value: Value) {
-        let reserved = matches!(
-            value,
-            Value::TopicDeleted { .. }
-                | Value::SubscriptionDeleted { .. }
-                | Value::CursorsMoved { .. }
-        );
-        if self.disk.full && !reserved {
-            self.home.handle_refused(id, Refused::StorageFull);
-            return;
-        }
         self.disk.ids.push_back(id);
         self.disk.records.push(value);
     }
@@ -381,6 +398,11 @@ impl Disk {
     /// The records that survive.
     pub(super) fn synced(&self) -> &[Value] {
         &self.records[..self.synced]
+    }
+
+    /// What was appended is there, whatever the home was told.
+    pub(super) fn sync_all(&mut self) {
+        self.synced = self.records.len();
     }
 
     /// What the synced records hold of a topic.

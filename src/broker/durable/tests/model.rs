@@ -51,6 +51,9 @@ enum Action {
     Full {
         full: bool,
     },
+    Busy {
+        busy: bool,
+    },
     Fail,
     Crash,
 }
@@ -76,6 +79,7 @@ fn action() -> impl Strategy<Value = Action> {
         8 => Just(Action::Read),
         3 => (1..120_u64).prop_map(|ms| Action::Time { ms }),
         1 => any::<bool>().prop_map(|full| Action::Full { full }),
+        3 => any::<bool>().prop_map(|busy| Action::Busy { busy }),
         1 => Just(Action::Fail),
         1 => Just(Action::Crash),
     ]
@@ -174,6 +178,10 @@ impl World {
             Action::Ack { peer, sub, back } => self.ack(peer, sub, back),
             Action::Credit { peer } => self.rig.ask(peer, Command::Credit { bytes: 200 }),
             Action::Disconnect { peer } => {
+                // A peer that is gone never comes back under its key, as it does here.
+                self.rig.disk.busy = false;
+                self.rig.settle();
+                self.check();
                 self.rig.ask(peer, Command::Disconnect);
                 self.model.next.retain(|_, (bound, _)| *bound != peer);
             }
@@ -182,8 +190,12 @@ impl World {
             Action::Read => self.rig.read(),
             Action::Time { ms } => self.rig.pass_time(ms),
             Action::Full { full } => self.rig.disk.full = full,
+            Action::Busy { busy } => {
+                self.rig.disk.busy = busy;
+                self.rig.settle();
+            }
             Action::Fail => {
-                self.rig.home.handle_failed();
+                self.rig.home.handle_failed(self.rig.now);
                 self.rig.settle();
                 self.check();
                 self.crash();
@@ -210,20 +222,7 @@ impl World {
             .map(|message| message.payload.clone())
             .collect();
         self.model.sent.entry(peer).or_default().push_back(payloads);
-        let before = self.rig.answers.len();
         self.rig.publish(peer, self.topic, &messages);
-        let refused = self
-            .rig
-            .answers
-            .iter()
-            .skip(before)
-            .any(|(to, _, answer)| to.key == peer && matches!(answer, Answer::Refused { .. }));
-        if refused {
-            self.model.sent.get_mut(&peer).unwrap().pop_back();
-            self.rig
-                .answers
-                .retain(|(_, _, answer)| !matches!(answer, Answer::Refused { .. }));
-        }
     }
 
     fn ack(&mut self, peer: u64, sub: usize, back: Seq) {
@@ -239,12 +238,21 @@ impl World {
             .iter()
             .skip(before)
             .find_map(|(_, _, answer)| match answer {
-                Answer::Refused { refused, .. } => Some(refused.code().as_str()),
+                Answer::Refused {
+                    refused,
+                    publish: false,
+                    ..
+                } => Some(refused.code().as_str()),
                 _ => None,
             });
         if self.model.ending.contains(&sub) {
             // It may be there still, or gone.
             self.model.allow(sub, seq);
+        } else if self.rig.disk.busy && said.is_none() {
+            // It may stand in line.
+            if bound == peer {
+                self.model.allow(sub, seq);
+            }
         } else if bound == peer {
             assert_eq!(said, None, "an ack of what was delivered is taken");
             self.model.allow(sub, seq);
@@ -256,14 +264,14 @@ impl World {
         }
         self.rig
             .answers
-            .retain(|(_, _, answer)| !matches!(answer, Answer::Refused { .. }));
+            .retain(|(_, _, answer)| !matches!(answer, Answer::Refused { publish: false, .. }));
     }
 
     fn delete(&mut self, sub: usize) {
         let (topic, sub_name) = (Some(TopicRef::Id(self.topic)), Some(name(SUBS[sub])));
         self.check();
         self.rig.ask(
-            77,
+            78,
             Command::ListSubscriptions {
                 topic,
                 sub_name,
@@ -354,6 +362,11 @@ impl World {
                         self.model.next.remove(&sub);
                     }
                 }
+                Answer::Refused { publish: true, .. } => {
+                    let sent = self.model.sent.get_mut(&to.key);
+                    let refused = sent.and_then(VecDeque::pop_front);
+                    assert!(refused.is_some(), "an error answers a publish, in order");
+                }
                 Answer::Refused { .. } | Answer::Deleted => {}
                 other => panic!("{other:?}"),
             }
@@ -432,7 +445,7 @@ impl World {
 
     /// With everything synced and credit for all, every subscription gets all the rest.
     fn finish(&mut self) {
-        self.rig.disk.full = false;
+        (self.rig.disk.full, self.rig.disk.busy) = (false, false);
         (self.rig.sync_at_once, self.rig.read_at_once) = (true, true);
         self.rig.settle();
         self.check();

@@ -91,7 +91,7 @@ fn a_failed_log_refuses_everything_that_waits_and_all_that_comes() {
         },
     );
     rig.ask(6, Command::DeleteSubscription { subscription: id });
-    rig.home.handle_failed();
+    rig.home.handle_failed(rig.now);
     rig.settle();
     let told: Vec<_> = rig
         .answers
@@ -132,6 +132,164 @@ fn a_failed_log_refuses_everything_that_waits_and_all_that_comes() {
     assert!(matches!(
         rig.answer(),
         Answer::Published { first_seq: 3, .. }
+    ));
+}
+
+/// L1: what the home wants appended when the log fails is never carried out
+#[test]
+fn a_log_that_fails_before_an_append_is_carried_out_is_given_nothing() {
+    let mut rig = Rig::new();
+    let topic = rig.topic("a");
+    rig.fill(topic, &["1"]);
+    rig.subscribed(1, topic, "A", from(0));
+    rig.answers.clear();
+    rig.sync_at_once = false;
+    rig.ack(1, topic, "A", 1);
+    rig.now.mono_ms += 100;
+    let publish = Command::Publish {
+        topic: TopicRef::Id(topic),
+        publisher: "svc".into(),
+        messages: [message("2")].into_iter().collect(),
+    };
+    for key in [2, 3] {
+        let caller = Caller {
+            tenant: tenant("demo"),
+            peer: peer(key),
+            reference: None,
+        };
+        let command = publish.clone();
+        rig.home
+            .handle_request(rig.now, Request { caller, command });
+        // One has its room and no disk yet, the other neither.
+        if key == 2 {
+            rig.home.handle_room(rig.now, Ok(()));
+        }
+    }
+    rig.home.handle_time(rig.now);
+    rig.home.handle_failed(rig.now);
+    rig.settle();
+    let told: Vec<_> = rig
+        .answers
+        .drain(..)
+        .map(|(to, _, answer)| (to.key, answer))
+        .collect();
+    assert!(
+        matches!(
+            &told[..],
+            [(2, Answer::Refused { .. }), (3, Answer::Refused { .. })]
+        ),
+        "{told:?}"
+    );
+    assert_eq!(rig.disk.synced().len(), rig.disk.records.len());
+    assert_eq!((rig.home.in_line(), rig.home.need()), (0, None));
+}
+
+/// L1, L17: what comes while the log cannot say whether it has room is served in its order, and
+/// refused in its order if it has none. A peer that is gone by then is bound to nothing.
+#[test]
+fn requests_stand_in_line_until_there_is_room() {
+    let mut rig = Rig::new();
+    let topic = rig.topic("a");
+    rig.fill(topic, &["1"]);
+    rig.disk.busy = true;
+    rig.publish(1, topic, &[message("2")]);
+    rig.publish(1, topic, &[message(&"x".repeat(1 << 20))]);
+    rig.publish(1, topic, &[message("3")]);
+    rig.subscribe(2, topic, "A", from(0));
+    rig.ask(2, Command::Disconnect);
+    assert!(rig.answers.is_empty());
+    assert_eq!(rig.home.in_line(), 5);
+    rig.disk.busy = false;
+    rig.settle();
+    let seqs = |answers: Vec<Answer>| -> Vec<_> {
+        let seq = |answer| match answer {
+            Answer::Published { last_seq, .. } => last_seq.to_string(),
+            Answer::Refused { refused, .. } => refused.code().as_str().to_owned(),
+            other => panic!("{other:?}"),
+        };
+        answers.into_iter().map(seq).collect()
+    };
+    assert_eq!(seqs(rig.answers_to(1)), ["2", "too_large", "3"]);
+    assert_eq!(rig.home.in_line(), 0);
+    rig.fill(topic, &["4"]);
+    assert!(rig.seqs(2).is_empty(), "it is gone");
+    rig.sync_at_once = false;
+    rig.publish(1, topic, &[message("5")]);
+    rig.disk.full = true;
+    rig.publish(1, topic, &[message("6")]);
+    rig.publish_to(1, TopicRef::Name(name("nowhere")), &[message("6")]);
+    assert!(
+        rig.answers.is_empty(),
+        "they stand behind the one that waits"
+    );
+    rig.publish(3, topic, &[message("6")]);
+    assert_eq!(
+        seqs(rig.answers_to(3)),
+        ["storage_full"],
+        "nothing of it waits"
+    );
+    rig.publish(1, topic, &[message("6")]);
+    rig.sync();
+    assert_eq!(
+        seqs(rig.answers_to(1)),
+        ["5", "storage_full", "unknown_topic", "storage_full"]
+    );
+}
+
+/// A repeat needs no room, and a full disk has none
+#[test]
+fn a_repeat_is_answered_on_a_full_disk() {
+    let mut rig = Rig::new();
+    let topic = rig.topic("a");
+    rig.publish(1, topic, &[keyed("1", "k")]);
+    rig.answers.clear();
+    rig.disk.full = true;
+    rig.publish(1, topic, &[keyed("1", "k")]);
+    assert!(matches!(
+        rig.answer(),
+        Answer::Published {
+            last_seq: 1,
+            duplicate: true,
+            ..
+        }
+    ));
+}
+
+/// Nobody knows what became of what waits: it is neither acknowledged nor taken back, and the
+/// home that is built from what is there then decides
+#[test]
+fn an_unknown_outcome_is_said_to_be_one() {
+    let mut rig = Rig::new();
+    let topic = rig.topic("a");
+    rig.fill(topic, &["1"]);
+    rig.subscribed(2, topic, "A", from(0));
+    rig.answers.clear();
+    rig.sync_at_once = false;
+    rig.publish(1, topic, &[keyed("2", "k")]);
+    rig.disk.busy = true;
+    rig.publish(1, topic, &[message("3")]);
+    rig.home.handle_unknown(rig.now);
+    rig.settle();
+    let told = rig.answers_to(1);
+    let refused = |answer: &Answer| match answer {
+        Answer::Refused { refused, .. } => *refused,
+        other => panic!("{other:?}"),
+    };
+    let told: Vec<Refused> = told.iter().map(refused).collect();
+    assert_eq!(told, [Refused::OutcomeUnknown, Refused::StorageFailed]);
+    rig.disk.busy = false;
+    // It was stored after all.
+    rig.disk.sync_all();
+    rig.crash();
+    rig.sync_at_once = true;
+    rig.publish(1, topic, &[keyed("2", "k")]);
+    assert!(matches!(
+        rig.answer(),
+        Answer::Published {
+            last_seq: 2,
+            duplicate: true,
+            ..
+        }
     ));
 }
 

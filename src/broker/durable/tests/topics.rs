@@ -206,7 +206,7 @@ fn the_retention_of_a_topic_is_changed() {
         },
     );
     assert!(matches!(rig.answer(), Answer::Topic { view, .. } if view.retention == retention));
-    rig.home.handle_failed();
+    rig.home.handle_failed(rig.now);
     rig.settle();
     rig.ask(1, change(TopicRef::Id(topic)));
     assert_eq!(rig.refused(), "storage_failed");

@@ -1,0 +1,28 @@
+//! Room for a record, told before anything is given a seq for it, and what records take of it.
+//! Whoever was told that there is room may append as much before anything else happens.
+
+use super::commit::AppendError;
+use super::commit_log::CommitLog;
+
+/// Who may use the reserve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Publishes and what is new: never.
+    Bulk,
+    /// Cursors, changes and ends.
+    Control,
+}
+
+/// What an entry takes at most beyond the texts in it; publishes say it by `stored_bytes`.
+pub const ENTRY_BYTES: usize = 128;
+
+impl CommitLog {
+    /// Whether a record of so many bytes can be appended now. [`AppendError::Busy`] asks for another
+    /// try when an effect has ended; everything else is final for this record.
+    ///
+    /// # Errors
+    /// As an append of such a record would.
+    pub fn room(&mut self, class: Class, bytes: usize) -> Result<(), AppendError> {
+        self.check_room(class, bytes)
+    }
+}
