@@ -214,3 +214,42 @@ pub enum Command {
         limit: u32,
     },
 }
+
+/// What a refusal names: the topic and the subscription as they stood in the request.
+pub(super) fn named(command: &Command) -> (Option<TopicRef>, Option<Arc<str>>) {
+    match command {
+        Command::GetTopic { topic }
+        | Command::ChangeRetention { topic, .. }
+        | Command::DeleteTopic { topic }
+        | Command::Publish { topic, .. }
+        | Command::ReadMessages { topic, .. } => (Some(topic.clone()), None),
+        Command::Subscribe {
+            topic, sub_name, ..
+        }
+        | Command::Unsubscribe { topic, sub_name }
+        | Command::Ack {
+            topic, sub_name, ..
+        } => (Some(topic.clone()), Some(sub_name.clone())),
+        Command::ListSubscriptions {
+            topic, sub_name, ..
+        } => (topic.clone(), sub_name.clone()),
+        Command::ResolveTopic { .. }
+        | Command::ListTopics { .. }
+        | Command::Credit { .. }
+        | Command::Disconnect
+        | Command::GetSubscription { .. }
+        | Command::MoveSubscription { .. }
+        | Command::DeleteSubscription { .. } => (None, None),
+    }
+}
+
+/// Whether the answer depends on what is stored.
+pub(super) fn names_something(command: &Command) -> bool {
+    !matches!(
+        command,
+        Command::ListTopics { .. }
+            | Command::ListSubscriptions { topic: None, .. }
+            | Command::Credit { .. }
+            | Command::Disconnect
+    )
+}

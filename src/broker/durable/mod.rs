@@ -50,6 +50,8 @@ use bytes::Bytes;
 
 use crate::id::{HomedId, Partition, Seq, Tenant};
 
+use command::{named, names_something};
+
 use super::subscription::{Connections, Subscription};
 use super::topic::Topic;
 
@@ -290,17 +292,6 @@ enum Reading {
         reserved: u64,
     },
     History(Box<deliver::History>),
-}
-
-/// Whether the answer depends on what is stored.
-fn names_something(command: &Command) -> bool {
-    !matches!(
-        command,
-        Command::ListTopics { .. }
-            | Command::ListSubscriptions { topic: None, .. }
-            | Command::Credit { .. }
-            | Command::Disconnect
-    )
 }
 
 impl Durable {
@@ -572,33 +563,5 @@ impl Durable {
         let found = self.topics.get(&id);
         let own = found.filter(|topic| topic.tenant == caller.tenant && !topic.deleting());
         own.map(|_| id).ok_or(Refused::UnknownTopic)
-    }
-}
-
-/// What a refusal names: the topic and the subscription as they stood in the request.
-fn named(command: &Command) -> (Option<TopicRef>, Option<Arc<str>>) {
-    match command {
-        Command::GetTopic { topic }
-        | Command::ChangeRetention { topic, .. }
-        | Command::DeleteTopic { topic }
-        | Command::Publish { topic, .. }
-        | Command::ReadMessages { topic, .. } => (Some(topic.clone()), None),
-        Command::Subscribe {
-            topic, sub_name, ..
-        }
-        | Command::Unsubscribe { topic, sub_name }
-        | Command::Ack {
-            topic, sub_name, ..
-        } => (Some(topic.clone()), Some(sub_name.clone())),
-        Command::ListSubscriptions {
-            topic, sub_name, ..
-        } => (topic.clone(), sub_name.clone()),
-        Command::ResolveTopic { .. }
-        | Command::ListTopics { .. }
-        | Command::Credit { .. }
-        | Command::Disconnect
-        | Command::GetSubscription { .. }
-        | Command::MoveSubscription { .. }
-        | Command::DeleteSubscription { .. } => (None, None),
     }
 }
