@@ -84,6 +84,11 @@ impl EventSession {
         queue.is_busy || !queue.waiting.is_empty()
     }
 
+    /// Whether a handler runs or an event waits for one.
+    pub(crate) fn is_at_work(&self) -> bool {
+        self.must_wait() || self.tasks() != 0
+    }
+
     /// Keeps an event for later; whether there is room for another one.
     pub(crate) fn handle_waiting(&self, request: Request<'_>, limits: InboxLimits) -> bool {
         let mut queue = self.queue.borrow_mut();

@@ -7,7 +7,7 @@ use crate::broker::relay::LeaveReason;
 use crate::session::Session;
 
 use super::kernel::ring::SlotKey;
-use super::socket::connection::Phase;
+use super::socket::machine::Phase;
 use super::state::State;
 use super::turn::Turn;
 
@@ -111,7 +111,7 @@ impl State {
         let Some(connection) = self.connections.get(key) else {
             return;
         };
-        match connection.phase {
+        match connection.machine.phase() {
             Phase::Open if matches!(connection.session, Session::Durable(_)) => {
                 self.drain_durable(key);
             }

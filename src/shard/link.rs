@@ -19,8 +19,9 @@ use super::Shard;
 use super::kernel::ring::SlotKey;
 use super::post::command::Command;
 use super::shared::Shared;
+use super::socket::machine::Pause;
 use super::speak::durable::posted_of;
-use super::state::{State, Wish, mark_dirty};
+use super::state::{State, mark_dirty};
 
 /// The relay of a server, for its own handlers and requests.
 pub(crate) fn relay_of(shared: &Arc<Shared>) -> Relay {
@@ -146,14 +147,7 @@ impl SocketLink for Shard {
     }
 
     fn resume(&self, id: SocketId) {
-        self.with_state(|state| {
-            let (key, now_ms) = (key_of(id), state.now_ms);
-            if let Some(connection) = state.connections.get(key) {
-                connection.pauses.inbox = false;
-                connection.times.seen_ms = now_ms;
-                state.wishes.push((key, Wish::Receive));
-            }
-        });
+        self.with_state(|state| state.resume(key_of(id), Pause::Inbox));
     }
 
     fn peer(&self, id: SocketId) -> Option<SocketAddr> {
@@ -179,8 +173,8 @@ impl State {
             return Err(SocketError::Closed);
         }
         let limits = self.live.outbox_limits(connection.mount, usize::MAX);
-        let full = connection.outbox.is_full_for(payload.len(), &limits);
-        if full && !connection.outbox.is_empty() {
+        let is_full = connection.outbox.is_full_for(payload.len(), &limits);
+        if is_full && connection.machine.is_sending() && connection.outbox.backlog().0 != 0 {
             return Ok(false);
         }
         connection
@@ -188,6 +182,9 @@ impl State {
             .push_with(&mut self.spare, |out| frame::put(out, opcode, payload));
         self.metrics.add(Counter::MessagesSent, 1);
         mark_dirty(&mut self.dirty, connection, key);
+        if is_full {
+            self.offer(key);
+        }
         Ok(true)
     }
 }

@@ -21,6 +21,7 @@ pub(crate) mod tell;
 mod commit;
 pub(crate) mod link;
 
+mod decode;
 mod drain;
 mod receive;
 mod turn;

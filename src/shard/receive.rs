@@ -13,95 +13,69 @@ use crate::proto::frame::{self, Opcode};
 use crate::proto::http::{self, Head, HeadLimits};
 use crate::proto::json::{JsonError, JsonParser};
 use crate::proto::relay::{self as wire, InvalidMessage};
-use crate::proto::ws::{FrameLimits, Input, Message, Payload, ProtocolError};
+use crate::proto::ws::{Message, Payload};
 use crate::session::Session;
 
 use super::door::rates::Verdict;
 use super::door::tickets::{TOO_MANY_FAILURES, counted};
 use super::door::upgrade::{self, Decision};
 use super::kernel::ring::{Completion, SlotKey};
-use super::socket::connection::{Phase, Receiving};
-use super::state::{State, Wish};
+use super::socket::machine::{AfterEnd, Ended, Pause, Reader};
+use super::state::{State, mark_dirty};
 use super::turn::{Turn, unix_s};
-
-/// Where the bytes of a receive go.
-enum Reader {
-    Head,
-    Frames,
-    Nobody,
-}
 
 impl Turn {
     pub(super) fn handle_receive(&mut self, key: SlotKey, completion: Completion) {
-        let reader = self.note_receive(key, &completion);
+        let Some(filled) = usize::try_from(completion.result).ok().filter(|it| 0 < *it) else {
+            if let Some(buffer) = completion.buffer {
+                self.ring.buffers().give_back(buffer);
+            }
+            return self.receive_ended(key, &completion);
+        };
+        let reader = self.note_receive(key, filled, completion.more);
         if let Some(buffer) = completion.buffer {
-            let count = usize::try_from(completion.result).unwrap_or(0);
             match reader {
-                Reader::Head if 0 < count => self.receive_head(key, buffer, count),
-                Reader::Frames if 0 < count => self.receive_frames(key, buffer, count),
-                _ => {}
+                Reader::Head => self.receive_head(key, buffer, filled),
+                Reader::Frames => self.receive_frames(key, buffer, filled),
+                Reader::Nobody => {}
             }
             self.ring.buffers().give_back(buffer);
         }
-        if completion.result <= 0 {
-            self.receive_ended(key, completion.result);
-        } else if !completion.more && matches!(reader, Reader::Frames | Reader::Nobody) {
+        if !completion.more && reader != Reader::Head {
             // A multishot may end at any completion.
-            self.shard
-                .state
-                .borrow_mut()
-                .wishes
-                .push((key, Wish::Receive));
+            self.shard.state.borrow_mut().wishes.push(key);
         }
     }
 
-    fn note_receive(&self, key: SlotKey, completion: &Completion) -> Reader {
+    fn note_receive(&self, key: SlotKey, bytes: usize, more: bool) -> Reader {
         let mut state = self.shard.state.borrow_mut();
-        let now_ms = state.now_ms;
-        let bytes = u64::try_from(completion.result).unwrap_or(0);
-        state.metrics.add(Counter::BytesReceived, bytes);
-        let Some(connection) = state.connections.get(key) else {
-            return Reader::Nobody;
-        };
-        if !completion.more {
-            connection.receiving = Receiving::Off;
-        }
-        connection.times.seen_ms = now_ms;
-        match connection.phase {
-            Phase::Head(_) => Reader::Head,
-            Phase::Open | Phase::Closing { peer_closed: false } => Reader::Frames,
-            Phase::Refusing
-            | Phase::Ending { .. }
-            | Phase::Closing { peer_closed: true }
-            | Phase::Lingering
-            | Phase::Dead => Reader::Nobody,
-        }
+        let now_ms = state.peer_ms();
+        state.metrics.add(Counter::BytesReceived, bytes as u64);
+        let connection = state.connections.get(key);
+        connection.map_or(Reader::Nobody, |connection| {
+            connection.machine.handle_received(more, now_ms)
+        })
     }
 
     /// A receive gave nothing: the peer's end, no buffer, a cancellation, or a broken socket.
-    fn receive_ended(&mut self, key: SlotKey, result: i32) {
-        use rustix::io::Errno;
+    fn receive_ended(&mut self, key: SlotKey, completion: &Completion) {
         let mut state = self.shard.state.borrow_mut();
+        let state = &mut *state;
+        let now_ms = state.peer_ms();
+        let why = ended(completion.result);
+        if why == Ended::Starved {
+            state.metrics.add(Counter::ReceiveBuffersEmpty, 1);
+        }
         let Some(connection) = state.connections.get(key) else {
             return;
         };
-        if connection.receiving != Receiving::Off {
-            return;
-        }
-        let errno = (result < 0).then(|| Errno::from_raw_os_error(-result));
-        match errno {
-            Some(Errno::NOBUFS) => {
-                state.metrics.add(Counter::ReceiveBuffersEmpty, 1);
-                self.starved.push_back(key);
-            }
-            Some(Errno::CANCELED | Errno::INTR | Errno::AGAIN)
-                if !matches!(connection.phase, Phase::Dead) =>
-            {
-                state.wishes.push((key, Wish::Receive));
-            }
-            // It has ended its side and still reads: what is queued goes out first.
-            None if connection.is_ending() => state.note_end(key),
-            _ => state.abort(key, LeaveReason::Closed),
+        let machine = &mut connection.machine;
+        match machine.handle_receive_end(why, completion.more, now_ms) {
+            AfterEnd::Nothing => {}
+            AfterEnd::WaitInLine => self.starved.push_back(key),
+            AfterEnd::Rearm => state.wishes.push(key),
+            AfterEnd::FlushFirst => mark_dirty(&mut state.dirty, connection, key),
+            AfterEnd::Abort => state.end_of_peer(key, why),
         }
     }
 
@@ -111,18 +85,18 @@ impl Turn {
         buffer: super::kernel::buffers::BufferId,
         count: usize,
     ) {
-        let received = &self.ring.buffers().filled(buffer)[..count];
-        let mut bytes = {
+        let received = self.ring.buffers().filled(buffer);
+        let bytes = {
             let mut state = self.shard.state.borrow_mut();
+            let (received, count) = state.open(key, received, count);
             let Some(connection) = state.connections.get(key) else {
                 return;
             };
-            let Phase::Head(so_far) = &mut connection.phase else {
+            let Some(so_far) = connection.machine.take_head() else {
                 return;
             };
-            std::mem::take(so_far)
+            [&so_far, &received[..count]].concat()
         };
-        bytes.extend_from_slice(received);
         let limits = self.shard.state.borrow().live.limits.clone();
         let head_limits = HeadLimits {
             head_bytes_max: limits.head_bytes_max,
@@ -144,10 +118,8 @@ impl Turn {
         let Some(connection) = state.connections.get(key) else {
             return;
         };
-        connection.phase = Phase::Head(bytes);
-        connection.receiving = Receiving::Armed;
-        let fd = connection.raw_fd();
-        self.ring.receive_once(fd, key);
+        connection.machine.keep_head(bytes);
+        state.wishes.push(key);
     }
 
     /// A mount, or else HTTP.
@@ -190,60 +162,16 @@ impl Turn {
             Err((why, response)) => self.shard.state.borrow_mut().refuse(key, &response, why),
         }
     }
-
-    /// Frames that came right behind the head.
-    fn receive_rest(&mut self, key: SlotKey, rest: &[u8]) {
-        if rest.is_empty() {
-            return;
-        }
-        let mut bytes = rest.to_vec();
-        let count = bytes.len();
-        bytes.resize(count + super::kernel::buffers::PADDING_BYTES, 0);
-        let shard = Rc::clone(&self.shard);
-        shard.decode(key, &mut Input::new(&mut bytes, count), &mut self.json);
-    }
-
-    /// Connections whose upgrade came through HTTP.
-    pub(super) fn take_returned(&mut self) {
-        let returned = std::mem::take(&mut self.shard.state.borrow_mut().returned);
-        for (key, read) in returned {
-            self.receive_rest(key, &read);
-        }
-    }
-
-    fn receive_frames(
-        &mut self,
-        key: SlotKey,
-        buffer: super::kernel::buffers::BufferId,
-        count: usize,
-    ) {
-        let shard = Rc::clone(&self.shard);
-        let mut input = Input::new(self.ring.buffers().filled(buffer), count);
-        shard.decode(key, &mut input, &mut self.json);
-    }
 }
 
-impl super::Shard {
-    /// Takes every complete message out of `input`.
-    fn decode(self: &Rc<Self>, key: SlotKey, input: &mut Input<'_>, json: &mut JsonParser) {
-        let Some((mut decoder, limits)) = self.state.borrow_mut().begin_decode(key) else {
-            return;
-        };
-        let mut is_whole = false;
-        let outcome = loop {
-            match decoder.next(input, &limits) {
-                Ok(Some(message)) => {
-                    is_whole |= matches!(message, Message::Text(_) | Message::Binary(_));
-                    self.handle_any(key, message, json);
-                    self.run_calls();
-                }
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(error),
-            }
-        };
-        let mut state = self.state.borrow_mut();
-        state.note_partial(key, decoder.has_partial(), is_whole);
-        state.end_decode(key, decoder, outcome);
+/// Why a receive brought nothing, by what the kernel returned.
+fn ended(result: i32) -> Ended {
+    use rustix::io::Errno;
+    match (result < 0).then(|| Errno::from_raw_os_error(-result)) {
+        None => Ended::End,
+        Some(Errno::NOBUFS) => Ended::Starved,
+        Some(Errno::CANCELED | Errno::INTR | Errno::AGAIN) => Ended::Interrupted,
+        Some(_) => Ended::Broken,
     }
 }
 
@@ -291,61 +219,6 @@ impl State {
         gate.note_auth_failure(counted(peer), &self.live.limits, self.now_ms)
     }
 
-    fn begin_decode(&mut self, key: SlotKey) -> Option<(crate::proto::ws::Decoder, FrameLimits)> {
-        let connection = self.connections.get(key)?;
-        let decoder = std::mem::take(&mut connection.decoder);
-        let limits = self.live.limits_of(connection.mount);
-        // On a JSON mount the parser validates the text anyway.
-        let skip_utf8 = matches!(
-            connection.session,
-            Session::Relay(_) | Session::Event(_) | Session::Durable(_)
-        );
-        let limits = FrameLimits {
-            frame_bytes_max: limits.frame_bytes_max as u64,
-            message_bytes_max: limits.message_bytes_max as u64,
-            fragments_base_max: u32::try_from(limits.fragments_base_max).unwrap_or(u32::MAX),
-            skip_utf8,
-        };
-        Some((decoder, limits))
-    }
-
-    /// Measures how long a message is unfinished: from its first byte, so anew when the one
-    /// before it has become whole.
-    fn note_partial(&mut self, key: SlotKey, is_partial: bool, is_whole: bool) {
-        let now_ms = self.now_ms;
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
-        if !is_partial {
-            connection.times.partial_ms = 0;
-        } else if is_whole || connection.times.partial_ms == 0 {
-            connection.times.partial_ms = now_ms;
-            let limits = self.live.limits_of(connection.mount);
-            let end_ms = now_ms + limits.message_complete_ms_max;
-            self.look_at(key, end_ms);
-        }
-    }
-
-    fn end_decode(
-        &mut self,
-        key: SlotKey,
-        decoder: crate::proto::ws::Decoder,
-        outcome: Result<(), ProtocolError>,
-    ) {
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
-        connection.decoder = decoder;
-        if let Err(error) = outcome {
-            let code = error.close_code();
-            tracing::warn!(target: "tidegate::ws", code, %error, "protocol error");
-            self.metrics.closed(code);
-            let close = frame::close(code, &error.to_string());
-            // What follows cannot be read any more, the peer's close least of all.
-            self.close_with_frame(key, &close, true, LeaveReason::Closed);
-        }
-    }
-
     /// Counts a message; whether it is within the rates of its mount.
     pub(super) fn note_message(&mut self, key: SlotKey, message: &Message<'_>) -> bool {
         self.metrics.add(Counter::MessagesReceived, 1);
@@ -384,7 +257,7 @@ impl State {
             Message::Ping(_) | Message::Pong(_) | Message::Close(_) => (0, true),
         };
         if !is_control {
-            guard.active_ms = self.now_ms;
+            guard.active_ms = self.now_ms - self.lost_ms;
         }
         let Some(meter) = &mut guard.meter else {
             return true;
@@ -470,10 +343,8 @@ impl State {
         let Session::Raw(session) = &connection.session else {
             return;
         };
-        if !session.handle(message()) && !connection.pauses.inbox {
-            connection.pauses.inbox = true;
+        if !session.handle(message()) && self.pause(key, Pause::Inbox) {
             self.metrics.add(Counter::InboxPauses, 1);
-            self.wishes.push((key, Wish::CancelReceive));
         }
     }
 

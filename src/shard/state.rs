@@ -27,23 +27,16 @@ use super::post::command::Command;
 use super::post::mailbox::Mailboxes;
 use super::post::posts::Posts;
 use super::shared::{Live, RelayWorld, Shared};
-use super::socket::connection::{Connection, Connections, Pauses, Phase, Receiving};
-use super::socket::deadlines::LINGER_MS_MAX;
+use super::socket::connection::{Connection, Connections};
+use super::socket::flush::Offer;
+use super::socket::machine::{AfterClose, Pause, Phase, Room};
 use super::socket::outbox::Spare;
+use super::socket::share::Share;
 use super::socket::timer::Wheel;
 use super::speak::durable::Homes;
 use super::speak::handlers::Opened;
 use super::speak::members::Members;
 use super::tell::listing::Roll;
-
-/// What the loop must do on the ring for a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wish {
-    /// Arm the receive.
-    Receive,
-    /// Cancel the receive.
-    CancelReceive,
-}
 
 #[derive(Debug)]
 pub(crate) struct State {
@@ -54,9 +47,16 @@ pub(crate) struct State {
     /// How many of them each tenant has.
     pub(crate) roll: Roll,
     pub(crate) spare: Spare,
-    /// Connections that have output, or whose end is due.
-    pub(crate) dirty: Vec<SlotKey>,
-    pub(crate) wishes: Vec<(SlotKey, Wish)>,
+    /// Connections that have output of their own, or whose end is due.
+    pub(crate) dirty: VecDeque<SlotKey>,
+    /// Connections that were given what others get too: who asked something goes before them.
+    pub(crate) given: VecDeque<SlotKey>,
+    /// Sends that are to be submitted.
+    pub(crate) offers: Vec<Offer>,
+    /// Connections with bytes that found no share of a turn, whose turn has come.
+    pub(crate) kept: VecDeque<SlotKey>,
+    /// Connections whose receive is to be armed or cancelled.
+    pub(crate) wishes: Vec<SlotKey>,
     pub(crate) members: Members,
     pub(crate) home: Option<Home>,
     pub(crate) homes: Homes,
@@ -68,9 +68,11 @@ pub(crate) struct State {
     pub(crate) metrics: Arc<ShardMetrics>,
     /// Connections whose request head is still being read.
     pub(crate) half_open: usize,
-    /// Frames given out in this turn.
-    pub(crate) fanned_out: usize,
+    /// What was given out in this turn, and how much may be.
+    pub(crate) share: Share,
     pub(crate) now_ms: u64,
+    /// Time in which the shard did not run, which is nobody's who is connected.
+    pub(crate) lost_ms: u64,
     /// When gauges are set next.
     pub(crate) measure_at_ms: u64,
     /// Which look at the memory was acted on last.
@@ -108,11 +110,13 @@ impl State {
         let commands_max = live.limits.mailbox_descriptors_max;
         Self {
             index,
-            live,
             connections: Connections::new(),
             roll: Roll::default(),
             spare: Spare::default(),
-            dirty: Vec::new(),
+            dirty: VecDeque::new(),
+            given: VecDeque::new(),
+            offers: Vec::new(),
+            kept: VecDeque::new(),
             wishes: Vec::new(),
             members: Members::default(),
             home,
@@ -123,8 +127,9 @@ impl State {
             tokens,
             metrics,
             half_open: 0,
-            fanned_out: 0,
+            share: Share::of(&live, shared.topic_capacity()),
             now_ms: 0,
+            lost_ms: 0,
             measure_at_ms: 0,
             memory_sample: 0,
             drain: None,
@@ -133,17 +138,17 @@ impl State {
             ended: VecDeque::new(),
             hooks_running: 0,
             draining: shared.draining.load(Ordering::Relaxed),
+            live,
             shared,
         }
     }
 
     /// Takes a socket whose request head is still to come, or was read elsewhere.
     pub(crate) fn insert(&mut self, fd: OwnedFd) -> SlotKey {
-        let key = self.connections.insert(fd, self.now_ms);
+        let key = self.connections.insert(fd, self.peer_ms());
         self.half_open += 1;
         self.shared.half_open.fetch_add(1, Ordering::Relaxed);
-        let handshake_ms_max = self.live.limits.handshake_ms_max;
-        self.look_at(key, self.now_ms + handshake_ms_max);
+        self.look_at_next(key);
         key
     }
 
@@ -160,24 +165,47 @@ impl State {
         connection.outbox.push_with(&mut self.spare, write);
         self.metrics.add(Counter::MessagesSent, 1);
         mark_dirty(&mut self.dirty, connection, key);
-        let (frames, bytes) = (connection.outbox.frames(), connection.outbox.bytes());
         let limits = self.live.outbox_limits(connection.mount, usize::MAX);
-        if limits.bytes_max < bytes {
-            self.close(key, 1008, NOT_DRAINING, LeaveReason::Slow);
-        } else if limits.frames_max <= frames || limits.bytes_max / 2 <= bytes {
-            self.pause_for_outbox(key);
+        let backlog = connection.outbox.backlog();
+        match connection
+            .machine
+            .room(backlog, limits.frames_max, limits.bytes_max)
+        {
+            Room::Free => {}
+            Room::Offer => self.offer(key),
+            Room::Pause => {
+                self.pause(key, Pause::Outbox);
+            }
+            Room::Full => self.close(key, 1008, NOT_DRAINING, LeaveReason::Slow),
         }
     }
 
-    fn pause_for_outbox(&mut self, key: SlotKey) {
+    /// A bound is reached: the peer is not read from. Whether that is new.
+    pub(crate) fn pause(&mut self, key: SlotKey, pause: Pause) -> bool {
+        let now_ms = self.peer_ms();
+        let Some(connection) = self.connections.get(key) else {
+            return false;
+        };
+        let is_new = connection.machine.pause(pause, now_ms);
+        if is_new {
+            self.wishes.push(key);
+        }
+        is_new
+    }
+
+    /// A bound is not reached any more.
+    pub(crate) fn resume(&mut self, key: SlotKey, pause: Pause) {
         let Some(connection) = self.connections.get(key) else {
             return;
         };
-        // Without a send in flight this turn's flush makes room at once.
-        if connection.sending && !connection.pauses.outbox {
-            connection.pauses.outbox = true;
-            self.wishes.push((key, Wish::CancelReceive));
+        if connection.machine.resume(pause) {
+            self.wishes.push(key);
         }
+    }
+
+    /// The clock by which peers are judged: it stands while the shard does not run.
+    pub(crate) fn peer_ms(&self) -> u64 {
+        self.now_ms - self.lost_ms
     }
 
     /// Queues a text frame.
@@ -205,99 +233,87 @@ impl State {
         leave: LeaveReason,
     ) {
         self.give_out();
-        let now_ms = self.now_ms;
+        let now_ms = self.peer_ms();
         let Some(connection) = self.connections.get(key) else {
             return;
         };
-        match &connection.phase {
-            Phase::Open if peer_closed && is_at_work(&connection.session) => {
-                connection.phase = Phase::Ending {
-                    close: Box::from(&close[..]),
-                };
-                connection.times.closing_ms = now_ms;
-                self.look_at(key, now_ms + CLOSE_MS_MAX);
-            }
-            Phase::Ending { .. } => self.finish_ending(key),
-            Phase::Open => {
-                connection.phase = Phase::Closing { peer_closed };
-                connection.times.closing_ms = now_ms;
+        let is_open = matches!(connection.machine.phase(), Phase::Open);
+        let is_at_work = is_open && peer_closed && is_at_work(&connection.session);
+        let after = connection
+            .machine
+            .close(close, (peer_closed, is_at_work), now_ms);
+        match after {
+            AfterClose::Nothing => return,
+            AfterClose::Wait => {}
+            AfterClose::FinishWork => return self.finish_ending(key),
+            AfterClose::Say => {
                 connection
                     .outbox
                     .push_with(&mut self.spare, |out| out.extend_from_slice(close));
                 mark_dirty(&mut self.dirty, connection, key);
                 self.end_session(key, leave);
-                self.look_at(key, now_ms + CLOSE_MS_MAX);
             }
-            Phase::Closing { peer_closed: false } if peer_closed => {
-                connection.phase = Phase::Closing { peer_closed };
-                mark_dirty(&mut self.dirty, connection, key);
-            }
-            _ => {}
+            AfterClose::Answered => mark_dirty(&mut self.dirty, connection, key),
         }
+        self.look_at_next(key);
     }
 
-    /// A raw handler has dealt with all that came before the end, or had its time.
-    pub(crate) fn finish_ending(&mut self, key: SlotKey) {
-        let now_ms = self.now_ms;
+    /// Something that came before the peer's close was answered: nothing more may be awaited.
+    pub(crate) fn note_answered(&mut self, key: SlotKey) {
         let Some(connection) = self.connections.get(key) else {
             return;
         };
-        let Phase::Ending { close } = &mut connection.phase else {
+        let is_ending = matches!(connection.machine.phase(), Phase::Ending { .. });
+        if is_ending && !is_at_work(&connection.session) {
+            self.finish_ending(key);
+        }
+    }
+
+    /// What came before the peer's close was dealt with, or had its time.
+    pub(crate) fn finish_ending(&mut self, key: SlotKey) {
+        let now_ms = self.peer_ms();
+        let Some(connection) = self.connections.get(key) else {
             return;
         };
-        let close = std::mem::take(close);
-        connection.phase = Phase::Closing { peer_closed: true };
-        connection.times.closing_ms = now_ms;
+        let Some(close) = connection.machine.finish_work(now_ms) else {
+            return;
+        };
         connection
             .outbox
             .push_with(&mut self.spare, |out| out.extend_from_slice(&close));
         mark_dirty(&mut self.dirty, connection, key);
         self.end_session(key, LeaveReason::Closed);
-        self.look_at(key, now_ms + CLOSE_MS_MAX);
-    }
-
-    /// The peer has ended its side while our last bytes are on their way: nothing is awaited
-    /// when they have gone.
-    pub(crate) fn note_end(&mut self, key: SlotKey) {
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
-        if let Phase::Closing { peer_closed } = &mut connection.phase {
-            *peer_closed = true;
-        }
-        mark_dirty(&mut self.dirty, connection, key);
+        self.look_at_next(key);
     }
 
     /// Answers a request that is no upgrade of ours, and closes.
     pub(crate) fn refuse(&mut self, key: SlotKey, response: &[u8], why: RefusedFor) {
-        let now_ms = self.now_ms;
+        let now_ms = self.peer_ms();
         let Some(connection) = self.connections.get(key) else {
             return;
         };
-        connection.phase = Phase::Refusing;
-        connection.times.closing_ms = now_ms;
+        connection.machine.refuse(now_ms);
         connection
             .outbox
             .push_with(&mut self.spare, |out| out.extend_from_slice(response));
         mark_dirty(&mut self.dirty, connection, key);
         self.end_handshake();
         self.metrics.refused(why);
-        self.look_at(key, now_ms + CLOSE_MS_MAX);
+        self.look_at_next(key);
     }
 
     /// Nothing more will be sent. The peer's end is awaited for a moment, so that what was sent
     /// last is not cut off by a reset.
     pub(crate) fn finish(&mut self, key: SlotKey) {
-        let now_ms = self.now_ms;
+        let now_ms = self.peer_ms();
         let Some(connection) = self.connections.get(key) else {
             return;
         };
         // The peer may be gone already, and then there is nothing to shut down.
         let _ = rustix::net::shutdown(&connection.fd, rustix::net::Shutdown::Write);
-        connection.phase = Phase::Lingering;
-        connection.times.closing_ms = now_ms;
-        self.wishes.push((key, Wish::Receive));
-        self.look_at(key, now_ms + LINGER_MS_MAX);
+        connection.machine.linger(now_ms);
+        self.wishes.push(key);
+        self.look_at_next(key);
     }
 
     /// Ends a connection at once. Its slot is free when its operations have completed.
@@ -308,24 +324,21 @@ impl State {
         };
         // The peer may be gone already; the completions that end the operations come anyway.
         let _ = rustix::net::shutdown(&connection.fd, rustix::net::Shutdown::Both);
-        let phase = std::mem::replace(&mut connection.phase, Phase::Dead);
-        if connection.receiving == Receiving::Armed {
-            // A peer that does not stop sending is still received from after that shutdown.
-            self.wishes.push((key, Wish::CancelReceive));
-        }
+        let phase = connection.machine.die();
+        // A peer that does not stop sending is still received from after that shutdown.
+        self.wishes.push(key);
         if matches!(phase, Phase::Head(_)) {
             self.end_handshake();
         }
-        self.remove_if_idle(key);
+        self.remove_if_over(key);
     }
 
     /// Frees the slot of a dead connection that has nothing in flight.
-    pub(crate) fn remove_if_idle(&mut self, key: SlotKey) {
+    pub(crate) fn remove_if_over(&mut self, key: SlotKey) {
         let Some(connection) = self.connections.get(key) else {
             return;
         };
-        let idle = connection.receiving == Receiving::Off && !connection.sending;
-        if matches!(connection.phase, Phase::Dead) && idle {
+        if connection.machine.is_over() {
             self.spare.forget(&connection.outbox);
             self.connections.remove(key);
             self.give_up_place();
@@ -363,10 +376,8 @@ impl State {
         {
             self.roll.remove(&caller.tenant);
         }
-        if connection.pauses.any() {
-            // Nobody is protected by them any more, and the peer's close is to be seen.
-            connection.pauses = Pauses::default();
-            self.wishes.push((key, Wish::Receive));
+        if connection.machine.resume_all() {
+            self.wishes.push(key);
         }
         match std::mem::replace(&mut connection.session, Session::None) {
             Session::None => {}
@@ -382,11 +393,12 @@ impl State {
         let Some(connection) = self.connections.get(key) else {
             return;
         };
-        let tick = connection.times.tick;
+        let tick = u64::from(connection.tick);
         let is_soon_enough =
             self.wheel.awaits(tick) && tick * super::socket::timer::TICK_MS <= at_ms;
         if !is_soon_enough {
-            connection.times.tick = self.wheel.schedule(key, at_ms);
+            let tick = self.wheel.schedule(key, at_ms);
+            connection.tick = u32::try_from(tick).unwrap_or(u32::MAX);
         }
     }
 
@@ -398,6 +410,8 @@ impl State {
     /// Whether the loop has something to do.
     pub(crate) fn has_work(&self) -> bool {
         !self.dirty.is_empty()
+            || !self.given.is_empty()
+            || !self.kept.is_empty()
             || !self.wishes.is_empty()
             || !self.calls.is_empty()
             || !self.opened.is_empty()
@@ -409,13 +423,16 @@ impl State {
     }
 }
 
-/// Whether a raw handler may still answer what it was handed. It is told that nothing more comes.
+/// Whether what came before the peer's close may still be answered. A raw handler is told that
+/// nothing more comes.
 fn is_at_work(session: &Session) -> bool {
-    matches!(session, Session::Raw(session) if session.inbox.end())
+    match session {
+        Session::Raw(session) => session.inbox.end(),
+        Session::Event(session) => session.is_at_work(),
+        Session::Durable(session) => 0 < session.publishing(),
+        Session::Relay(_) | Session::None => false,
+    }
 }
-
-/// How long the peer's close frame is awaited, or a handler that answers what came before it.
-pub(super) const CLOSE_MS_MAX: u64 = 2_000;
 
 pub(crate) fn home_limits(limits: &Limits, relay: &RelayWorld) -> HomeLimits {
     HomeLimits {
@@ -425,9 +442,17 @@ pub(crate) fn home_limits(limits: &Limits, relay: &RelayWorld) -> HomeLimits {
     }
 }
 
-pub(crate) fn mark_dirty(dirty: &mut Vec<SlotKey>, connection: &mut Connection, key: SlotKey) {
+pub(crate) fn mark_dirty(dirty: &mut VecDeque<SlotKey>, connection: &mut Connection, key: SlotKey) {
     if !connection.dirty {
         connection.dirty = true;
-        dirty.push(key);
+        dirty.push_back(key);
+    }
+}
+
+/// Like [`mark_dirty`], for what many get.
+pub(crate) fn mark_given(given: &mut VecDeque<SlotKey>, connection: &mut Connection, key: SlotKey) {
+    if !connection.given {
+        connection.given = true;
+        given.push_back(key);
     }
 }

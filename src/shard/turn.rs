@@ -17,11 +17,9 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::Sleep;
 
 use crate::auth::TokenCache;
-use crate::broker::relay::LeaveReason;
 use crate::config::ShardSection;
 use crate::id::Partition;
 use crate::metrics::{Counter, Recorder, ShardMetrics, Timing};
-use crate::proto::frame::Opcode;
 use crate::proto::json::JsonParser;
 
 use super::commit::{Clock, Recovered};
@@ -31,11 +29,10 @@ use super::kernel::ring::{Completion, Ring, RingError, RingSizes, SlotKey, Token
 use super::post::command::Command;
 use super::post::mailbox::Mailboxes;
 use super::shared::{Live, Shared};
-use super::socket::connection::Phase;
-use super::socket::deadlines::{Due, due};
+use super::socket::share::Share;
 use super::speak::event::{Gateways, Ready};
 use super::speak::handlers::Handlers;
-use super::state::{CLOSE_MS_MAX, State};
+use super::state::State;
 use super::{CURRENT, Shard};
 
 /// What a shard is started with.
@@ -78,10 +75,14 @@ pub(super) struct Turn {
     worked_at: Instant,
     /// When the runtime last ran its tasks.
     yielded_at: Instant,
+    /// When what is being processed must give way.
+    pub(super) until: Instant,
+    /// When the clock was to be read at the latest.
+    awaited_ms: u64,
     busy_poll_us: u64,
     completions: Vec<Completion>,
     pending: VecDeque<Completion>,
-    commands: Vec<Command>,
+    commands: VecDeque<Command>,
     due: Vec<(SlotKey, u64)>,
     /// Connections whose receive found no buffer, in the order in which that happened.
     pub(super) starved: VecDeque<SlotKey>,
@@ -99,13 +100,12 @@ pub(super) struct Turn {
 
 /// The shard's clock starts here, so that 0 can mean never.
 const CLOCK_START_MS: u64 = 1_000;
-/// Frames of relay topics that are given out in one turn before outboxes are flushed: half of
-/// the default backlog, so that a receiver that reads never lags behind one busy turn.
-const FANOUT_TURN_MAX: usize = 64;
+/// A shard that did not run for longer than this is no judge of peers in that time.
+const LOST_MS_MIN: u64 = 200;
 /// The runtime gets its turn after so long.
 const RUNTIME_US_MAX: u64 = 100;
 /// The clock is looked at after so many completions.
-const CLOCK_COMPLETIONS: usize = 32;
+const CLOCK_COMPLETIONS: usize = 8;
 
 /// Runs a shard on this thread until it has drained.
 ///
@@ -185,10 +185,12 @@ impl Turn {
             started: now(),
             worked_at: now(),
             yielded_at: now(),
+            until: now(),
+            awaited_ms: CLOCK_START_MS,
             busy_poll_us: setup.sizes.busy_poll_us,
             completions: Vec::new(),
             pending: VecDeque::new(),
-            commands: Vec::new(),
+            commands: VecDeque::new(),
             due: Vec::new(),
             starved: VecDeque::new(),
             accept_at_ms: None,
@@ -197,6 +199,7 @@ impl Turn {
             overflows: 0,
             quiet: false,
         };
+        let mut turn = turn;
         turn.read_clock();
         Ok(turn)
     }
@@ -226,6 +229,7 @@ impl Turn {
     async fn turn(&mut self) -> bool {
         let began = now();
         self.read_clock();
+        self.shard.state.borrow_mut().share.renew();
         self.reap();
         self.drain_mailboxes();
         self.take_returned();
@@ -242,13 +246,12 @@ impl Turn {
         }
         self.run_homes();
         let flushed = self.flush();
-        self.rearm();
-        self.ring.submit();
         let mut state = self.shard.state.borrow_mut();
         state.posts.flush();
         state.metrics.add(Counter::Turns, 1);
-        let worked = received || flushed || !self.pending.is_empty();
-        let gave_out = 0 < state.fanned_out;
+        let waits = !self.pending.is_empty() || !self.commands.is_empty();
+        let worked = received || flushed || waits;
+        let gave_out = state.share.is_used();
         drop(state);
         if worked {
             let us = us_since(began);
@@ -277,11 +280,17 @@ impl Turn {
         CLOCK_START_MS * 1_000 + us_since(self.started)
     }
 
-    fn read_clock(&self) {
+    /// Time in which the shard did not run, in a sleep that ended late or in a handler that held it,
+    /// is nobody's who is connected.
+    fn read_clock(&mut self) {
         let now_ms = self.now_ms();
+        let late_ms = now_ms.saturating_sub(self.awaited_ms);
+        self.awaited_ms = now_ms;
         let mut state = self.shard.state.borrow_mut();
         state.now_ms = now_ms;
-        state.fanned_out = 0;
+        if LOST_MS_MIN < late_ms {
+            state.lost_ms += late_ms;
+        }
     }
 
     /// Homes and logs see everything that came in this turn, and what they say goes out in it.
@@ -302,28 +311,36 @@ impl Turn {
         }
     }
 
-    fn reap(&mut self) {
-        if !self.pending.is_empty() {
-            return;
-        }
+    /// What was sent is known before anything is processed: who has taken it has no backlog.
+    pub(crate) fn reap(&mut self) {
         let count_max = self.shard.state.borrow().live.limits.turn_completions_max;
-        self.ring.reap(count_max, &mut self.completions);
-        self.pending.extend(self.completions.drain(..));
+        let mut completions = std::mem::take(&mut self.completions);
+        let room = (2 * count_max).saturating_sub(self.pending.len());
+        self.ring.reap(room, &mut completions);
+        for completion in completions.drain(..) {
+            match completion.token {
+                Token::Send { index } => self.handle_sent(index, completion.result),
+                _ => self.pending.push_back(completion),
+            }
+        }
+        self.completions = completions;
     }
 
     /// What other shards caused is seen before what was received (see the causal chain in
     /// ARCHITECTURE.md).
     fn drain_mailboxes(&mut self) {
-        let mut commands = std::mem::take(&mut self.commands);
-        {
+        if self.commands.is_empty() {
             let mut state = self.shard.state.borrow_mut();
             let count_max = state.live.limits.turn_completions_max;
-            state.posts.mailboxes().drain(count_max, &mut commands);
+            state.posts.mailboxes().drain(count_max, &mut self.commands);
         }
-        for command in commands.drain(..) {
+        while let Some(command) = self.commands.pop_front() {
             self.handle_command(command);
+            if self.shard.state.borrow().share.is_full() {
+                // The rest is given out when this is on its way.
+                return;
+            }
         }
-        self.commands = commands;
     }
 
     fn handle_command(&mut self, command: Command) {
@@ -348,20 +365,37 @@ impl Turn {
         if let (Some(home), Some(relay)) = (&mut state.home, &state.shared.relay) {
             home.set_limits(super::state::home_limits(&live.limits, relay));
         }
+        state.share = Share::of(&live, state.shared.topic_capacity());
         state.live = live;
     }
 
+    /// What was kept and what has come, by turns, so that neither waits for the other.
     fn process(&mut self) -> bool {
-        let worked = !self.pending.is_empty();
-        let started = now();
-        let turn_us_max = u128::from(self.shard.state.borrow().live.limits.turn_us_max);
-        let mut count = 0;
-        while let Some(completion) = self.pending.pop_front() {
-            self.handle_completion(completion);
-            count += 1;
-            let late = || turn_us_max < started.elapsed().as_micros();
-            let full = FANOUT_TURN_MAX <= self.shard.state.borrow().fanned_out;
-            if full || (count % CLOCK_COMPLETIONS == 0 && late()) {
+        if !self.commands.is_empty() {
+            // What another shard caused is seen first.
+            return false;
+        }
+        let (mut kept, us_max) = {
+            let state = self.shard.state.borrow();
+            (state.kept.len(), state.live.limits.turn_us_max)
+        };
+        let worked = !self.pending.is_empty() || 0 < kept;
+        self.until = now() + Duration::from_micros(us_max);
+        for count in 1.. {
+            let completion = self.pending.pop_front();
+            let key = match kept {
+                0 => None,
+                _ => self.shard.state.borrow_mut().kept.pop_front(),
+            };
+            kept = kept.saturating_sub(1);
+            if completion.is_none() && key.is_none() {
+                break;
+            }
+            completion
+                .into_iter()
+                .for_each(|it| self.handle_completion(it));
+            key.into_iter().for_each(|it| self.decode_kept(it));
+            if count % CLOCK_COMPLETIONS == 0 && self.until <= now() {
                 break;
             }
         }
@@ -372,7 +406,8 @@ impl Turn {
         match completion.token {
             Token::Accept { listener } => self.handle_accept(listener, completion),
             Token::Receive(key) => self.handle_receive(key, completion),
-            Token::Send { index } => self.handle_sent(index, completion.result),
+            // Those are dealt with as they are reaped.
+            Token::Send { .. } => {}
             Token::File { index } => self.handle_file(index, completion.result),
             Token::Cancel | Token::Wake => {}
         }
@@ -387,10 +422,7 @@ impl Turn {
             now_ms
         };
         for (key, tick) in due_keys.drain(..) {
-            self.shard
-                .state
-                .borrow_mut()
-                .meet_deadline(key, tick, now_ms);
+            self.shard.state.borrow_mut().meet_deadline(key, tick);
         }
         self.due = due_keys;
         if self.accept_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {
@@ -402,7 +434,9 @@ impl Turn {
     /// Waits for the ring, a wake-up, or the next deadline.
     async fn sleep(&mut self, mut sleep: Pin<&mut Sleep>) {
         self.wake_soon();
+        self.read_clock();
         let deadline_ms = self.next_deadline_ms();
+        self.awaited_ms = deadline_ms;
         let until = self.started + Duration::from_millis(deadline_ms - CLOCK_START_MS);
         if sleep.deadline().into_std() != until {
             sleep.as_mut().reset(until.into());
@@ -478,56 +512,6 @@ impl Turn {
 
 /// A shard with nothing to do looks around this often.
 const IDLE_MS_MAX: u64 = 1_000;
-
-impl State {
-    fn meet_deadline(&mut self, key: SlotKey, tick: u64, now_ms: u64) {
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
-        if connection.times.tick != tick {
-            return;
-        }
-        let limits = self.live.limits_of(connection.mount);
-        match due(connection, limits, now_ms, CLOSE_MS_MAX) {
-            Due::Nothing { next_ms } => return self.look_at(key, next_ms),
-            Due::Ping => {
-                connection.times.pinged_ms = now_ms;
-                self.queue_frame(key, Opcode::Ping, b"");
-            }
-            Due::CloseTimeout if matches!(connection.phase, Phase::Ending { .. }) => {
-                self.finish_ending(key);
-            }
-            Due::HandshakeTimeout | Due::CloseTimeout => self.abort(key, LeaveReason::Closed),
-            Due::Idle => self.close(key, 1000, "idle for too long", LeaveReason::Timeout),
-            Due::PongTimeout => self.abort(key, LeaveReason::Timeout),
-            Due::WriteStall => self.abort(key, LeaveReason::Slow),
-            Due::MessageTimeout => {
-                let text = "a fragmented message was not complete in time";
-                self.close(key, 1008, text, LeaveReason::Timeout);
-            }
-            Due::TokenExpiring => self.tell_expiry(key),
-            Due::TokenExpired => self.close(key, 4401, "token expired", LeaveReason::Closed),
-            Due::LifetimeReached => {
-                let text = "connection lifetime reached, re-upgrade to continue";
-                self.close(key, 1001, text, LeaveReason::Closed);
-            }
-        }
-        self.look_at_next(key, now_ms);
-    }
-
-    /// Asks for the next look at a connection.
-    pub(super) fn look_at_next(&mut self, key: SlotKey, now_ms: u64) {
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
-        let limits = self.live.limits_of(connection.mount);
-        let next_ms = match due(connection, limits, now_ms, CLOSE_MS_MAX) {
-            Due::Nothing { next_ms } => next_ms,
-            _ => now_ms,
-        };
-        self.look_at(key, next_ms);
-    }
-}
 
 /// Microseconds since `began`.
 pub(super) fn us_since(began: Instant) -> u64 {

@@ -12,7 +12,10 @@ use tidegate::gateway::topics::Delivery;
 
 use crate::harness::http::{Answer, ask, request};
 use crate::harness::process::Process;
-use crate::harness::{Client, Plan, Site, both_shards, client, eventually, tenant, token, wait};
+use crate::harness::wire::frame;
+use crate::harness::{
+    Client, Opcode, Plan, Site, Wire, both_shards, client, eventually, tenant, token, wait,
+};
 
 /// A server with topics on disk.
 pub(crate) fn plan(shards: u16, data: &Path) -> Plan {
@@ -492,6 +495,27 @@ both_shards! {
         let site = plan(shards, data.path()).start();
         let last = site.rest_json("demo", "GET", &format!("/v1/topics/{id}"), "")["last_seq"].clone();
         assert_eq!(last, acked, "acked and kept are the same");
+    }
+
+    /// S4: what was published before a close, in one segment with it, is acknowledged before it
+    fn a_close_behind_publishes_is_answered_last(shards) {
+        let (_data, site) = serve(shards);
+        for name in ["a", "b", "c"] {
+            let topic = site.topic("demo", name);
+            let target = format!("/v1/ws?token={}", token("demo", "svc"));
+            let mut wire = Wire::upgraded(site.address, &target);
+            let publish = |number: u32| {
+                let text = format!(r#"{{"type":"publish","topic":"{topic}","payload":{number}}}"#);
+                frame(true, Opcode::TEXT, text.as_bytes())
+            };
+            let close = frame(true, Opcode::CLOSE, &1000_u16.to_be_bytes());
+            wire.write([(0..20).flat_map(publish).collect(), close].concat());
+            for seq in 1..=20 {
+                wire.expect_text(&format!(r#"{{"type":"pub_ack","topic":"{topic}","seq":{seq}}}"#));
+            }
+            assert_eq!(wire.expect_close(1000), "");
+            wire.expect_end();
+        }
     }
 
     /// The handle of user code: from a thread that is no shard

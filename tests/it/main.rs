@@ -77,6 +77,8 @@ mod generate;
 
 mod registries;
 
+mod readers;
+
 mod reconnect;
 
 mod rust_client;

@@ -23,7 +23,8 @@ impl<'b> Input<'b> {
         self.filled - self.at
     }
 
-    pub(super) fn rest(&self) -> &[u8] {
+    /// What is not decoded yet.
+    pub fn rest(&self) -> &[u8] {
         &self.buf[self.at..self.filled]
     }
 

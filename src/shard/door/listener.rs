@@ -13,7 +13,6 @@ use crate::metrics::{Counter, Refusal as RefusedFor};
 use crate::shard::door::tickets::{Ticket, counted};
 use crate::shard::kernel::ring::{Completion, descriptor};
 use crate::shard::post::command::{Accepted, Command};
-use crate::shard::socket::connection::Receiving;
 use crate::shard::state::State;
 use crate::shard::turn::Turn;
 
@@ -85,13 +84,11 @@ impl Turn {
             // It was on its way from another shard when the server began to stop.
             return state.give_up_place();
         }
-        let raw = fd.as_raw_fd();
         let key = state.insert(fd);
         if let Some(connection) = state.connections.get(key) {
-            connection.receiving = Receiving::Armed;
             connection.hold(accepted.ticket);
         }
-        self.ring.receive_once(raw, key);
+        state.wishes.push(key);
     }
 }
 

@@ -18,9 +18,8 @@ use crate::shard::door::upgrade::Admitted;
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::link::socket_id;
 use crate::shard::shared::Dialect;
-use crate::shard::socket::connection::Phase;
 use crate::shard::speak::handlers::Opened;
-use crate::shard::state::{State, Wish};
+use crate::shard::state::State;
 
 impl crate::shard::Shard {
     /// A request was admitted: the 101 goes out and frames begin.
@@ -41,23 +40,22 @@ impl crate::shard::Shard {
     fn open_connection(self: &Rc<Self>, key: SlotKey, mut admitted: Admitted, answer: bool) {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
-        let now_ms = state.now_ms;
+        let (now_ms, peer_ms) = (state.now_ms, state.peer_ms());
         let Some(connection) = state.connections.get(key) else {
             return;
         };
-        connection.phase = Phase::Open;
+        connection.machine.open(peer_ms);
         connection.mount = admitted.mount;
         connection.guard_with(
             state.live.limits_of(admitted.mount),
             admitted.ticket.take(),
-            now_ms,
+            peer_ms,
         );
         connection.caller = Some(Arc::clone(&admitted.caller));
         connection.enrolled = true;
         state.roll.add(&admitted.caller.tenant);
         let leeway_s = state.live.authenticator.leeway_s();
         note_end(connection, &admitted.caller, leeway_s, now_ms);
-        connection.times.opened_ms = now_ms;
         if answer {
             let response = &admitted.response;
             connection
@@ -65,11 +63,11 @@ impl crate::shard::Shard {
                 .push_with(&mut state.spare, |out| out.extend_from_slice(response));
         }
         crate::shard::state::mark_dirty(&mut state.dirty, connection, key);
-        state.wishes.push((key, Wish::Receive));
+        state.wishes.push(key);
         state.end_handshake();
         state.metrics.add(Counter::ConnectionsUpgraded, 1);
         self.start_session(state, key, &admitted);
-        state.look_at_next(key, now_ms);
+        state.look_at_next(key);
     }
 
     fn start_session(self: &Rc<Self>, state: &mut State, key: SlotKey, admitted: &Admitted) {

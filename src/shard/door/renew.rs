@@ -30,14 +30,14 @@ const REFUSED: &str = "the token is not valid for this connection";
 /// half of what is left. Tokens that name a year past 9999 were refused, so nothing overflows.
 pub(crate) fn note_end(connection: &mut Connection, caller: &Caller, leeway_s: u64, now_ms: u64) {
     let Some(expires_at) = caller.expires_at else {
-        (connection.times.expires_ms, connection.expiry_lead_tenths) = (0, 0);
+        (connection.expires_ms, connection.expiry_lead_tenths) = (0, 0);
         return;
     };
     let unix_s = unix_s();
     let left_ms = |until_s: u64| until_s.saturating_sub(unix_s) * 1_000;
     let (own_ms, all_ms) = (left_ms(expires_at), left_ms(expires_at + leeway_s));
     let lead_ms = all_ms - own_ms + EXPIRING_MS_MAX.min(own_ms / 2);
-    connection.times.expires_ms = now_ms + all_ms;
+    connection.expires_ms = now_ms + all_ms;
     let tenths = u16::try_from(lead_ms / 100).unwrap_or(u16::MAX);
     connection.expiry_lead_tenths = tenths.max(1);
 }
@@ -91,7 +91,7 @@ impl State {
         if before.is_none_or(|before| before.claims != caller.claims) {
             note_end(connection, &caller, leeway_s, now_ms);
         }
-        self.look_at_next(key, now_ms);
+        self.look_at_next(key);
     }
 
     fn refuse_token(&mut self, key: SlotKey) {

@@ -147,7 +147,7 @@ impl<T> Mailboxes<T> {
     }
 
     /// Takes up to `count_max` commands from each of the other shards and from outside.
-    pub(crate) fn drain(&mut self, count_max: usize, out: &mut Vec<T>) {
+    pub(crate) fn drain(&mut self, count_max: usize, out: &mut impl Extend<T>) {
         for consumer in self.from.iter_mut().flatten() {
             out.extend(std::iter::from_fn(|| consumer.pop().ok()).take(count_max));
         }

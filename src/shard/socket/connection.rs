@@ -18,51 +18,20 @@ use crate::session::Session;
 use crate::shard::door::proxies::Arrival;
 use crate::shard::door::rates::Meter;
 use crate::shard::door::tickets::Ticket;
+use crate::shard::kernel::departed::{Departed, departed};
 use crate::shard::kernel::ring::{GENERATION_BITS, SlotKey};
+use crate::shard::socket::machine::Machine;
 use crate::shard::socket::outbox::Outbox;
-
-/// Where a connection is in its life.
-#[derive(Debug)]
-pub(crate) enum Phase {
-    /// The request head is being read; what came so far.
-    Head(Vec<u8>),
-    /// The answer to a refused request is being sent.
-    Refusing,
-    /// Frames flow.
-    Open,
-    /// The peer closed or broke a rule while a raw handler still worked on what came before. Its
-    /// answers go out, then this close frame.
-    Ending { close: Box<[u8]> },
-    /// Our close frame is on its way, or the peer's answer to it is awaited. When the peer has
-    /// closed already, the socket goes as soon as everything is sent.
-    Closing { peer_closed: bool },
-    /// Nothing more is sent; what the peer still sends is dropped until it closes too.
-    Lingering,
-    /// Its slot is free as soon as nothing is in flight.
-    Dead,
-}
-
-/// What the kernel does with the receiving side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Receiving {
-    /// Nothing is armed.
-    Off,
-    /// A receive is armed.
-    Armed,
-    /// A cancellation is on its way; it is armed until then.
-    Cancelling,
-}
+use crate::shard::socket::transport::Transport;
 
 pub(crate) struct Connection {
     pub(crate) fd: OwnedFd,
     pub(crate) generation: u32,
-    pub(crate) phase: Phase,
-    pub(crate) receiving: Receiving,
-    /// Why the peer is not read from, if it is not.
-    pub(crate) pauses: Pauses,
-    pub(crate) sending: bool,
-    /// It stands in the list of those that have output.
+    pub(crate) machine: Machine,
+    /// It stands in the list of those that have output of their own.
     pub(crate) dirty: bool,
+    /// It stands in the list of those that were given what others get too.
+    pub(crate) given: bool,
     /// It is counted as one of its tenant's.
     pub(crate) enrolled: bool,
     /// Frames in a row that were no valid message.
@@ -72,11 +41,16 @@ pub(crate) struct Connection {
     /// How long before its token has expired it is told, in tenths of a second; 0 when it has been.
     pub(crate) expiry_lead_tenths: u16,
     pub(crate) mount: u16,
+    pub(crate) transport: Transport,
     pub(crate) decoder: Decoder,
+    pub(crate) kept: Option<Box<Kept>>,
     pub(crate) outbox: Outbox,
     pub(crate) session: Session,
     pub(crate) caller: Option<Arc<Caller>>,
-    pub(crate) times: Times,
+    /// When its token has expired, the leeway of clocks counted in, on the clock of the shard.
+    pub(crate) expires_ms: u64,
+    /// The tick of its one live entry in the wheel.
+    pub(crate) tick: u32,
     /// Why its topics are told that it left.
     pub(crate) leave_reason: LeaveReason,
     /// Only behind a proxy, or where a limit of rates, addresses or tenants is set.
@@ -99,41 +73,29 @@ pub(crate) struct Guard {
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection")
-            .field("phase", &self.phase)
+            .field("machine", &self.machine)
             .finish_non_exhaustive()
     }
 }
 
-/// Bounds that were reached; while there is one, the peer is not read from.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Pauses {
-    pub(crate) inbox: bool,
-    pub(crate) outbox: bool,
-    /// Publishes wait for the disk.
-    pub(crate) publishes: bool,
+/// What came and found no share of a turn yet: it is decoded before anything that comes later.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    /// With room behind them for a parser that looks past the end.
+    pub(crate) bytes: Vec<u8>,
+    /// How many of them have been decoded.
+    pub(crate) at: usize,
+    /// It stands in the list of those whose turn has come.
+    pub(crate) is_due: bool,
+    /// The peer has ended its side behind them.
+    pub(crate) ended: bool,
 }
 
-impl Pauses {
-    pub(crate) fn any(self) -> bool {
-        self.inbox || self.outbox || self.publishes
+impl Kept {
+    /// How many bytes wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.bytes.len() - self.at
     }
-}
-
-/// When things happened to a connection, in milliseconds of the shard's clock; 0 is never.
-#[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Times {
-    pub(crate) opened_ms: u64,
-    pub(crate) seen_ms: u64,
-    pub(crate) pinged_ms: u64,
-    /// Since when a send makes no progress.
-    pub(crate) sending_ms: u64,
-    /// Since when a fragmented message is incomplete.
-    pub(crate) partial_ms: u64,
-    pub(crate) closing_ms: u64,
-    /// When its token has expired, the leeway of clocks counted in.
-    pub(crate) expires_ms: u64,
-    /// The tick of its one live entry in the wheel.
-    pub(crate) tick: u64,
 }
 
 impl Connection {
@@ -141,25 +103,22 @@ impl Connection {
         Self {
             fd,
             generation,
-            phase: Phase::Head(Vec::new()),
-            receiving: Receiving::Off,
-            pauses: Pauses::default(),
-            sending: false,
+            machine: Machine::new(now_ms),
             dirty: false,
+            given: false,
             enrolled: false,
             invalid_frames: 0,
             refused_tokens: 0,
             expiry_lead_tenths: 0,
             mount: 0,
+            transport: Transport::default(),
             decoder: Decoder::default(),
+            kept: None,
             outbox: Outbox::default(),
             session: Session::None,
             caller: None,
-            times: Times {
-                opened_ms: now_ms,
-                seen_ms: now_ms,
-                ..Times::default()
-            },
+            expires_ms: 0,
+            tick: 0,
             leave_reason: LeaveReason::Closed,
             guard: None,
         }
@@ -229,23 +188,30 @@ impl Connection {
             .filter(|_| !subscribed)
     }
 
-    /// Whether a raw handler has not taken all that it was handed. Then one buffer is received at
-    /// a time: a multishot receive goes on while there are bytes, past any full inbox.
-    pub(crate) fn is_behind(&self) -> bool {
+    /// Whether a raw handler has not taken all that it was handed.
+    fn is_behind(&self) -> bool {
         matches!(&self.session, Session::Raw(session) if !session.inbox.is_empty())
-    }
-
-    /// Whether its last bytes are on their way out.
-    pub(crate) fn is_ending(&self) -> bool {
-        matches!(
-            self.phase,
-            Phase::Refusing | Phase::Ending { .. } | Phase::Closing { .. }
-        )
     }
 
     /// Whether frames may still be queued for the peer.
     pub(crate) fn takes_frames(&self) -> bool {
-        matches!(self.phase, Phase::Open | Phase::Ending { .. })
+        self.machine.takes_frames()
+    }
+
+    /// Whether nothing waits for the peer, for a handler or for a turn.
+    pub(crate) fn is_idle(&self) -> bool {
+        let waits = self.is_behind() || self.kept.is_some();
+        !waits && self.outbox.is_empty() && !self.machine.is_sending()
+    }
+
+    /// What the kernel says of the bytes that it was given, and what still waits for it.
+    pub(crate) fn departed(&self) -> Option<Departed> {
+        let departed = departed(&self.fd)?;
+        let own = self.outbox.bytes() as u64 + u64::from(self.machine.is_sending());
+        Some(Departed {
+            waiting: departed.waiting + own,
+            ..departed
+        })
     }
 }
 

@@ -1,36 +1,67 @@
 //! From outboxes to sockets: at most one send in flight for each, and what follows when it has
 //! gone. Knows bytes and bounds; not what the frames say.
+//!
+//! Bounds: a turn makes at most 1,000 sends and takes `turn_us_max` for them; who is left is first in
+//! the next one.
+
+use std::os::fd::RawFd;
 
 use crate::broker::relay::LeaveReason;
 use crate::metrics::Counter;
 use crate::session::Session;
 
 use crate::shard::kernel::ring::{Ring, SlotKey};
-use crate::shard::socket::connection::{Phase, Receiving};
-use crate::shard::state::{State, Wish, mark_dirty};
-use crate::shard::turn::Turn;
+use crate::shard::socket::deadlines::look_ms;
+use crate::shard::socket::machine::{Arm, Pause, Phase};
+use crate::shard::socket::outbox::Sending;
+use crate::shard::state::{State, mark_dirty};
+use crate::shard::turn::{Turn, now};
+
+/// A send that is to be submitted. Its connection counts it as in flight already.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    key: SlotKey,
+    fd: RawFd,
+    sending: Sending,
+}
+
+/// At most so many sends are made in a turn; who is left is first in the next one.
+const SENDS_TURN_MAX: usize = 1_000;
+/// So many are submitted together: the kernel does their work at once, so the clock is looked at
+/// behind them.
+const SENDS_BATCH: usize = 64;
 
 impl Turn {
-    /// Sends what is queued: at most one send in flight for each socket.
+    /// Sends what is queued and arms receives: at most one of each for a socket. Whoever has an
+    /// answer goes before those who are given what many get; who finds no time stays in line.
     pub(crate) fn flush(&mut self) -> bool {
-        let mut state = self.shard.state.borrow_mut();
-        state.give_out();
-        let dirty = std::mem::take(&mut state.dirty);
-        let worked = !dirty.is_empty();
-        for key in &dirty {
-            state.flush_one(*key, &mut self.ring);
+        let began = now();
+        let (mut worked, mut sends) = (false, 0);
+        self.shard.state.borrow_mut().give_out();
+        loop {
+            let mut state = self.shard.state.borrow_mut();
+            worked |= state.flush_some(SENDS_BATCH);
+            sends += state.offers.len();
+            for offer in state.offers.drain(..) {
+                self.ring.send(offer.fd, offer.key, offer.sending);
+            }
+            let us_max = u128::from(state.live.limits.turn_us_max);
+            drop(state);
+            self.rearm();
+            self.ring.submit();
+            // The kernel takes at once what the peer has room for, and then more may go.
+            self.reap();
+            let is_late = || us_max <= began.elapsed().as_micros();
+            if !self.shard.state.borrow().has_output() || SENDS_TURN_MAX <= sends || is_late() {
+                return worked;
+            }
         }
-        let mut emptied = dirty;
-        emptied.clear();
-        emptied.append(&mut state.dirty);
-        state.dirty = emptied;
-        worked
     }
 
     pub(crate) fn handle_sent(&mut self, index: u32, result: i32) {
         let (key, mut sending) = self.ring.sent(index);
         let mut state = self.shard.state.borrow_mut();
-        let now_ms = state.now_ms;
+        let now_ms = state.peer_ms();
         let Ok(count) = usize::try_from(result) else {
             return state.send_failed(key);
         };
@@ -39,13 +70,13 @@ impl Turn {
             return;
         };
         sending.advance(count);
-        let aborted = matches!(connection.phase, Phase::Dead);
+        let aborted = matches!(connection.machine.phase(), Phase::Dead);
         if !sending.rest().is_empty() && !aborted {
-            connection.times.sending_ms = now_ms;
+            connection.machine.handle_sent_some(now_ms);
             return self.ring.send(connection.raw_fd(), key, sending);
         }
-        connection.sending = false;
-        connection.times.sending_ms = 0;
+        connection.machine.handle_sent(now_ms);
+        connection.outbox.note_sent();
         if let Some(buffer) = sending.into_buffer() {
             state.spare.keep(buffer);
         }
@@ -53,25 +84,66 @@ impl Turn {
     }
 
     /// Arms receives that were wished for, and those that had found no buffer.
-    pub(crate) fn rearm(&mut self) {
+    fn rearm(&mut self) {
         let mut state = self.shard.state.borrow_mut();
         let wishes = std::mem::take(&mut state.wishes);
-        for (key, wish) in wishes {
-            state.grant(key, wish, &mut self.ring);
+        for key in wishes {
+            state.grant(key, &mut self.ring);
         }
         for key in self.starved.drain(..) {
-            state.grant(key, Wish::Receive, &mut self.ring);
+            state.grant(key, &mut self.ring);
         }
     }
 }
 
 impl State {
-    pub(crate) fn flush_one(&mut self, key: SlotKey, ring: &mut Ring) {
+    /// Whether somebody has output that is not on its way.
+    fn has_output(&self) -> bool {
+        !self.dirty.is_empty() || !self.given.is_empty()
+    }
+
+    /// Offers what up to `count_max` connections have; whether there was any.
+    fn flush_some(&mut self, count_max: usize) -> bool {
+        let mut visited = !self.offers.is_empty();
+        for _ in 0..count_max {
+            let next = self.dirty.pop_front();
+            let own = next.is_some();
+            let Some(key) = next.or_else(|| self.given.pop_front()) else {
+                break;
+            };
+            visited = true;
+            self.flush_one(key, own);
+        }
+        visited
+    }
+
+    fn flush_one(&mut self, key: SlotKey, own: bool) {
         let Some(connection) = self.connections.get(key) else {
             return;
         };
-        connection.dirty = false;
-        if connection.sending || matches!(connection.phase, Phase::Dead) {
+        match own {
+            true => connection.dirty = false,
+            false => connection.given = false,
+        }
+        if connection.machine.is_sending() {
+            return;
+        }
+        self.offer(key);
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        if !connection.machine.is_sending() && connection.machine.finishes_when_sent() {
+            self.finish(key);
+        }
+    }
+
+    /// Hands what is queued to the peer now: from here on what comes later is a backlog of its own.
+    pub(crate) fn offer(&mut self, key: SlotKey) {
+        let now_ms = self.peer_ms();
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        if connection.machine.is_sending() || matches!(connection.machine.phase(), Phase::Dead) {
             return;
         }
         let members = &self.members;
@@ -85,26 +157,26 @@ impl State {
                     crate::proto::frame::put_text_with(out, write);
                 }
             });
-        if let Some(sending) = connection.outbox.take_sending(&mut self.spare) {
-            connection.sending = true;
-            connection.times.sending_ms = self.now_ms;
-            ring.send(connection.raw_fd(), key, sending);
-            let limits = self.live.limits_of(connection.mount);
-            return self.look_at(key, self.now_ms + limits.write_stall_ms_max);
-        }
-        match connection.phase {
-            Phase::Refusing | Phase::Closing { peer_closed: true } => self.finish(key),
-            _ => {}
-        }
+        let Some(sending) = connection.outbox.take_sending(&mut self.spare) else {
+            return;
+        };
+        connection.machine.handle_send(now_ms);
+        self.offers.push(Offer {
+            key,
+            fd: connection.raw_fd(),
+            sending: connection.transport.seal(sending),
+        });
+        let look_ms = look_ms(self.live.limits_of(connection.mount));
+        self.look_at(key, self.now_ms + look_ms);
     }
 
     pub(crate) fn send_failed(&mut self, key: SlotKey) {
+        let now_ms = self.peer_ms();
         let Some(connection) = self.connections.get(key) else {
             return;
         };
-        connection.sending = false;
+        connection.machine.handle_sent(now_ms);
         self.abort(key, LeaveReason::Closed);
-        self.remove_if_idle(key);
     }
 
     /// A send has gone: what came meanwhile is next, and who waited for room goes on.
@@ -112,16 +184,16 @@ impl State {
         let Some(connection) = self.connections.get(key) else {
             return;
         };
-        if matches!(connection.phase, Phase::Dead) {
-            return self.remove_if_idle(key);
+        if matches!(connection.machine.phase(), Phase::Dead) {
+            return self.remove_if_over(key);
         }
-        let closing = !matches!(connection.phase, Phase::Open);
+        let closing = !matches!(connection.machine.phase(), Phase::Open);
         if !connection.outbox.is_empty() || closing {
             mark_dirty(&mut self.dirty, connection, key);
         }
         let limits = self.live.outbox_limits(connection.mount, usize::MAX);
-        let room = connection.outbox.bytes() <= limits.bytes_max / 2
-            && connection.outbox.frames() <= limits.frames_max / 2;
+        let (frames, bytes) = connection.outbox.backlog();
+        let room = bytes <= limits.bytes_max / 2 && frames <= limits.frames_max / 2;
         if !room {
             return;
         }
@@ -130,35 +202,30 @@ impl State {
             Session::Event(session) => session.wake_streams(),
             _ => {}
         }
-        if std::mem::take(&mut connection.pauses.outbox) {
-            self.wishes.push((key, Wish::Receive));
-        }
+        self.resume(key, Pause::Outbox);
         self.return_credit(key);
     }
 
-    pub(crate) fn grant(&mut self, key: SlotKey, wish: Wish, ring: &mut Ring) {
+    /// Arms or cancels a receive, as the connection stands now.
+    pub(crate) fn grant(&mut self, key: SlotKey, ring: &mut Ring) {
+        let now_ms = self.peer_ms();
         let Some(connection) = self.connections.get(key) else {
             return;
         };
-        let wanted = !connection.pauses.any() && !matches!(connection.phase, Phase::Dead);
-        let in_head = matches!(connection.phase, Phase::Head(_));
-        match (wish, connection.receiving) {
-            (Wish::Receive, Receiving::Off) if wanted => {
-                connection.receiving = Receiving::Armed;
-                if in_head || connection.is_behind() {
-                    ring.receive_once(connection.raw_fd(), key);
-                } else {
-                    ring.receive(connection.raw_fd(), key);
-                }
-            }
-            (Wish::Receive, Receiving::Off) if matches!(connection.phase, Phase::Dead) => {
-                self.remove_if_idle(key);
-            }
-            (Wish::CancelReceive, Receiving::Armed) if !wanted => {
-                connection.receiving = Receiving::Cancelling;
-                ring.cancel_receive(key);
-            }
-            _ => {}
+        if connection.machine.may_decode()
+            && let Some(kept) = &mut connection.kept
+            && !std::mem::replace(&mut kept.is_due, true)
+        {
+            self.kept.push_back(key);
+        }
+        let is_idle = connection.is_idle();
+        let arm = connection.machine.poll_receive(is_idle, now_ms);
+        connection.machine.assert_invariants();
+        match arm {
+            Some(Arm::Once) => ring.receive_once(connection.raw_fd(), key),
+            Some(Arm::Many) => ring.receive(connection.raw_fd(), key),
+            Some(Arm::Cancel) => ring.cancel_receive(key),
+            None => self.remove_if_over(key),
         }
     }
 }

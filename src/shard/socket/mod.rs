@@ -4,5 +4,10 @@
 pub(crate) mod connection;
 pub(crate) mod deadlines;
 pub(crate) mod flush;
+pub(crate) mod looks;
+pub(crate) mod machine;
 pub(crate) mod outbox;
+pub(crate) mod share;
+pub(crate) mod steps;
 pub(crate) mod timer;
+pub(crate) mod transport;

@@ -136,10 +136,6 @@ struct Lag {
     missed: u64,
 }
 
-/// The outbox is full: the frame was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Full;
-
 /// The bounds of an outbox.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OutboxLimits {
@@ -149,14 +145,43 @@ pub(crate) struct OutboxLimits {
     pub(crate) topic_frames_max: usize,
 }
 
+impl Offered {
+    /// What is left of it when an outbox went from `before` to `left`, from its front.
+    fn less(self, before: Self, left: Self) -> Self {
+        Self {
+            chunks: self.chunks.saturating_sub(before.chunks - left.chunks),
+            frames: self.frames.saturating_sub(before.frames - left.frames),
+            bytes: self.bytes.saturating_sub(before.bytes - left.bytes),
+        }
+    }
+}
+
+/// What only the outbox of somebody has who does not keep up.
+#[derive(Debug, Default)]
+struct Behind {
+    lags: Vec<Lag>,
+    /// Frames that this receiver missed in all.
+    missed: u32,
+    offered: Offered,
+}
+
+/// What came before any send was in flight and found no room in the first one: it goes out with
+/// the next ones, and counts for no bound, for the peer could not have taken it yet.
+#[derive(Debug, Default, Clone, Copy)]
+struct Offered {
+    chunks: usize,
+    frames: usize,
+    bytes: usize,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     chunks: SmallVec<[Chunk; 1]>,
     frames: u32,
-    /// Frames that this receiver missed in all.
-    missed: u32,
+    /// Some of it was there already when the last send ended.
+    is_old: bool,
     bytes: usize,
-    lags: Vec<Lag>,
+    behind: Option<Box<Behind>>,
 }
 
 /// Small chunks are copied together up to this size; larger ones go out as they are.
@@ -166,7 +191,7 @@ const ALONE_BYTES_MIN: usize = 16 * 1024;
 
 impl Outbox {
     pub(crate) fn is_empty(&self) -> bool {
-        self.chunks.is_empty() && self.lags.is_empty()
+        self.chunks.is_empty() && self.behind.as_ref().is_none_or(|it| it.lags.is_empty())
     }
 
     pub(crate) fn frames(&self) -> usize {
@@ -179,13 +204,26 @@ impl Outbox {
 
     /// Frames that this receiver missed in all.
     pub(crate) fn missed(&self) -> u32 {
-        self.missed
+        self.behind.as_ref().map_or(0, |behind| behind.missed)
+    }
+
+    fn offered(&self) -> Offered {
+        let behind = self.behind.as_ref();
+        behind.map_or_else(Offered::default, |behind| behind.offered)
+    }
+
+    /// Frames and bytes that came while a send was in flight: what counts as a backlog.
+    pub(crate) fn backlog(&self) -> (usize, usize) {
+        let offered = self.offered();
+        (self.frames() - offered.frames, self.bytes - offered.bytes)
     }
 
     /// Appends one frame for this socket alone, written by `write`, even if the outbox is full:
     /// answers to what the peer asked are bounded by what it may ask.
     pub(crate) fn push_with(&mut self, spare: &mut Spare, write: impl FnOnce(&mut Vec<u8>)) {
-        if !matches!(self.chunks.last(), Some(Chunk::Own { bytes, .. }) if bytes.len() < GATHER_BYTES_MAX)
+        let is_offered = self.chunks.len() == self.offered().chunks;
+        if is_offered
+            || !matches!(self.chunks.last(), Some(Chunk::Own { bytes, .. }) if bytes.len() < GATHER_BYTES_MAX)
         {
             self.chunks.push(Chunk::Own {
                 bytes: spare.take(),
@@ -219,34 +257,34 @@ impl Outbox {
 
     /// Whether one more frame of `bytes` would exceed the bounds.
     pub(crate) fn is_full_for(&self, bytes: usize, limits: &OutboxLimits) -> bool {
-        limits.frames_max <= self.frames() || limits.bytes_max < self.bytes + bytes
+        let backlog = self.backlog();
+        limits.frames_max <= backlog.0 || limits.bytes_max < backlog.1 + bytes
     }
 
-    /// Appends a shared piece that belongs to no relay topic.
-    pub(crate) fn push_piece(
-        &mut self,
-        spare: &mut Spare,
-        piece: &Rc<Piece>,
-        limits: &OutboxLimits,
-    ) -> Result<(), Full> {
-        if self.is_full_for(piece.bytes.len(), limits) {
-            return Err(Full);
-        }
+    /// Appends a shared piece that belongs to no relay topic, even if the outbox is full: whoever
+    /// sends asks before.
+    pub(crate) fn push_piece(&mut self, spare: &mut Spare, piece: &Rc<Piece>) {
         self.append(Rc::clone(piece), None, spare);
-        Ok(())
     }
 
     /// Appends what a relay topic pushed. Past its backlog the topic's oldest frames go, and the
     /// receiver will be told how many. Returns how many went.
+    ///
+    /// Only what waits behind a send in flight is a backlog (`is_behind`): before that the peer was
+    /// offered nothing, and whatever there is goes out next.
     pub(crate) fn push_topic(
         &mut self,
         spare: &mut Spare,
         piece: &Rc<Piece>,
-        topic: TopicTag,
+        (topic, is_behind): (TopicTag, bool),
         limits: &OutboxLimits,
     ) -> usize {
         self.append(Rc::clone(piece), Some(topic), spare);
-        if self.chunks.len() == 1 && piece.frames() <= limits.topic_frames_max {
+        if !is_behind {
+            return 0;
+        }
+        let is_alone = self.chunks.len() == 1 && self.offered().chunks == 0;
+        if is_alone && piece.frames() <= limits.topic_frames_max {
             return 0;
         }
         let mut dropped = 0;
@@ -263,8 +301,10 @@ impl Outbox {
         dropped
     }
 
-    fn is_over(&self, limits: &OutboxLimits) -> bool {
-        limits.frames_max < self.frames() || limits.bytes_max < self.bytes
+    /// Whether more waits than may, behind a send.
+    pub(crate) fn is_over(&self, limits: &OutboxLimits) -> bool {
+        let backlog = self.backlog();
+        limits.frames_max < backlog.0 || limits.bytes_max < backlog.1
     }
 
     fn append(&mut self, piece: Rc<Piece>, topic: Option<TopicTag>, spare: &mut Spare) {
@@ -278,17 +318,18 @@ impl Outbox {
     }
 
     fn frames_of(&self, topic: TopicTag) -> usize {
-        self.chunks
-            .iter()
-            .filter(|chunk| chunk.is_of(topic))
-            .map(Chunk::frames)
-            .sum()
+        let behind = self.chunks.iter().skip(self.offered().chunks);
+        let of_topic = behind.filter(|chunk| chunk.is_of(topic));
+        of_topic.map(Chunk::frames).sum()
     }
 
     fn drop_oldest(&mut self, topic: TopicTag, spare: &mut Spare) -> bool {
-        let Some(index) = self.chunks.iter().position(|chunk| chunk.is_of(topic)) else {
+        let offered = self.offered().chunks;
+        let mut behind = self.chunks.iter().skip(offered);
+        let Some(index) = behind.position(|chunk| chunk.is_of(topic)) else {
             return false;
         };
+        let index = offered + index;
         let Chunk::Shared { piece, first, .. } = &mut self.chunks[index] else {
             unreachable!("only shared chunks have a topic");
         };
@@ -305,10 +346,11 @@ impl Outbox {
     /// Notes that the receiver missed frames of a topic.
     pub(crate) fn note_lag(&mut self, topic: TopicTag, missed: usize) {
         let more = u32::try_from(missed).unwrap_or(u32::MAX);
-        self.missed = self.missed.saturating_add(more);
-        match self.lags.iter_mut().find(|lag| lag.topic == topic) {
+        let behind = self.behind.get_or_insert_default();
+        behind.missed = behind.missed.saturating_add(more);
+        match behind.lags.iter_mut().find(|lag| lag.topic == topic) {
             Some(lag) => lag.missed += missed as u64,
-            None => self.lags.push(Lag {
+            None => behind.lags.push(Lag {
                 topic,
                 missed: missed as u64,
             }),
@@ -322,7 +364,10 @@ impl Outbox {
         spare: &mut Spare,
         mut write: impl FnMut(TopicTag, u64, &mut Vec<u8>),
     ) {
-        for lag in std::mem::take(&mut self.lags) {
+        let Some(behind) = &mut self.behind else {
+            return;
+        };
+        for lag in std::mem::take(&mut behind.lags) {
             let mut bytes = Vec::new();
             write(lag.topic, lag.missed, &mut bytes);
             if bytes.is_empty() {
@@ -331,12 +376,54 @@ impl Outbox {
             let oldest = self.chunks.iter().position(|chunk| chunk.is_of(lag.topic));
             let index = oldest.unwrap_or(self.chunks.len());
             self.grow(1, bytes.len(), spare);
+            self.note_told(index, bytes.len());
             self.chunks.insert(index, Chunk::Own { bytes, frames: 1 });
         }
     }
 
-    /// Takes out what the next send carries: all small chunks in one piece, a large one alone.
+    /// Takes out what the next send carries: all small chunks in one piece, a large one alone. What
+    /// is left is offered.
     pub(crate) fn take_sending(&mut self, spare: &mut Spare) -> Option<Sending> {
+        let before = self.waiting();
+        let taken = self.take_next(spare);
+        let left = self.waiting();
+        let offered = match self.is_old {
+            true => self.offered().less(before, left),
+            false => left,
+        };
+        if 0 < offered.chunks {
+            self.behind.get_or_insert_default().offered = offered;
+        } else if let Some(behind) = &mut self.behind {
+            behind.offered = offered;
+        }
+        taken
+    }
+
+    /// What is told of a lag belongs to what it stands in front of.
+    fn note_told(&mut self, index: usize, bytes: usize) {
+        if let Some(behind) = &mut self.behind
+            && index < behind.offered.chunks
+        {
+            behind.offered.chunks += 1;
+            behind.offered.frames += 1;
+            behind.offered.bytes += bytes;
+        }
+    }
+
+    /// A send has ended: what is left here did not go with it.
+    pub(crate) fn note_sent(&mut self) {
+        self.is_old = !self.chunks.is_empty();
+    }
+
+    fn waiting(&self) -> Offered {
+        Offered {
+            chunks: self.chunks.len(),
+            frames: self.frames(),
+            bytes: self.bytes,
+        }
+    }
+
+    fn take_next(&mut self, spare: &mut Spare) -> Option<Sending> {
         let large = |chunk: &Chunk| ALONE_BYTES_MIN <= chunk.as_slice().len();
         let first = self.chunks.first()?;
         if self.chunks.len() == 1 || large(first) {
@@ -374,7 +461,9 @@ impl Outbox {
 
     /// Forgets what one topic still has here: its subscriber left.
     pub(crate) fn forget_lag(&mut self, topic: TopicTag) {
-        self.lags.retain(|lag| lag.topic != topic);
+        if let Some(behind) = &mut self.behind {
+            behind.lags.retain(|lag| lag.topic != topic);
+        }
     }
 }
 
@@ -450,7 +539,7 @@ mod tests {
     fn frames_leave_in_order() {
         let (mut outbox, mut spare) = (Outbox::default(), Spare::default());
         outbox.push_with(&mut spare, |out| out.extend_from_slice(b"a"));
-        outbox.push_piece(&mut spare, &piece("b"), &LIMITS).unwrap();
+        outbox.push_piece(&mut spare, &piece("b"));
         outbox.push_with(&mut spare, |out| out.extend_from_slice(b"c"));
         assert_eq!((outbox.frames(), outbox.bytes()), (3, 3));
         assert_eq!(drain(&mut outbox, &mut spare), "abc");
@@ -463,7 +552,7 @@ mod tests {
         let (mut outbox, mut spare) = (Outbox::default(), Spare::default());
         outbox.push_with(&mut spare, |out| out.extend_from_slice(b"x"));
         for text in ["1", "2", "3", "4", "5"] {
-            outbox.push_topic(&mut spare, &piece(text), TOPIC, &LIMITS);
+            outbox.push_topic(&mut spare, &piece(text), (TOPIC, true), &LIMITS);
         }
         outbox.tell_lags(&mut spare, |_, missed, out| {
             out.extend_from_slice(format!("<{missed}>").as_bytes());
@@ -486,7 +575,10 @@ mod tests {
         let (mut outbox, mut spare) = (Outbox::default(), Spare::default());
         let ends = SmallVec::from_slice(&[1, 2, 3, 4, 5]);
         let many = Rc::new(Piece::of_frames(Bytes::from_static(b"12345"), ends));
-        assert_eq!(outbox.push_topic(&mut spare, &many, TOPIC, &LIMITS), 2);
+        assert_eq!(
+            outbox.push_topic(&mut spare, &many, (TOPIC, true), &LIMITS),
+            2
+        );
         assert_eq!(outbox.frames(), 3);
         outbox.tell_lags(&mut spare, |_, _, _| {});
         assert_eq!(drain(&mut outbox, &mut spare), "345");
@@ -494,15 +586,42 @@ mod tests {
 
     ///
     #[test]
-    fn a_full_outbox_takes_no_piece() {
+    fn a_full_outbox_says_so() {
         let (mut outbox, mut spare) = (Outbox::default(), Spare::default());
         for _ in 0..8 {
-            outbox.push_piece(&mut spare, &piece("x"), &LIMITS).unwrap();
+            assert!(!outbox.is_full_for(1, &LIMITS));
+            outbox.push_piece(&mut spare, &piece("x"));
         }
-        assert_eq!(
-            outbox.push_piece(&mut spare, &piece("x"), &LIMITS),
-            Err(Full)
-        );
+        assert!(outbox.is_full_for(1, &LIMITS));
+    }
+
+    /// What waited when a send began counts for no bound, and goes out next; C1
+    #[test]
+    fn what_was_offered_is_no_backlog() {
+        let (mut outbox, mut spare) = (Outbox::default(), Spare::default());
+        let large = Rc::new(Piece::of_frame(vec![b'-'; ALONE_BYTES_MIN].into()));
+        outbox.push_piece(&mut spare, &large);
+        for text in ["1", "2", "3", "4", "5"] {
+            outbox.push_topic(&mut spare, &piece(text), (TOPIC, false), &LIMITS);
+        }
+        let first = outbox.take_sending(&mut spare).unwrap();
+        assert_eq!(first.rest().len(), ALONE_BYTES_MIN);
+        assert_eq!(outbox.backlog(), (0, 0));
+        let mut lost = 0;
+        for text in ["6", "7", "8", "9"] {
+            lost += outbox.push_topic(&mut spare, &piece(text), (TOPIC, true), &LIMITS);
+        }
+        assert_eq!((lost, outbox.backlog()), (1, (3, 3)));
+        outbox.push_with(&mut spare, |out| out.extend_from_slice(b"x"));
+        // What was no backlog when it came may leave; what was one stays one.
+        outbox.note_sent();
+        outbox.push_piece(&mut spare, &large);
+        let second = outbox.take_sending(&mut spare).unwrap();
+        assert_eq!(second.rest(), b"12345789x");
+        assert_eq!(outbox.backlog(), (1, ALONE_BYTES_MIN));
+        outbox.note_sent();
+        assert_eq!(drain(&mut outbox, &mut spare).len(), ALONE_BYTES_MIN);
+        assert_eq!(outbox.backlog(), (0, 0));
     }
 
     #[test]
@@ -510,7 +629,7 @@ mod tests {
         let (mut outbox, mut spare) = (Outbox::default(), Spare::default());
         for topic in 0..4 {
             for _ in 0..3 {
-                outbox.push_topic(&mut spare, &piece("x"), tag(topic), &LIMITS);
+                outbox.push_topic(&mut spare, &piece("x"), (tag(topic), true), &LIMITS);
             }
         }
         let mut missed = 0;
@@ -524,9 +643,9 @@ mod tests {
         let (mut one, mut spare) = (Outbox::default(), Spare::default());
         let mut other = Outbox::default();
         one.push_with(&mut spare, |out| out.extend_from_slice(b"abc"));
-        one.push_piece(&mut spare, &piece("de"), &LIMITS).unwrap();
+        one.push_piece(&mut spare, &piece("de"));
         for text in ["1", "22", "333", "4444"] {
-            other.push_topic(&mut spare, &piece(text), TOPIC, &LIMITS);
+            other.push_topic(&mut spare, &piece(text), (TOPIC, true), &LIMITS);
         }
         // The oldest is lost.
         assert_eq!(spare.waiting(), (5, 14));

@@ -24,7 +24,8 @@ use crate::shard::commit::{Clock, Hands, Recovered, Store};
 use crate::shard::kernel::file::Files;
 use crate::shard::kernel::ring::{Ring, SlotKey};
 use crate::shard::post::command::Command;
-use crate::shard::state::{State, Wish, mark_dirty};
+use crate::shard::socket::machine::Pause;
+use crate::shard::state::{State, mark_dirty};
 
 /// What all shards know of durable topics.
 #[derive(Debug)]
@@ -440,10 +441,8 @@ impl State {
             .live
             .limits_of(connection.mount)
             .publishes_in_flight_max;
-        if max <= publishing && !connection.pauses.publishes {
-            connection.pauses.publishes = true;
+        if max <= publishing && self.pause(key, Pause::Publishes) {
             self.metrics.add(Counter::InboxPauses, 1);
-            self.wishes.push((key, Wish::CancelReceive));
         }
     }
 
@@ -459,13 +458,13 @@ impl State {
             .live
             .limits_of(connection.mount)
             .publishes_in_flight_max;
-        if connection.pauses.publishes && publishing <= max / 2 && !closing {
-            connection.pauses.publishes = false;
-            self.wishes.push((key, Wish::Receive));
+        if publishing <= max / 2 && !closing {
+            self.resume(key, Pause::Publishes);
         }
         if closing && publishing == 0 {
             self.close_for_restart(key);
         }
+        self.note_answered(key);
     }
 
     /// The server stops: what the peer has published is answered before it is closed.
@@ -477,10 +476,7 @@ impl State {
             return self.close_for_restart(key);
         }
         session.closing = true;
-        if let Some(connection) = self.connections.get(key) {
-            connection.pauses.publishes = true;
-            self.wishes.push((key, Wish::CancelReceive));
-        }
+        self.pause(key, Pause::Publishes);
     }
 
     /// The peer has taken what was sent: homes may send it more.

@@ -32,9 +32,9 @@ use crate::shard::Shard;
 use crate::shard::door::upgrade::Admitted;
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::shared::{Dialect, Shared};
-use crate::shard::socket::connection::Phase;
+use crate::shard::socket::machine::{Pause, Phase};
 use crate::shard::speak::outlet::ShardOutlet;
-use crate::shard::state::{State, Wish};
+use crate::shard::state::State;
 
 /// The gateways of a server on one shard, and their registries.
 #[derive(Default)]
@@ -278,12 +278,8 @@ impl Shard {
         let mut state = self.state.borrow_mut();
         let limits = state.inbox_limits(key);
         let room = session.handle_waiting(request, limits);
-        let Some(connection) = state.connections.get(key) else {
-            return;
-        };
-        if !room && !connection.pauses.inbox {
-            connection.pauses.inbox = true;
-            state.wishes.push((key, Wish::CancelReceive));
+        if !room {
+            state.pause(key, Pause::Inbox);
         }
     }
 
@@ -330,6 +326,7 @@ impl Shard {
             if !passes && !closes {
                 shard.go_on(key, &of);
             }
+            shard.with_state(|state| state.note_answered(key));
         });
         place.set(session.handle_task(task.abort_handle()));
     }
@@ -341,12 +338,8 @@ impl Shard {
         }
         self.with_state(|state| {
             let limits = state.inbox_limits(key);
-            let Some(connection) = state.connections.get(key) else {
-                return;
-            };
-            if connection.pauses.inbox && session.has_room(limits) {
-                connection.pauses.inbox = false;
-                state.wishes.push((key, Wish::Receive));
+            if session.has_room(limits) {
+                state.resume(key, Pause::Inbox);
             }
         });
     }
@@ -416,7 +409,7 @@ impl State {
     /// Whether a connection still waits for the answer to its request.
     fn is_half_open(&mut self, key: SlotKey) -> bool {
         let connection = self.connections.get(key);
-        connection.is_some_and(|connection| matches!(connection.phase, Phase::Head(_)))
+        connection.is_some_and(|connection| matches!(connection.machine.phase(), Phase::Head(_)))
     }
 
     pub(crate) fn is_open(&mut self, key: SlotKey) -> bool {

@@ -19,7 +19,7 @@ use crate::shard::post::command::Command;
 use crate::shard::shared::Shared;
 use crate::shard::socket::outbox::Piece;
 use crate::shard::speak::route::slot_key;
-use crate::shard::state::{State, mark_dirty};
+use crate::shard::state::{NOT_DRAINING, State, mark_given};
 
 /// What registries reach the sockets of their shard through.
 pub(crate) struct ShardOutlet {
@@ -54,11 +54,15 @@ impl Outlet for ShardOutlet {
     fn send_all(&self, connections: &[ConnKey], push: &Push) -> Tally {
         self.with_state(|state| {
             state.give_out();
+            state.share.add(push.plain().len());
             let (mut tally, mut piece) = (Tally::default(), None);
             for connection in connections {
                 match state.queue_push(slot_key(*connection), push, &mut piece) {
                     Fate::Accepted => tally.accepted += 1,
-                    Fate::Shed => tally.shed += 1,
+                    Fate::Shed => {
+                        tally.shed += 1;
+                        state.shed(slot_key(*connection));
+                    }
                     Fate::Gone => {}
                 }
             }
@@ -115,7 +119,10 @@ impl State {
             return Fate::Gone;
         }
         let limits = self.live.outbox_limits(connection.mount, usize::MAX);
-        if connection.outbox.is_full_for(frame.len(), &limits) && !connection.outbox.is_empty() {
+        // A backlog is what waits behind a send in flight; before that all of it is offered.
+        let is_full = connection.outbox.is_full_for(frame.len(), &limits);
+        if is_full && connection.machine.is_sending() && connection.outbox.backlog().0 != 0 {
+            self.metrics.add(Counter::OutboxSheds, 1);
             return Fate::Shed;
         }
         if frame.len() <= COPY_BYTES_MAX {
@@ -123,15 +130,19 @@ impl State {
             connection.outbox.push_with(&mut self.spare, write);
         } else {
             let piece = piece.get_or_insert_with(|| Rc::new(Piece::of_frame(frame.clone())));
-            let outbox = &mut connection.outbox;
-            if outbox.push_piece(&mut self.spare, piece, &limits).is_err() {
-                self.metrics.add(Counter::OutboxSheds, 1);
-                return Fate::Shed;
-            }
+            connection.outbox.push_piece(&mut self.spare, piece);
         }
         self.metrics.add(Counter::MessagesSent, 1);
-        mark_dirty(&mut self.dirty, connection, key);
+        mark_given(&mut self.given, connection, key);
+        if is_full {
+            self.offer(key);
+        }
         Fate::Accepted
+    }
+
+    /// A member of a room does not keep up: a room loses nothing in silence.
+    fn shed(&mut self, key: SlotKey) {
+        self.close(key, 1008, NOT_DRAINING, LeaveReason::Slow);
     }
 
     /// Queues a frame of a stream while the outbox is mostly empty, so that replies and pushes
@@ -142,7 +153,8 @@ impl State {
         };
         let limits = self.live.outbox_limits(connection.mount, usize::MAX);
         let outbox = &connection.outbox;
-        let (frames, bytes) = (outbox.frames() + 1, outbox.bytes() + push.plain().len());
+        let backlog = outbox.backlog();
+        let (frames, bytes) = (backlog.0 + 1, backlog.1 + push.plain().len());
         let has_room =
             frames <= limits.frames_max / STREAM_SHARE && bytes <= limits.bytes_max / STREAM_SHARE;
         if outbox.is_empty() || has_room || !connection.takes_frames() {

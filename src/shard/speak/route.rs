@@ -22,7 +22,7 @@ use crate::shard::kernel::ring::SlotKey;
 use crate::shard::post::command::Command;
 use crate::shard::post::mailbox::Full;
 use crate::shard::socket::connection::Connection;
-use crate::shard::state::{State, mark_dirty};
+use crate::shard::state::{State, mark_dirty, mark_given};
 
 impl State {
     /// Runs a job at the home of a topic: now if that is here.
@@ -110,7 +110,7 @@ impl State {
             self.give_out();
         }
         self.members.gather(topic, frame);
-        self.fanned_out += 1;
+        self.share.add(frame.len());
     }
 
     /// Gives the open piece to every member of its topic.
@@ -120,6 +120,7 @@ impl State {
         };
         let capacity = self.shared.topic_capacity();
         let frames = fanout.piece.frames() as u64;
+        let mut full = Vec::new();
         for (key, held) in &mut fanout.topic.members {
             if let Some(held) = held {
                 held.push(&fanout.piece, capacity);
@@ -129,13 +130,20 @@ impl State {
                 continue;
             };
             let limits = self.live.outbox_limits(connection.mount, capacity);
-            let tag = fanout.topic.tag;
+            let topic = (fanout.topic.tag, connection.machine.is_sending());
             let lost = connection
                 .outbox
-                .push_topic(&mut self.spare, &fanout.piece, tag, &limits);
+                .push_topic(&mut self.spare, &fanout.piece, topic, &limits);
             self.metrics.add(Counter::MessagesSent, frames);
             self.metrics.add(Counter::FramesLagged, lost as u64);
-            mark_dirty(&mut self.dirty, connection, *key);
+            mark_given(&mut self.given, connection, *key);
+            if connection.outbox.is_over(&limits) {
+                full.push(*key);
+            }
+        }
+        // Whoever was offered nothing yet is offered all of it before more comes.
+        for key in full {
+            self.offer(key);
         }
     }
 
@@ -165,9 +173,10 @@ impl State {
             connection.outbox.note_lag(tag, lost);
         }
         for piece in &held.pieces {
+            let topic = (tag, connection.machine.is_sending());
             lost += connection
                 .outbox
-                .push_topic(&mut self.spare, piece, tag, &limits);
+                .push_topic(&mut self.spare, piece, topic, &limits);
             self.metrics
                 .add(Counter::MessagesSent, piece.frames() as u64);
         }

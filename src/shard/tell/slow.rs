@@ -4,6 +4,7 @@
 use crate::id::Tenant;
 
 use crate::shard::socket::connection::Connection;
+use crate::shard::socket::machine::Pause;
 use crate::shard::state::State;
 use crate::shard::tell::listing::Listed;
 
@@ -24,7 +25,7 @@ pub(crate) struct Slow {
 impl State {
     /// The slowest connections of a tenant: those with the most bytes waiting first.
     pub(crate) fn slow(&self, tenant: &Tenant, limit: usize) -> Vec<Slow> {
-        let now_ms = self.now_ms;
+        let now_ms = self.peer_ms();
         let mut slow = Vec::new();
         for (key, connection) in self.connections.iter() {
             if Self::belongs(connection, tenant) && is_slow(connection, now_ms) {
@@ -33,8 +34,8 @@ impl State {
                     queued_frames: connection.outbox.frames(),
                     queued_bytes: connection.outbox.bytes(),
                     missed: connection.outbox.missed(),
-                    stalled_ms: stalled_ms(connection, now_ms),
-                    paused: connection.pauses.outbox,
+                    stalled_ms: connection.machine.stalled_ms(now_ms),
+                    paused: connection.machine.is_paused_by(Pause::Outbox),
                 });
             }
         }
@@ -46,15 +47,8 @@ impl State {
 
 fn is_slow(connection: &Connection, now_ms: u64) -> bool {
     0 < connection.outbox.missed()
-        || connection.pauses.outbox
-        || STALLED_MS_MIN <= stalled_ms(connection, now_ms)
-}
-
-fn stalled_ms(connection: &Connection, now_ms: u64) -> u64 {
-    match connection.sending {
-        true => now_ms.saturating_sub(connection.times.sending_ms),
-        false => 0,
-    }
+        || connection.machine.is_paused_by(Pause::Outbox)
+        || STALLED_MS_MIN <= connection.machine.stalled_ms(now_ms)
 }
 
 /// A socket that takes nothing for so long belongs to somebody slow: a send to a reader that

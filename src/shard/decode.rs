@@ -1,0 +1,267 @@
+//! From received bytes to messages, one after the other, for as long as the connection has a share
+//! of the turn. Knows frames and bounds; not what a message means.
+//!
+//! Bounds: a connection is decoded until its outbox is half full behind a send, its inbox is full, too
+//! many of its publishes are under way, or what one turn may give out is used up, and for
+//! `turn_us_max` at most. The rest waits in its order (`Kept`) and is decoded before anything that
+//! comes later; past `inbox_bytes_max` of it the peer is not read from. So nobody is closed for what
+//! was not offered to it, and nobody overruns those who read.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::broker::relay::LeaveReason;
+use crate::proto::frame;
+use crate::proto::json::JsonParser;
+use crate::proto::ws::{Decoder, FrameLimits, Input, Message, ProtocolError};
+use crate::session::Session;
+
+use super::kernel::buffers::{BufferId, PADDING_BYTES};
+use super::kernel::ring::SlotKey;
+use super::socket::connection::Kept;
+use super::socket::machine::{Ended, Pause};
+use super::state::State;
+use super::turn::{Turn, now};
+
+impl Turn {
+    /// Frames that came right behind the head.
+    pub(super) fn receive_rest(&mut self, key: SlotKey, rest: &[u8]) {
+        if !rest.is_empty() {
+            let shard = Rc::clone(&self.shard);
+            let mut bytes = padded(rest.to_vec());
+            let mut input = Input::new(&mut bytes, rest.len());
+            shard.take(key, &mut input, &mut self.json, self.until);
+        }
+    }
+
+    /// Connections whose upgrade came through HTTP.
+    pub(super) fn take_returned(&mut self) {
+        let returned = std::mem::take(&mut self.shard.state.borrow_mut().returned);
+        for (key, read) in returned {
+            self.receive_rest(key, &read);
+        }
+    }
+
+    pub(super) fn receive_frames(&mut self, key: SlotKey, buffer: BufferId, count: usize) {
+        let shard = Rc::clone(&self.shard);
+        let buffer = self.ring.buffers().filled(buffer);
+        let (buffer, count) = shard.state.borrow_mut().open(key, buffer, count);
+        let mut input = Input::new(buffer, count);
+        shard.take(key, &mut input, &mut self.json, self.until);
+    }
+
+    /// Decodes what was kept for a connection whose turn has come.
+    pub(super) fn decode_kept(&mut self, key: SlotKey) {
+        let shard = Rc::clone(&self.shard);
+        let Some(mut kept) = shard.state.borrow_mut().take_kept(key) else {
+            return;
+        };
+        let filled = kept.bytes.len();
+        kept.bytes.resize(filled + PADDING_BYTES, 0);
+        let waiting = filled - kept.at;
+        let mut input = Input::new(&mut kept.bytes[kept.at..], waiting);
+        shard.decode(key, &mut input, &mut self.json, self.until);
+        let left = input.remaining();
+        kept.bytes.truncate(filled);
+        kept.at = filled - left;
+        shard.state.borrow_mut().put_kept(key, kept);
+    }
+}
+
+fn padded(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.resize(bytes.len() + PADDING_BYTES, 0);
+    bytes
+}
+
+/// The clock is looked at after so many messages of one connection.
+const CLOCK_MESSAGES: usize = 16;
+
+impl super::Shard {
+    /// Takes what came: decodes it now, or keeps it behind what was kept before.
+    fn take(
+        self: &Rc<Self>,
+        key: SlotKey,
+        input: &mut Input<'_>,
+        json: &mut JsonParser,
+        until: Instant,
+    ) {
+        if !self.state.borrow_mut().has_kept(key) {
+            self.decode(key, input, json, until);
+        }
+        if 0 < input.remaining() {
+            self.state.borrow_mut().keep(key, input.rest());
+        }
+    }
+
+    /// Takes complete messages out of `input`; what is left has found no share of the turn.
+    fn decode(
+        self: &Rc<Self>,
+        key: SlotKey,
+        input: &mut Input<'_>,
+        json: &mut JsonParser,
+        until: Instant,
+    ) {
+        let Some((mut decoder, limits)) = self.state.borrow_mut().begin_decode(key) else {
+            return;
+        };
+        let (mut is_whole, mut count) = (false, 0);
+        let outcome = loop {
+            if 0 < input.remaining() && !self.may_go_on(key, count, until) {
+                break Ok(false);
+            }
+            match decoder.next(input, &limits) {
+                Ok(Some(message)) => {
+                    is_whole |= matches!(message, Message::Text(_) | Message::Binary(_));
+                    count += 1;
+                    self.handle_any(key, message, json);
+                    self.run_calls();
+                }
+                Ok(None) => break Ok(true),
+                Err(error) => break Err(error),
+            }
+        };
+        let mut state = self.state.borrow_mut();
+        // Of what waits with us nobody can say that the peer does not finish it.
+        let is_partial = matches!(outcome, Ok(true)) && decoder.has_partial();
+        state.note_partial(key, is_partial, is_whole);
+        state.end_decode(key, decoder, outcome.map(drop));
+    }
+
+    /// Whether the connection has a share of the turn for one more message. It has for the first one.
+    fn may_go_on(&self, key: SlotKey, count: usize, until: Instant) -> bool {
+        let mut state = self.state.borrow_mut();
+        let is_full = 0 < count && state.share.is_full();
+        let is_late = || 0 < count && count % CLOCK_MESSAGES == 0 && until <= now();
+        !is_full && state.may_decode(key) && !is_late()
+    }
+}
+
+impl State {
+    /// What its transport makes of what a connection received.
+    pub(super) fn open<'b>(
+        &mut self,
+        key: SlotKey,
+        buffer: &'b mut [u8],
+        count: usize,
+    ) -> (&'b mut [u8], usize) {
+        match self.connections.get(key) {
+            Some(connection) => connection.transport.open(buffer, count),
+            None => (buffer, 0),
+        }
+    }
+
+    fn may_decode(&mut self, key: SlotKey) -> bool {
+        let connection = self.connections.get(key);
+        connection.is_some_and(|connection| connection.machine.may_decode())
+    }
+
+    fn has_kept(&mut self, key: SlotKey) -> bool {
+        let connection = self.connections.get(key);
+        connection.is_some_and(|connection| connection.kept.is_some())
+    }
+
+    /// Keeps bytes until the connection has a share of a turn.
+    fn keep(&mut self, key: SlotKey, rest: &[u8]) {
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        if !connection.machine.reads() {
+            return;
+        }
+        let kept = connection.kept.get_or_insert_default();
+        kept.bytes.drain(..kept.at);
+        kept.at = 0;
+        kept.bytes.extend_from_slice(rest);
+        let waiting = kept.waiting();
+        let max = self.live.limits_of(connection.mount).inbox_bytes_max;
+        self.wishes.push(key);
+        if max <= waiting {
+            self.pause(key, Pause::Kept);
+        }
+    }
+
+    /// What was kept for a connection, if it may be decoded.
+    fn take_kept(&mut self, key: SlotKey) -> Option<Box<Kept>> {
+        let connection = self.connections.get(key)?;
+        connection.kept.as_mut()?.is_due = false;
+        let may = connection.machine.may_decode();
+        connection.kept.take_if(|_| may)
+    }
+
+    /// Puts back what was not decoded, or goes on with what comes.
+    fn put_kept(&mut self, key: SlotKey, kept: Box<Kept>) {
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        self.wishes.push(key);
+        let has_ended = kept.ended;
+        if 0 < kept.waiting() && connection.machine.reads() {
+            connection.kept = Some(kept);
+            return;
+        }
+        self.resume(key, Pause::Kept);
+        if has_ended {
+            self.end_of_peer(key, Ended::End);
+        }
+    }
+
+    /// The peer has ended its side, or its socket is broken. What it sent before its end is decoded
+    /// first.
+    pub(super) fn end_of_peer(&mut self, key: SlotKey, why: Ended) {
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        match &mut connection.kept {
+            Some(kept) if why == Ended::End => kept.ended = true,
+            _ => self.abort(key, LeaveReason::Closed),
+        }
+    }
+
+    fn begin_decode(&mut self, key: SlotKey) -> Option<(Decoder, FrameLimits)> {
+        let connection = self.connections.get(key)?;
+        let decoder = std::mem::take(&mut connection.decoder);
+        let limits = self.live.limits_of(connection.mount);
+        // On a JSON mount the parser validates the text anyway.
+        let skip_utf8 = matches!(
+            connection.session,
+            Session::Relay(_) | Session::Event(_) | Session::Durable(_)
+        );
+        let limits = FrameLimits {
+            frame_bytes_max: limits.frame_bytes_max as u64,
+            message_bytes_max: limits.message_bytes_max as u64,
+            fragments_base_max: u32::try_from(limits.fragments_base_max).unwrap_or(u32::MAX),
+            skip_utf8,
+        };
+        Some((decoder, limits))
+    }
+
+    /// Measures how long a message is unfinished: from its first byte, so anew when the one
+    /// before it has become whole.
+    fn note_partial(&mut self, key: SlotKey, is_partial: bool, is_whole: bool) {
+        let now_ms = self.peer_ms();
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        if connection
+            .machine
+            .note_partial(is_partial, is_whole, now_ms)
+        {
+            self.look_at_next(key);
+        }
+    }
+
+    fn end_decode(&mut self, key: SlotKey, decoder: Decoder, outcome: Result<(), ProtocolError>) {
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        connection.decoder = decoder;
+        if let Err(error) = outcome {
+            let code = error.close_code();
+            tracing::warn!(target: "tidegate::ws", code, %error, "protocol error");
+            self.metrics.closed(code);
+            let close = frame::close(code, &error.to_string());
+            // What follows cannot be read any more, the peer's close least of all.
+            self.close_with_frame(key, &close, true, LeaveReason::Closed);
+        }
+    }
+}
