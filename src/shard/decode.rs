@@ -131,7 +131,7 @@ impl super::Shard {
     fn may_go_on(&self, key: SlotKey, count: usize, until: Instant) -> bool {
         let mut state = self.state.borrow_mut();
         let is_full = 0 < count && state.share.is_full();
-        let is_late = || 0 < count && count % CLOCK_MESSAGES == 0 && until <= now();
+        let is_late = || 0 < count && count.is_multiple_of(CLOCK_MESSAGES) && until <= now();
         !is_full && state.may_decode(key) && !is_late()
     }
 }

@@ -113,7 +113,7 @@ impl Turn {
         }
     }
 
-    fn await_head(&mut self, key: SlotKey, bytes: Vec<u8>) {
+    fn await_head(&self, key: SlotKey, bytes: Vec<u8>) {
         let mut state = self.shard.state.borrow_mut();
         let Some(connection) = state.connections.get(key) else {
             return;

@@ -44,7 +44,11 @@ fn acked(fd: &OwnedFd) -> Option<u64> {
     };
     let is_whole = failed == 0 && length as usize == INFO_BYTES;
     let bytes = info[ACKED_AT..].first_chunk()?;
-    is_whole.then(|| u64::from_ne_bytes(*bytes))
+    let native = |bytes: &[u8; 8]| match cfg!(target_endian = "little") {
+        true => u64::from_le_bytes(*bytes),
+        false => u64::from_be_bytes(*bytes),
+    };
+    is_whole.then(|| native(bytes))
 }
 
 fn waiting(fd: &OwnedFd) -> Option<u64> {
@@ -70,7 +74,7 @@ mod tests {
         own.set_nonblocking(true).unwrap();
         let fd = OwnedFd::from(own.try_clone().unwrap());
         let mut written = 0;
-        while let Ok(count) = own.write(&[7; 65_536]) {
+        while let Ok(count) = own.write(&[7; 4_096]) {
             written += count as u64;
         }
         let full = departed(&fd).unwrap();

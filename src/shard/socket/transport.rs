@@ -25,6 +25,10 @@ pub(crate) enum Transport {
 // Until there is another one it takes no place in a connection.
 const _: () = assert!(size_of::<Transport>() == 0);
 
+#[expect(
+    clippy::needless_pass_by_ref_mut,
+    reason = "a transport that encrypts counts its records"
+)]
 impl Transport {
     /// Opens what came: `buffer[..filled]`, behind which a parser may look. The buffer that is to be
     /// read in its place, and how much of it is filled.
