@@ -44,6 +44,27 @@ pub fn header(opcode: Opcode, payload_len: usize) -> ([u8; HEADER_BYTES_MAX], us
     (bytes, header_len)
 }
 
+/// The kind, the length of the header and the whole length of the first of `frames`, which a server
+/// wrote; the kind only if it is of data. `None` when there is no whole frame.
+pub fn measure(frames: &[u8]) -> Option<(Option<Opcode>, usize, usize)> {
+    let (&[first, second], rest) = frames.split_first_chunk()?;
+    let (header_len, payload_len) = match second {
+        LENGTH_IS_U16 => (4, u16::from_be_bytes(*rest.first_chunk()?).into()),
+        LENGTH_IS_U64 => (
+            10,
+            usize::try_from(u64::from_be_bytes(*rest.first_chunk()?)).ok()?,
+        ),
+        len => (2, usize::from(len)),
+    };
+    let opcode = match first & OPCODE_BITS {
+        1 => Some(Opcode::Text),
+        2 => Some(Opcode::Binary),
+        _ => None,
+    };
+    let whole_len = payload_len.checked_add(header_len)?;
+    (whole_len <= frames.len()).then_some((opcode, header_len, whole_len))
+}
+
 /// Appends a whole frame.
 pub fn put(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     let (bytes, header_len) = header(opcode, payload.len());
@@ -119,6 +140,7 @@ fn whole(opcode: Opcode, payload: &[u8]) -> Bytes {
 }
 
 const FINAL: u8 = 0x80;
+const OPCODE_BITS: u8 = 0x0f;
 const LENGTH_IS_U16: u8 = 126;
 const LENGTH_IS_U64: u8 = 127;
 const HEADER_BYTES_MIN: usize = 2;

@@ -231,6 +231,7 @@ impl State {
             message_bytes_max: limits.message_bytes_max as u64,
             fragments_base_max: u32::try_from(limits.fragments_base_max).unwrap_or(u32::MAX),
             skip_utf8,
+            deflate: false,
         };
         Some((decoder, limits))
     }

@@ -1,6 +1,8 @@
 //! The opening handshake of RFC 6455 section 4.2, strictly. Knows neither tokens nor origins:
 //! who may connect is decided before the response is sent.
 
+pub mod extensions;
+
 use bytes::Bytes;
 use tungstenite::handshake::derive_accept_key;
 

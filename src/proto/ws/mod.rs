@@ -6,11 +6,14 @@
 //! Lengths are checked against the limits before anything is reserved, and text is checked as
 //! its bytes arrive, so the peer's first wrong byte ends it.
 
+pub mod deflate;
 mod partial;
 mod payload;
 mod rules;
 mod utf8;
 
+#[cfg(test)]
+mod deflate_tests;
 #[cfg(test)]
 mod tests;
 
@@ -44,7 +47,13 @@ enum Lent {
     Message,
 }
 
-/// Where the bytes of a complete message lie.
+/// Where the bytes of a complete message lie, and whether they are compressed.
+struct Found {
+    opcode: Opcode,
+    place: Place,
+    is_deflated: bool,
+}
+
 enum Place {
     Input(Range<usize>),
     Stored,
@@ -60,7 +69,7 @@ impl Decoder {
     ) -> Result<Option<Message<'a>>, ProtocolError> {
         self.release();
         match self.find(input, limits) {
-            Ok(Some((opcode, place))) => Ok(Some(self.lend(opcode, place, input)?)),
+            Ok(Some(found)) => Ok(Some(self.lend(found, input)?)),
             Ok(None) => Ok(None),
             Err(error) => {
                 *self = Self {
@@ -114,7 +123,7 @@ impl Decoder {
         &mut self,
         input: &mut Input<'_>,
         limits: &FrameLimits,
-    ) -> Result<Option<(Opcode, Place)>, ProtocolError> {
+    ) -> Result<Option<Found>, ProtocolError> {
         if self.ended {
             input.take(input.remaining());
         }
@@ -132,12 +141,18 @@ impl Decoder {
             let is_alone = frame.opcode.is_control() || (frame.is_final && !self.is_fragmented());
             if is_whole && is_alone {
                 let range = unmask_whole(&frame, input);
-                rules::check_payload(frame.opcode, &input.buf[range.clone()], limits)?;
+                if !frame.is_deflated {
+                    rules::check_payload(frame.opcode, &input.buf[range.clone()], limits)?;
+                }
                 self.ended |= frame.opcode == Opcode::Close;
                 if !self.is_fragmented() {
                     self.partial = None;
                 }
-                return Ok(Some((frame.opcode, Place::Input(range))));
+                return Ok(Some(Found {
+                    opcode: frame.opcode,
+                    place: Place::Input(range),
+                    is_deflated: frame.is_deflated,
+                }));
             }
             let partial = self.partial.get_or_insert_default();
             if is_new {
@@ -148,7 +163,12 @@ impl Decoder {
             }
             if let Some(opcode) = partial.complete(&frame, limits)? {
                 self.ended |= opcode == Opcode::Close;
-                return Ok(Some((opcode, Place::Stored)));
+                let is_deflated = !opcode.is_control() && partial.is_deflated;
+                return Ok(Some(Found {
+                    opcode,
+                    place: Place::Stored,
+                    is_deflated,
+                }));
             }
         }
     }
@@ -189,11 +209,11 @@ impl Decoder {
 
     fn lend<'a>(
         &'a mut self,
-        opcode: Opcode,
-        place: Place,
+        found: Found,
         input: &'a mut Input<'_>,
     ) -> Result<Message<'a>, ProtocolError> {
-        let (bytes, len) = match place {
+        let (opcode, is_deflated) = (found.opcode, found.is_deflated);
+        let (bytes, len) = match found.place {
             Place::Input(range) => (&mut input.buf[range.start..], range.len()),
             Place::Stored => {
                 let partial = self.partial.get_or_insert_default();
@@ -209,8 +229,10 @@ impl Decoder {
             }
         };
         Ok(match opcode {
-            Opcode::Text => Message::Text(Payload::new(bytes, len)),
-            Opcode::Binary | Opcode::Continue => Message::Binary(Payload::new(bytes, len)),
+            Opcode::Text => Message::Text(Payload::new(bytes, len).deflated(is_deflated)),
+            Opcode::Binary | Opcode::Continue => {
+                Message::Binary(Payload::new(bytes, len).deflated(is_deflated))
+            }
             Opcode::Ping => Message::Ping(&bytes[..len]),
             Opcode::Pong => Message::Pong(&bytes[..len]),
             Opcode::Close => Message::Close(rules::close_payload(&bytes[..len])?),

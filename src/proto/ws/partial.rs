@@ -16,6 +16,8 @@ pub(super) struct Partial {
     pub(super) control: Vec<u8>,
     /// The kind of the unfinished message, if there is one.
     pub(super) kind: Option<Opcode>,
+    /// The message is compressed: what it says is looked at when it is whole.
+    pub(super) is_deflated: bool,
     /// The unmasked bytes of the message.
     pub(super) message: Vec<u8>,
     /// The frames of the message, with the unfinished one.
@@ -28,10 +30,15 @@ impl Partial {
         self.header.len() + self.control.len() + self.message.len()
     }
 
+    fn checks_utf8(&self, limits: &FrameLimits) -> bool {
+        self.kind == Some(Opcode::Text) && !self.is_deflated && !limits.skip_utf8
+    }
+
     /// Begins with a frame whose header has just been allowed.
     pub(super) fn open(&mut self, frame: &Frame) {
         if !frame.opcode.is_control() {
             self.kind.get_or_insert(frame.opcode);
+            self.is_deflated |= frame.is_deflated;
             self.fragments += 1;
         }
     }
@@ -52,7 +59,7 @@ impl Partial {
         if is_control {
             self.control.extend_from_slice(arrived);
         } else {
-            if self.kind == Some(Opcode::Text) && !limits.skip_utf8 {
+            if self.checks_utf8(limits) {
                 self.utf8.push(arrived)?;
             }
             append(&mut self.message, arrived, &frame, missing);
@@ -77,7 +84,7 @@ impl Partial {
         if !frame.is_final {
             return Ok(None);
         }
-        if self.kind == Some(Opcode::Text) && !limits.skip_utf8 {
+        if self.checks_utf8(limits) {
             self.utf8.finish()?;
         }
         Ok(self.kind)

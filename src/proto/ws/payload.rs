@@ -56,13 +56,31 @@ pub enum Message<'a> {
 pub struct Payload<'a> {
     bytes: &'a mut [u8],
     len: usize,
+    is_deflated: bool,
 }
 
 impl<'a> Payload<'a> {
     /// A payload of the first `len` of `bytes`; what follows is padding.
     pub fn new(bytes: &'a mut [u8], len: usize) -> Self {
         assert!(len <= bytes.len(), "a payload lies within its bytes");
-        Self { bytes, len }
+        Self {
+            bytes,
+            len,
+            is_deflated: false,
+        }
+    }
+
+    /// The same payload, as compressed as the peer sent it.
+    pub(super) fn deflated(self, is_deflated: bool) -> Self {
+        Self {
+            is_deflated,
+            ..self
+        }
+    }
+
+    /// Whether it is compressed still; then an `Inflater` must open it first.
+    pub fn is_deflated(&self) -> bool {
+        self.is_deflated
     }
 
     /// The payload with the bytes behind it, which a parser may read but must leave as they are,

@@ -17,6 +17,8 @@ pub struct FrameLimits {
     pub fragments_base_max: u32,
     /// Leave it to a parser to find out whether text is UTF-8.
     pub skip_utf8: bool,
+    /// Messages may be compressed, as negotiated: the first reserved bit says that one is.
+    pub deflate: bool,
 }
 
 impl Default for FrameLimits {
@@ -26,6 +28,7 @@ impl Default for FrameLimits {
             message_bytes_max: 64 << 10,
             fragments_base_max: 1024,
             skip_utf8: false,
+            deflate: false,
         }
     }
 }
@@ -69,6 +72,9 @@ pub enum ProtocolError {
     /// Text or a close reason that is not UTF-8.
     #[error("text is not utf-8")]
     Utf8,
+    /// A compressed message whose bytes are damaged, or do not end where it does.
+    #[error("the compressed message is damaged")]
+    Deflate,
     /// One frame is too long.
     #[error("frame of {bytes} bytes exceeds frame_bytes_max = {max}")]
     FrameTooLong {
@@ -101,7 +107,7 @@ impl ProtocolError {
     /// The code to close the connection with.
     pub fn close_code(&self) -> u16 {
         match self {
-            Self::Utf8 => 1007,
+            Self::Utf8 | Self::Deflate => 1007,
             Self::TooManyFragments { .. } => 1008,
             Self::FrameTooLong { .. } | Self::MessageTooLong { .. } => 1009,
             _ => 1002,
@@ -145,6 +151,8 @@ impl Opcode {
 pub(super) struct Frame {
     pub(super) opcode: Opcode,
     pub(super) is_final: bool,
+    /// It begins a compressed message.
+    pub(super) is_deflated: bool,
     pub(super) mask: [u8; 4],
     pub(super) length: usize,
     pub(super) received: usize,
@@ -158,7 +166,9 @@ pub(super) fn check_header(
     partial: Option<&Partial>,
     limits: &FrameLimits,
 ) -> Result<Frame, ProtocolError> {
-    if header.rsv1 || header.rsv2 || header.rsv3 {
+    let may_deflate =
+        limits.deflate && matches!(header.opcode, OpCode::Data(Data::Text | Data::Binary));
+    if (header.rsv1 && !may_deflate) || header.rsv2 || header.rsv3 {
         return Err(ProtocolError::ReservedBits);
     }
     let mask = header.mask.ok_or(ProtocolError::Unmasked)?;
@@ -175,6 +185,7 @@ pub(super) fn check_header(
     Ok(Frame {
         opcode,
         is_final: header.is_final,
+        is_deflated: header.rsv1,
         mask,
         length,
         received: 0,
