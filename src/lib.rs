@@ -132,6 +132,7 @@ pub mod gateway;
 mod session;
 
 mod shard;
+mod tls;
 
 mod http;
 
