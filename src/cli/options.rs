@@ -24,6 +24,9 @@ pub struct ServeOptions {
     /// Address and port; port 0 lets the system choose [server.listen]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
+    /// Development: listen for TLS too, with a certificate made for localhost [tls.dev]
+    #[arg(long)]
+    pub dev_tls: bool,
     /// Where topics, cursors and logs are kept [server.data_dir]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
@@ -54,6 +57,11 @@ impl ServeOptions {
                 "--shards",
                 "server.shards",
                 self.shards.map(|value| value.to_string()),
+            ),
+            flag(
+                "--dev-tls",
+                "tls.dev",
+                self.dev_tls.then(|| "true".to_owned()),
             ),
             flag("--log-level", "log.level", self.log_level.clone()),
         ];

@@ -10,7 +10,7 @@ use super::limits::Limits;
 use super::section::{Key, Section};
 use super::sections::{
     AdminSection, AuthSection, Dialect, DurableSection, LogSection, MountSection, RelaySection,
-    ServerSection, ShardSection,
+    ServerSection, ShardSection, TlsSection,
 };
 use super::{Config, MountConfig};
 use crate::auth::Origin;
@@ -66,6 +66,7 @@ fn section_bounds(
 pub(super) fn keys_of(section: &str) -> Vec<Key> {
     let own: &[Key] = match section {
         "server" => ServerSection::KEYS,
+        "tls" => TlsSection::KEYS,
         "shard" => ShardSection::KEYS,
         "auth" => AuthSection::KEYS,
         "limits" => Limits::KEYS,
@@ -99,6 +100,7 @@ pub(super) fn relations(config: &Config, source_of: SourceOf<'_>) -> Result<(), 
     origins(config, source_of)?;
     log_level(config, source_of)?;
     admin_address(config, source_of)?;
+    tls_certificates(config, source_of)?;
     dev_addresses(config, source_of)
 }
 
@@ -361,10 +363,36 @@ fn admin_address(config: &Config, source_of: SourceOf<'_>) -> Result<(), Error> 
     }
 }
 
+/// A listener for TLS has something to show, and what is made up stays on this machine.
+fn tls_certificates(config: &Config, source_of: SourceOf<'_>) -> Result<(), Error> {
+    let tls = &config.tls;
+    let error = |key: &str, reason| {
+        Err(Error::Tls {
+            place: source_of(key),
+            reason,
+        })
+    };
+    if tls.dev && !config.dev {
+        return error("tls.dev", "tls.dev (--dev-tls) is for --dev only");
+    }
+    match (tls.listen.is_some(), tls.certificate.is_empty()) {
+        (true, true) if !tls.dev => error(
+            "tls.listen",
+            "tls.listen needs a certificate: add [[tls.certificate]] with cert_file and key_file",
+        ),
+        (false, false) => error(
+            "tls.certificate",
+            "[[tls.certificate]] is used by nothing: set tls.listen, such as \"0.0.0.0:4443\"",
+        ),
+        _ => Ok(()),
+    }
+}
+
 /// The secret of development is made up and printed, so nobody else may reach the server.
 fn dev_addresses(config: &Config, source_of: SourceOf<'_>) -> Result<(), Error> {
-    let listeners: [(&str, Option<SocketAddr>); 2] = [
+    let listeners: [(&str, Option<SocketAddr>); 3] = [
         ("server.listen", Some(config.server.listen)),
+        ("tls.listen", config.tls.listen),
         ("admin.listen", config.admin.listen),
     ];
     for (key, address) in listeners {

@@ -216,6 +216,14 @@ pub enum Error {
         /// What was given.
         address: std::net::SocketAddr,
     },
+    /// Keys of `[tls]` that do not go together.
+    #[error("{place}: {reason}")]
+    Tls {
+        /// Where.
+        place: Source,
+        /// Why not, and what to write.
+        reason: &'static str,
+    },
     /// No secret is given.
     #[error(
         "no secret to verify tokens with: set TIDEGATE_JWT_SECRET or auth.jwt_secret_file (head -c 32 /dev/urandom | base64) or auth.public_key_files, or try --dev"

@@ -16,7 +16,7 @@ use super::section::Section;
 use super::sections::MountSection;
 use super::{
     AdminSection, AuthSection, Config, DurableSection, LogSection, RelaySection, ServerSection,
-    ShardSection,
+    ShardSection, TlsSection,
 };
 
 /// The profiles that the program comes with: complete files, the same as in `tuning/profiles`.
@@ -277,7 +277,7 @@ impl Layer {
 
 /// The sections in the order in which they are written.
 pub(super) const SECTIONS: &[&str] = &[
-    "server", "shard", "auth", "limits", "relay", "durable", "mount", "admin", "log",
+    "server", "tls", "shard", "auth", "limits", "relay", "durable", "mount", "admin", "log",
 ];
 
 /// All keys that may stand in a section, with their defaults. A section that makes a mount may
@@ -300,6 +300,7 @@ pub(super) fn schema_of(section: &str) -> Table {
 pub(super) fn own_defaults(section: &str) -> Table {
     match section {
         "server" => defaults::<ServerSection>(),
+        "tls" => defaults::<TlsSection>(),
         "shard" => defaults::<ShardSection>(),
         "auth" => defaults::<AuthSection>(),
         "limits" => defaults::<Limits>(),

@@ -36,6 +36,20 @@ section! {
         idle_ms_max: u64 = 0, in 0..=604_800_000;
         /// Age of a connection. Older: close 1001, to be opened again with a new token. 0 is off.
         lifetime_ms_max: u64 = 14_400_000, in 0..=604_800_000;
+        /// Handshakes of TLS that one turn of a shard works on; the others wait in line.
+        tls_handshakes_per_turn_max: u32 = 4, in 1..=65_536;
+        /// Handshakes of TLS that one shard begins in a second. More: closed. 0 is off.
+        tls_handshakes_per_s_max: u32 = 0, in 0..=16_777_216;
+        /// Compress messages (permessage-deflate) for clients that offer it.
+        compression: bool = false;
+        /// Bytes of the shortest message that is compressed.
+        deflate_threshold_bytes: usize = 512, in 0..=1_073_741_824;
+        /// Level of compression of what one client is sent: 1 is fast, 9 is small.
+        deflate_level: u32 = 1, in 1..=9;
+        /// Level of compression of what 16 clients or more of a shard are sent.
+        deflate_level_shared: u32 = 6, in 1..=9;
+        /// Compress binary messages too.
+        deflate_binary: bool = false;
         /// Bytes of a request head. More: 431.
         head_bytes_max: usize = 8_192, in 256..=1_048_576;
         /// Headers of a request. More: 431.

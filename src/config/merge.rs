@@ -114,6 +114,7 @@ impl Merged {
             relay,
             durable,
             mounts,
+            tls: self.section("tls", "tls", self.table.get("tls"))?,
             admin: self.section("admin", "admin", self.table.get("admin"))?,
             log: self.section("log", "log", self.table.get("log"))?,
             dev,

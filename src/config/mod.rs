@@ -33,7 +33,8 @@ pub use limits::Limits;
 pub use network::Network;
 pub use sections::{
     AdminSection, AuthSection, BindSubNames, Dialect, DurableSection, Fsync, LogFormat, LogSection,
-    MountConfig, OnDuplicate, RelaySection, ServerSection, ShardSection, Tenants, Unhandled,
+    CertificateFiles, MountConfig, OnDuplicate, RelaySection, ServerSection, ShardSection, Tenants,
+    TlsSection, TlsVersion, Unhandled, UnknownName,
 };
 
 /// Everything that a server is told at its start. No global: whoever needs a part is given it.
@@ -54,6 +55,8 @@ pub struct Config {
     /// All mounts that the configuration makes: the relay, the durable one, each `[[mount]]`.
     /// An entry of dialect "event" makes none, it sets limits for the gateway on its path.
     pub mounts: Vec<MountConfig>,
+    /// Section `[tls]`.
+    pub tls: TlsSection,
     /// Section `[admin]`.
     pub admin: AdminSection,
     /// Section `[log]`.
@@ -84,6 +87,7 @@ impl Config {
             limits,
             relay: Some(relay),
             durable,
+            tls: TlsSection::default(),
             admin: AdminSection::default(),
             log: LogSection::default(),
             dev: true,

@@ -181,6 +181,46 @@ impl AdminSection {
 }
 
 section! {
+    /// Section `[tls]`: a second listener, on which everything is served through TLS.
+    pub struct TlsSection {
+        /// Address and port. Port 0 lets the system choose. "" is off.
+        #[serde(with = "super::text_or_none")]
+        listen: Option<SocketAddr> = None;
+        /// Chains and keys in PEM: [[tls.certificate]] with cert_file and key_file, as often as you
+        /// like. The name that a client asks for chooses, exact before *; else the first is shown.
+        /// SIGHUP reads the files anew.
+        certificate: Vec<CertificateFiles> = Vec::new();
+        /// "1.2" or "1.3".
+        min_version: TlsVersion = TlsVersion::V12;
+        /// What a client that asks for another name gets: "first", the first certificate, or "refuse".
+        unknown_name: UnknownName = UnknownName::First;
+        /// Development: make a certificate for localhost and keep it in data_dir/dev-tls.
+        dev: bool = false;
+    }
+}
+
+/// An entry `[[tls.certificate]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateFiles {
+    /// The chain in PEM, the server's own certificate first.
+    pub cert_file: PathBuf,
+    /// Its key in PEM: PKCS#8, SEC1 or PKCS#1.
+    pub key_file: PathBuf,
+}
+
+/// The oldest version of TLS that is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TlsVersion {
+    /// TLS 1.2 and 1.3.
+    #[serde(rename = "1.2")]
+    V12,
+    /// TLS 1.3 only.
+    #[serde(rename = "1.3")]
+    V13,
+}
+
+section! {
     /// Section `[log]`: what the program says of itself.
     pub struct LogSection {
         /// "error", "warn", "info", "debug", "trace", or a filter such as "info,tidegate::ws=debug".
@@ -265,6 +305,16 @@ choice! {
         Takeover,
         /// The old connection stays.
         Reject,
+    }
+}
+
+choice! {
+    /// What a client gets that asks for a name of no certificate.
+    UnknownName {
+        /// The first certificate.
+        First,
+        /// The alert `unrecognized_name`.
+        Refuse,
     }
 }
 

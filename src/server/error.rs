@@ -7,6 +7,7 @@ use crate::broker::pattern::PatternTaken;
 use crate::gateway::container::StartError as ContainerError;
 use crate::log::{DirectoryError, RecoverError};
 use crate::shard::RingError;
+use crate::tls::CertificateError;
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +96,17 @@ pub enum StartError {
         "relay handlers (`{0}`) without a relay mount: add `[relay]` to the configuration, or `.relay_config(RelayConfig::default())` to the builder"
     )]
     NoRelayMount(String),
+    /// Certificates of `[tls]` that cannot be used.
+    #[error("tls: {0}")]
+    Certificate(#[from] CertificateError),
+    /// A file of `[tls]` that cannot be read or written.
+    #[error("tls: {path}: {source}", path = path.display())]
+    CertificateFile {
+        /// Which.
+        path: std::path::PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// A shard ended before it was ready.
     #[error("a shard ended before it was ready")]
     NotReady,

@@ -20,13 +20,15 @@ mod service;
 
 mod samples;
 
+mod tls;
+
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 use ahash::AHashMap;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::Router;
 use axum::http::Method;
 
@@ -50,9 +52,11 @@ use crate::shard::post::command::Command;
 use crate::shard::post::mailbox::Port;
 use crate::shard::shared::{Census, Dialect, Gate, Live, Mount, RelayWorld, Shared};
 use crate::shard::tell::memory::Memory;
+use crate::tls::Acceptor;
 
 pub use crate::shard::{RingError, probe};
 pub use builder::RelayConfig;
+pub use crate::tls::CertificateError;
 pub use error::StartError;
 pub use run::RunError;
 
@@ -62,6 +66,9 @@ use run::Process;
 
 /// The mounts, and the number of each path.
 type Mounts = (Box<[Mount]>, AHashMap<String, u16>);
+
+/// The sockets that are listened on, the address of the first, and that of the one for TLS.
+type Listeners = (Arc<[OwnedFd]>, SocketAddr, Option<SocketAddr>);
 
 /// A registered raw handler.
 struct RawMount {
@@ -103,6 +110,10 @@ pub struct Server {
     shared: Arc<Shared>,
     metrics: Metrics,
     address: SocketAddr,
+    /// Where it listens for TLS.
+    tls_address: Option<SocketAddr>,
+    /// The certificates in force.
+    certificates: ArcSwapOption<Acceptor>,
     /// Keys and origins in force, for HTTP.
     access: Arc<ArcSwap<Access>>,
     /// The configuration in force, for HTTP.
@@ -135,6 +146,11 @@ impl Server {
         self.address
     }
 
+    /// Where it listens for TLS, if `[tls] listen` is set.
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls_address
+    }
+
     /// Where operators reach it, if `[admin] listen` is set.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(Admin::address)
@@ -162,9 +178,24 @@ impl Server {
         let keys = keys.unwrap_or_else(|| Arc::clone(&self.access.load().authenticator));
         self.access
             .store(node::access_of(config, Arc::clone(&keys)));
-        let live = Arc::new(live_of(config, keys, &self.shared.mounts));
+        let mut live = live_of(config, keys, &self.shared.mounts);
+        live.tls = self.certificates_again(config);
+        let live = Arc::new(live);
         samples::tell_places(&self.metrics, live.connections_max);
         self.tell_all(|| Command::Reload(Arc::clone(&live)));
+    }
+
+    /// The certificates of `config`, or those in force if one of its files is wrong.
+    fn certificates_again(&self, config: &Config) -> Option<Acceptor> {
+        let before = self.certificates.load_full();
+        let again = tls::acceptor(config, before.as_deref()).unwrap_or_else(|error| {
+            let error = crate::cli::with_causes(&error);
+            tracing::error!(error, "the certificates in force stay");
+            None
+        });
+        let acceptor = again.or_else(|| before.as_deref().cloned());
+        self.certificates.store(acceptor.clone().map(Arc::new));
+        acceptor
     }
 }
 
@@ -187,17 +218,18 @@ impl ServerBuilder {
         let ports: Arc<[Port<Command>]> = (0..shards)
             .map(|_| Port::new(limits.outside_queue_max))
             .collect();
-        let live = Arc::new(live_of(
-            &self.config,
-            Arc::clone(&self.authenticator),
-            &mounts,
-        ));
+        let mut live = live_of(&self.config, Arc::clone(&self.authenticator), &mounts);
+        live.tls = tls::acceptor(&self.config, None)?;
+        let live = Arc::new(live);
         let durable = self.open_topics(shards, topics)?;
         let (world, stores, directory) = match durable {
             Some(opened) => (Some(opened.world), opened.stores, Some(opened.directory)),
             None => (None, Vec::new(), None),
         };
+        let (listeners, address, tls_address) = self.listeners()?;
+        let plain = listeners.len() - usize::from(tls_address.is_some());
         let shared = Arc::new(Shared {
+            tls_listeners_from: u32::try_from(plain).unwrap_or(u32::MAX),
             loads: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
             partitions: PARTITIONS_MAX,
             half_open: AtomicUsize::new(0),
@@ -214,7 +246,6 @@ impl ServerBuilder {
             ports,
         });
         let relay = bind_handles(&shared);
-        let (listeners, address) = self.listeners()?;
         let metrics = Metrics::new(shards);
         samples::add(&metrics, &shared, &self.config);
         let boot = Boot {
@@ -235,6 +266,8 @@ impl ServerBuilder {
             shared,
             metrics,
             address,
+            tls_address,
+            certificates: ArcSwapOption::new(live.tls.clone().map(Arc::new)),
             access,
             settings,
             admin,
@@ -243,15 +276,24 @@ impl ServerBuilder {
         })
     }
 
-    /// Where connections come from: sockets that were handed over, or one that is bound now.
-    fn listeners(&mut self) -> Result<(Arc<[OwnedFd]>, SocketAddr), StartError> {
+    /// Where connections come from: sockets that were handed over, or one that is bound now; behind
+    /// them the one for TLS.
+    fn listeners(&mut self) -> Result<Listeners, StartError> {
         let mut listeners = std::mem::take(&mut self.inherited);
         if listeners.is_empty() {
-            listeners.push(listen(&self.config)?);
+            listeners.push(listen(&self.config, self.config.server.listen)?);
         }
         let address = listeners[0].local_addr();
         let address = address.map_err(|source| self.refused(source))?;
-        Ok((listeners.into_iter().map(OwnedFd::from).collect(), address))
+        let mut tls_address = None;
+        if let Some(wanted) = tls::address(&self.config) {
+            let listener = listen(&self.config, wanted)?;
+            let bound = listener.local_addr();
+            tls_address = Some(bound.map_err(|source| refused(wanted, source))?);
+            listeners.push(listener);
+        }
+        let listeners = listeners.into_iter().map(OwnedFd::from).collect();
+        Ok((listeners, address, tls_address))
     }
 
     /// The listener for operators, if one is asked for.
@@ -390,6 +432,7 @@ fn live_of(config: &Config, authenticator: Arc<Authenticator>, mounts: &[Mount])
             .collect(),
         authenticator,
         origins: origins_of(config),
+        tls: None,
         proxies: config.server.trusted_proxies.clone().into(),
     }
 }
@@ -437,8 +480,7 @@ fn bind_handles(shared: &Arc<Shared>) -> Relay {
 }
 
 /// Binds once and without SO_REUSEPORT, so that a second server on the port fails.
-fn listen(config: &Config) -> Result<TcpListener, StartError> {
-    let address = config.server.listen;
+fn listen(config: &Config, address: SocketAddr) -> Result<TcpListener, StartError> {
     let bind = || -> std::io::Result<TcpListener> {
         use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with};
         let family = match address {

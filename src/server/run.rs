@@ -245,7 +245,9 @@ fn warn_of(config: &Config, inherited: &[TcpListener]) {
     let listen = addresses.chain([config.server.listen]).next();
     let listen = listen.unwrap_or(config.server.listen);
     if !listen.ip().is_loopback() {
-        tracing::warn!("{listen} is reached from outside without TLS: put a proxy in front");
+        tracing::warn!(
+            "{listen} is reached from outside without TLS: set tls.listen, or put a proxy in front"
+        );
     }
     let mut proxies = config.server.trusted_proxies.iter();
     if let Some(proxy) = proxies.find(|proxy| proxy.is_everything()) {
@@ -259,6 +261,9 @@ fn announce(server: &Server) {
         "tidegate listening on http://{}",
         server.address()
     ));
+    if let Some(address) = server.tls_address() {
+        say(&format!("tidegate listening on https://{address}"));
+    }
     if let Some(address) = server.admin_address() {
         tracing::info!("for operators: http://{address}/metrics");
     }

@@ -18,6 +18,7 @@ use crate::gateway::raw_handler::AnyRawHandler;
 use crate::gateway::relay_handler::AnyRelayHandler;
 use crate::gateway::send::Connected;
 use crate::id::{ConnId, Partition, Tenant};
+use crate::tls::Acceptor;
 
 use super::door::tickets::{AddressRates, Counts, Ticket};
 use super::post::command::Command;
@@ -67,6 +68,8 @@ pub(crate) struct Live {
     pub(crate) mount_limits: Box<[Limits]>,
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) origins: OriginPolicy,
+    /// What sessions of TLS are made with, if anything listens for them.
+    pub(crate) tls: Option<Acceptor>,
     /// Peers whose word is taken on where a request comes from.
     pub(crate) proxies: Box<[Network]>,
 }
@@ -214,6 +217,8 @@ pub(crate) struct Shared {
     /// Shards without a connection, once the server stops: when all are, the logs may end.
     pub(crate) quiet: AtomicUsize,
     pub(crate) container: Container,
+    /// The number of the first listener on which TLS is spoken.
+    pub(crate) tls_listeners_from: u32,
     /// The gateways and their registries.
     pub(crate) program: Program,
     pub(crate) draining: AtomicBool,

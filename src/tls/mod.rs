@@ -40,25 +40,56 @@ pub(crate) struct PemPair {
 
 /// Why certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum CertificateError {
+#[non_exhaustive]
+pub enum CertificateError {
+    /// A file without one.
     #[error("{0} holds no certificate in PEM: it begins with -----BEGIN CERTIFICATE-----")]
     NoCertificate(String),
+    /// A file without a key.
     #[error("the key of {0} is no private key in PEM (PKCS#8, SEC1 or PKCS#1)")]
     NoKey(String),
+    /// Bytes that do not follow the form.
     #[error("{name} cannot be read as a certificate: {cause}")]
-    Unreadable { name: String, cause: String },
+    Unreadable {
+        /// The file.
+        name: String,
+        /// Why.
+        cause: String,
+    },
+    /// A key of a kind that TLS does not use.
     #[error("the key of {name} cannot be used: {cause}")]
-    Key { name: String, cause: String },
+    Key {
+        /// The file of the certificate.
+        name: String,
+        /// Why.
+        cause: String,
+    },
+    /// Two files that do not go together.
     #[error("the key of {0} does not belong to its certificate")]
     Mismatch(String),
+    /// Too old.
     #[error("{name} has expired {days} days ago: renew it")]
-    Expired { name: String, days: u64 },
+    Expired {
+        /// The file.
+        name: String,
+        /// For how long.
+        days: u64,
+    },
+    /// No host that a client could compare.
     #[error("{0} names no host: it needs a subject alternative name")]
     NoName(String),
+    /// A key that could be broken.
     #[error("the key of {name} has {bits} bits: RSA keys need at least 2048")]
-    KeyTooShort { name: String, bits: usize },
+    KeyTooShort {
+        /// The file of the certificate.
+        name: String,
+        /// How long it is.
+        bits: usize,
+    },
+    /// Nothing to show.
     #[error("[tls] has no certificate: add [[tls.certificate]] with cert_file and key_file")]
     None,
+    /// No TLS in this program.
     #[cfg(not(feature = "tls"))]
     #[error("this program was built without the feature `tls`")]
     NotBuilt,
