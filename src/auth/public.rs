@@ -2,7 +2,7 @@
 //! What is no public key for signatures is refused with the reason. Knows bytes; no file.
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
-use jsonwebtoken::{Algorithm, DecodingKey};
+use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -162,35 +162,33 @@ fn of_jwk(jwk: &Jwk, from: &str) -> Result<Key, PublicKeyError> {
         return Err(PublicKeyError::Algorithm { said, wanted });
     }
     let decoding = DecodingKey::from_jwk(jwk).map_err(|_| PublicKeyError::Broken)?;
-    if let jsonwebtoken::DecodingKeyKind::RsaModulusExponent { n, .. } = decoding.kind() {
+    if let DecodingKeyKind::RsaModulusExponent { n, .. } = decoding.kind() {
         check_rsa(n)?;
     }
     checked(jwk.common.key_id.clone(), algorithm, decoding, from)
 }
 
-/// A key that is no point of its curve would be found out by the first token only.
+/// A key that is not on its curve would be found out by the first token only.
 fn checked(
     id: Option<String>,
     algorithm: Algorithm,
     decoding: DecodingKey,
     from: &str,
 ) -> Result<Key, PublicKeyError> {
-    let none = "A".repeat(86);
-    match jsonwebtoken::crypto::verify(&none, b"", &decoding, algorithm) {
-        Err(error) if is_of_key(error.kind()) => Err(PublicKeyError::Broken),
-        _ => Ok(Key::with(id, algorithm, decoding, from)),
+    use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey};
+    let parsed = match (algorithm, decoding.kind()) {
+        (Algorithm::ES256, DecodingKeyKind::SecretOrDer(bytes)) => {
+            ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, bytes)
+        }
+        (Algorithm::EdDSA, DecodingKeyKind::SecretOrDer(bytes)) => {
+            ParsedPublicKey::new(&ED25519, bytes)
+        }
+        _ => return Ok(Key::with(id, algorithm, decoding, from)),
+    };
+    match parsed {
+        Ok(_) => Ok(Key::with(id, algorithm, decoding, from)),
+        Err(_) => Err(PublicKeyError::Broken),
     }
-}
-
-fn is_of_key(kind: &jsonwebtoken::errors::ErrorKind) -> bool {
-    use jsonwebtoken::errors::ErrorKind;
-    matches!(
-        kind,
-        ErrorKind::InvalidEcdsaKey
-            | ErrorKind::InvalidEddsaKey
-            | ErrorKind::InvalidRsaKey(_)
-            | ErrorKind::InvalidKeyFormat
-    )
 }
 
 /// How tokens call an algorithm.
