@@ -32,9 +32,9 @@ pub use layers::{Loaded, Sources};
 pub use limits::Limits;
 pub use network::Network;
 pub use sections::{
-    AdminSection, AuthSection, BindSubNames, Dialect, DurableSection, Fsync, LogFormat, LogSection,
-    CertificateFiles, MountConfig, OnDuplicate, RelaySection, ServerSection, ShardSection, Tenants,
-    TlsSection, TlsVersion, Unhandled, UnknownName,
+    AdminSection, AuthSection, BindSubNames, CertificateFiles, Dialect, DurableSection, Fsync,
+    LogFormat, LogSection, MountConfig, OnDuplicate, RelaySection, ServerSection, ShardSection,
+    Tenants, TlsSection, TlsVersion, Unhandled, UnknownName,
 };
 
 /// Everything that a server is told at its start. No global: whoever needs a part is given it.

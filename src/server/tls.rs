@@ -54,7 +54,9 @@ pub(super) fn acceptor(
         let left_days = shown.expires_s.saturating_sub(now_s) / DAY_S;
         let (name, hosts) = (&shown.name, shown.hosts.join(", "));
         if left_days < WARN_DAYS {
-            tracing::warn!("{name} ({hosts}) expires in {left_days} days: renew it, then send SIGHUP");
+            tracing::warn!(
+                "{name} ({hosts}) expires in {left_days} days: renew it, then send SIGHUP"
+            );
         } else {
             tracing::info!("{name} is shown for {hosts}, valid for {left_days} days");
         }
@@ -95,7 +97,13 @@ pub(super) fn dev_files(data_dir: &Path) -> (PathBuf, PathBuf) {
 fn dev_pair(data_dir: &Path, now_s: u64) -> Result<PemPair, StartError> {
     let (chain, key) = dev_files(data_dir);
     let kept = read_pair(&chain, &key).ok().filter(|pair| {
-        Acceptor::new(std::slice::from_ref(pair), Rules::default(), now_s + DAY_S, None).is_ok()
+        Acceptor::new(
+            std::slice::from_ref(pair),
+            Rules::default(),
+            now_s + DAY_S,
+            None,
+        )
+        .is_ok()
     });
     if let Some(kept) = kept {
         return Ok(kept);

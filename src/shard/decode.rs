@@ -11,16 +11,19 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use crate::broker::relay::LeaveReason;
+use crate::metrics::Counter;
 use crate::proto::frame;
+use crate::proto::http;
 use crate::proto::json::JsonParser;
 use crate::proto::ws::{Decoder, FrameLimits, Input, Message, ProtocolError};
 use crate::session::Session;
+use crate::tls::{Fault, Greeting, Opened};
 
 use super::kernel::buffers::{BufferId, PADDING_BYTES};
 use super::kernel::ring::SlotKey;
 use super::socket::connection::Kept;
 use super::socket::machine::{Ended, Pause};
-use super::state::State;
+use super::state::{State, mark_dirty};
 use super::turn::{Turn, now};
 
 impl Turn {
@@ -45,7 +48,13 @@ impl Turn {
     pub(super) fn receive_frames(&mut self, key: SlotKey, buffer: BufferId, count: usize) {
         let shard = Rc::clone(&self.shard);
         let buffer = self.ring.buffers().filled(buffer);
-        let (buffer, count) = shard.state.borrow_mut().open(key, buffer, count);
+        let opened = {
+            let mut state = shard.state.borrow_mut();
+            state.open(key, buffer, count, &mut self.opened)
+        };
+        let Some((buffer, count)) = opened else {
+            return;
+        };
         let mut input = Input::new(buffer, count);
         shard.take(key, &mut input, &mut self.json, self.until);
     }
@@ -137,17 +146,60 @@ impl super::Shard {
 }
 
 impl State {
-    /// What its transport makes of what a connection received.
+    /// What its transport makes of what a connection received; nothing if that ends the connection.
     pub(super) fn open<'b>(
         &mut self,
         key: SlotKey,
         buffer: &'b mut [u8],
         count: usize,
-    ) -> (&'b mut [u8], usize) {
-        match self.connections.get(key) {
-            Some(connection) => connection.transport.open(buffer, count),
-            None => (buffer, 0),
+        scratch: &'b mut Vec<u8>,
+    ) -> Option<(&'b mut [u8], usize)> {
+        let connection = self.connections.get(key)?;
+        match connection.transport.open(buffer, count, scratch) {
+            Ok((buffer, count, opened)) => {
+                if connection.transport.has_output() {
+                    mark_dirty(&mut self.dirty, connection, key);
+                }
+                if opened.is_ended {
+                    // The receive that is armed ends then as it does when the peer has ended.
+                    let _ = rustix::net::shutdown(&connection.fd, rustix::net::Shutdown::Read);
+                }
+                self.note_opened(opened);
+                Some((buffer, count))
+            }
+            Err(fault) => {
+                self.end_by(key, &fault);
+                None
+            }
         }
+    }
+
+    fn note_opened(&self, opened: Opened) {
+        match opened.greeted {
+            Some(Greeting::Full) => self.metrics.add(Counter::TlsHandshakesFull, 1),
+            Some(Greeting::Resumed) => self.metrics.add(Counter::TlsHandshakesResumed, 1),
+            None => {}
+        }
+    }
+
+    /// A fault of the transport ends the connection; the peer is told by what the transport has left
+    /// to say, if nothing is under way that it would cut in two.
+    fn end_by(&mut self, key: SlotKey, fault: &Fault) {
+        self.metrics.add(Counter::TlsFaults, 1);
+        tracing::debug!(target: "tidegate::tls", %fault, "connection ended");
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        let sealed = connection.transport.seal(None, &mut self.spare);
+        let last = match fault {
+            Fault::PlainHttp => Some(http::error_response(400, "this port speaks TLS").to_vec()),
+            _ => sealed.map(|sealed| sealed.rest().to_vec()),
+        };
+        if let Some(last) = last.filter(|_| !connection.machine.is_sending()) {
+            // What the buffer of the socket does not take is not worth waiting for.
+            let _ = rustix::net::send(&connection.fd, &last, rustix::net::SendFlags::DONTWAIT);
+        }
+        self.abort(key, LeaveReason::Closed);
     }
 
     fn may_decode(&mut self, key: SlotKey) -> bool {

@@ -86,17 +86,39 @@ impl Turn {
         count: usize,
     ) {
         let received = self.ring.buffers().filled(buffer);
-        let bytes = {
+        let must_wait = {
             let mut state = self.shard.state.borrow_mut();
-            let (received, count) = state.open(key, received, count);
-            let Some(connection) = state.connections.get(key) else {
-                return;
-            };
-            let Some(so_far) = connection.machine.take_head() else {
-                return;
-            };
-            [&so_far, &received[..count]].concat()
+            self.greetings.must_wait(&mut state, key)
         };
+        if must_wait {
+            return self.greetings.keep(key, received[..count].to_vec());
+        }
+        let opened = {
+            let mut state = self.shard.state.borrow_mut();
+            state.open_head(key, &mut received[..count], &mut self.opened)
+        };
+        if let Some(bytes) = opened {
+            self.read_head(key, bytes);
+        }
+    }
+
+    /// Works on handshakes that had to wait, as many as one turn may.
+    pub(super) fn greet_next(&mut self) {
+        let limits = self.shard.state.borrow().live.limits.clone();
+        self.greetings
+            .begin_turn(limits.tls_handshakes_per_turn_max);
+        while let Some((key, mut received)) = self.greetings.next() {
+            let opened = {
+                let mut state = self.shard.state.borrow_mut();
+                state.open_head(key, &mut received, &mut self.opened)
+            };
+            if let Some(bytes) = opened {
+                self.read_head(key, bytes);
+            }
+        }
+    }
+
+    fn read_head(&mut self, key: SlotKey, bytes: Vec<u8>) {
         let limits = self.shard.state.borrow().live.limits.clone();
         let head_limits = HeadLimits {
             head_bytes_max: limits.head_bytes_max,
@@ -176,6 +198,19 @@ fn ended(result: i32) -> Ended {
 }
 
 impl State {
+    /// All that has come of a request head, with what came now.
+    fn open_head(
+        &mut self,
+        key: SlotKey,
+        received: &mut [u8],
+        scratch: &mut Vec<u8>,
+    ) -> Option<Vec<u8>> {
+        let count = received.len();
+        let (received, count) = self.open(key, received, count, scratch)?;
+        let so_far = self.connections.get(key)?.machine.take_head()?;
+        Some([&so_far, &received[..count]].concat())
+    }
+
     /// Decides about an upgrade to a mount; `peer` is asked only where addresses are limited.
     pub(super) fn admit(
         &mut self,

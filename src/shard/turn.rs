@@ -23,6 +23,7 @@ use crate::metrics::{Counter, Recorder, ShardMetrics, Timing};
 use crate::proto::json::JsonParser;
 
 use super::commit::{Clock, Recovered};
+use super::door::greetings::Greetings;
 use super::door::handover::Http;
 use super::kernel::file::Files;
 use super::kernel::ring::{Completion, Ring, RingError, RingSizes, SlotKey, Token};
@@ -86,6 +87,9 @@ pub(super) struct Turn {
     due: Vec<(SlotKey, u64)>,
     /// Connections whose receive found no buffer, in the order in which that happened.
     pub(super) starved: VecDeque<SlotKey>,
+    /// What the last bytes were opened to.
+    pub(super) opened: Vec<u8>,
+    pub(super) greetings: Greetings,
     /// When accepting goes on, after the process ran out of descriptors.
     pub(super) accept_at_ms: Option<u64>,
     /// Nothing has been accepted since it was said that accepting pauses.
@@ -193,6 +197,8 @@ impl Turn {
             commands: VecDeque::new(),
             due: Vec::new(),
             starved: VecDeque::new(),
+            opened: Vec::new(),
+            greetings: Greetings::default(),
             accept_at_ms: None,
             accept_paused: false,
             wake_us: 0,
@@ -249,7 +255,8 @@ impl Turn {
         let mut state = self.shard.state.borrow_mut();
         state.posts.flush();
         state.metrics.add(Counter::Turns, 1);
-        let waits = !self.pending.is_empty() || !self.commands.is_empty();
+        let waits =
+            !self.pending.is_empty() || !self.commands.is_empty() || !self.greetings.is_empty();
         let worked = received || flushed || waits;
         let gave_out = state.share.is_used();
         drop(state);
@@ -379,7 +386,8 @@ impl Turn {
             let state = self.shard.state.borrow();
             (state.kept.len(), state.live.limits.turn_us_max)
         };
-        let worked = !self.pending.is_empty() || 0 < kept;
+        let worked = !self.pending.is_empty() || 0 < kept || !self.greetings.is_empty();
+        self.greet_next();
         self.until = now() + Duration::from_micros(us_max);
         for count in 1.. {
             let completion = self.pending.pop_front();

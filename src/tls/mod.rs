@@ -19,13 +19,13 @@ mod tests;
 
 #[cfg(feature = "tls")]
 pub(crate) use self::{
-    certificates::{Acceptor, Rules, Shown},
-    dev::{DevCertificate, dev_certificate},
+    certificates::{Acceptor, Rules},
+    dev::dev_certificate,
     session::Tls,
 };
 
 #[cfg(not(feature = "tls"))]
-pub(crate) use self::absent::{Acceptor, DevCertificate, Rules, Shown, Tls, dev_certificate};
+pub(crate) use self::absent::{Acceptor, Rules, Tls, dev_certificate};
 
 /// What a certificate and its key are read from.
 #[derive(Debug, Clone)]

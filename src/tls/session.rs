@@ -28,6 +28,8 @@ enum Stage {
     New,
     Handshake,
     Open,
+    /// Our end was sealed. What comes is still opened.
+    Ended,
     /// An alert of ours is the last that goes out.
     Failed,
 }
@@ -54,7 +56,7 @@ impl Tls {
 
     /// Whether the handshake is done, so that what is sealed goes out.
     pub(crate) fn is_open(&self) -> bool {
-        self.stage == Stage::Open
+        matches!(self.stage, Stage::Open | Stage::Ended)
     }
 
     /// Whether records of its own wait to be sent.
@@ -63,6 +65,7 @@ impl Tls {
     }
 
     /// Bytes that wait for their rest.
+    #[cfg(test)]
     pub(crate) fn held_bytes(&self) -> usize {
         self.held.len()
     }
@@ -188,10 +191,13 @@ impl Tls {
         self.write(out, |traffic, room| traffic.encrypt(plain, room));
     }
 
-    /// Appends the word that nothing more comes.
+    /// Appends the word that nothing more comes, once; nothing is sealed behind it.
     pub(crate) fn seal_end(&mut self, out: &mut Vec<u8>) {
         self.take_output(out);
         self.write(out, |traffic, room| traffic.queue_close_notify(room));
+        if self.stage == Stage::Open {
+            self.stage = Stage::Ended;
+        }
     }
 
     fn write(

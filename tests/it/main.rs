@@ -28,6 +28,7 @@ mod handlers;
 mod orders;
 
 mod tenants;
+mod tls;
 
 mod builtin;
 mod closes;

@@ -30,10 +30,13 @@ use crate::proto::http::{Head, HeadLimits, error_response, parse_head};
 use crate::shard::door::bodies::{Lateness, hold};
 use crate::shard::door::proxies::Arrival;
 use crate::shard::door::rewound::Rewound;
+use crate::shard::door::sealed::Stream;
 use crate::shard::door::tickets::TOO_MANY_FAILURES;
 use crate::shard::door::upgrade::{self, Admitted};
 use crate::shard::socket::connection::{Connection, Guard};
+use crate::shard::socket::transport::Transport;
 use crate::shard::{Shard, link};
+use crate::tls::Tls;
 
 /// HTTP on one shard.
 #[derive(Clone)]
@@ -65,9 +68,10 @@ impl Http {
         let http = self.clone();
         self.open.set(self.open.get() + 1);
         // The place that the connection takes of its address stays taken.
-        let (fd, place) = (connection.fd, Rc::new(Cell::new(connection.guard)));
+        let (fd, tls) = (connection.fd, connection.transport.into_tls());
+        let place = Rc::new(Cell::new(connection.guard));
         tokio_uring::spawn(async move {
-            if let Err(error) = http.serve_stream(&shard, (fd, &place), read).await {
+            if let Err(error) = http.serve_stream(&shard, (fd, tls), &place, read).await {
                 tracing::debug!(target: "tidegate::http", %error, "connection ended");
             }
             drop(place);
@@ -79,7 +83,8 @@ impl Http {
     async fn serve_stream(
         &self,
         shard: &Rc<Shard>,
-        (fd, place): (OwnedFd, &Place),
+        (fd, tls): (OwnedFd, Option<Box<Tls>>),
+        place: &Place,
         read: Vec<u8>,
     ) -> Result<(), ServeError> {
         let stream = StdStream::from(fd);
@@ -87,7 +92,7 @@ impl Http {
         let peer = stream.peer_addr()?;
         let live = shard.with_state(|state| Arc::clone(&state.live));
         let stall = Duration::from_millis(live.limits.write_stall_ms_max);
-        let stream = Rewound::new(TcpStream::from_std(stream)?, read, stall);
+        let stream = Rewound::new(Stream::new(TcpStream::from_std(stream)?, tls), read, stall);
         let answer = |request| {
             let from = (peer, Rc::clone(place));
             answer(Rc::clone(shard), self.router.clone(), from, request)
@@ -261,7 +266,7 @@ fn return_to_ring(shard: &Rc<Shard>, upgraded: Upgraded, admitted: Admitted, fro
     let Ok(parts) = upgraded.downcast::<TokioIo<Rewound>>() else {
         return;
     };
-    let (stream, mut read) = parts.io.into_inner().into_parts();
+    let (stream, tls, mut read) = parts.io.into_inner().into_parts();
     read.extend_from_slice(&parts.read_buf);
     let Ok(stream) = stream.into_std() else {
         return;
@@ -270,6 +275,7 @@ fn return_to_ring(shard: &Rc<Shard>, upgraded: Upgraded, admitted: Admitted, fro
         state.shared.loads[usize::from(state.index)].fetch_add(1, Ordering::Relaxed);
         let key = state.insert(stream.into());
         if let Some(connection) = state.connections.get(key) {
+            connection.transport = Transport::of(tls);
             from.move_to(connection);
         }
         key

@@ -10,9 +10,11 @@ use std::sync::atomic::Ordering;
 
 use crate::metrics::{Counter, Refusal as RefusedFor};
 
+use crate::shard::door::greetings::Greetings;
 use crate::shard::door::tickets::{Ticket, counted};
 use crate::shard::kernel::ring::{Completion, descriptor};
 use crate::shard::post::command::{Accepted, Command};
+use crate::shard::socket::transport::Transport;
 use crate::shard::state::State;
 use crate::shard::turn::Turn;
 
@@ -32,7 +34,7 @@ impl Turn {
     pub(crate) fn handle_accept(&mut self, listener: u32, completion: Completion) {
         if 0 <= completion.result {
             self.accept_paused = false;
-            self.accepted(descriptor(completion.result));
+            self.accepted(descriptor(completion.result), listener);
         }
         if completion.more {
             return;
@@ -57,13 +59,16 @@ impl Turn {
     }
 
     /// A new connection goes to the shard that has the fewest.
-    pub(crate) fn accepted(&mut self, fd: OwnedFd) {
+    pub(crate) fn accepted(&mut self, fd: OwnedFd, listener: u32) {
+        let is_tls = self.shard.shared.tls_listeners_from <= listener;
         let admitted = self.shard.state.borrow().let_in(&fd);
         let ticket = match admitted {
             Ok(ticket) => ticket,
+            // Before a handshake there is no way to say it.
+            Err(_) if is_tls => return,
             Err((status, text)) => return turn_away(&fd, status, text),
         };
-        let accepted = Accepted { fd, ticket };
+        let accepted = Accepted { fd, ticket, is_tls };
         let mut state = self.shard.state.borrow_mut();
         let shard = state.shared.least_loaded(state.index);
         state.shared.loads[usize::from(shard)].fetch_add(1, Ordering::Relaxed);
@@ -84,12 +89,36 @@ impl Turn {
             // It was on its way from another shard when the server began to stop.
             return state.give_up_place();
         }
+        let transport = match transport(&mut self.greetings, &state, accepted.is_tls) {
+            Ok(transport) => transport,
+            Err(TooMany) => {
+                state.metrics.refused(RefusedFor::Limit);
+                return state.give_up_place();
+            }
+        };
         let key = state.insert(fd);
         if let Some(connection) = state.connections.get(key) {
+            connection.transport = transport;
             connection.hold(accepted.ticket);
         }
         state.wishes.push(key);
     }
+}
+
+/// Too many handshakes began in this second.
+struct TooMany;
+
+/// What a new socket is read through.
+fn transport(greetings: &mut Greetings, state: &State, is_tls: bool) -> Result<Transport, TooMany> {
+    let Some(acceptor) = state.live.tls.as_ref().filter(|_| is_tls) else {
+        return Ok(Transport::Plain);
+    };
+    let per_s_max = state.live.limits.tls_handshakes_per_s_max;
+    if !greetings.may_begin(per_s_max, state.now_ms) {
+        return Err(TooMany);
+    }
+    let session = acceptor.accept().ok_or(TooMany)?;
+    Ok(Transport::Sealed(Box::new(session)))
 }
 
 /// Tells a new socket that there is no place for it.

@@ -3,6 +3,7 @@
 
 pub(crate) mod bodies;
 pub(crate) mod forwarded;
+pub(crate) mod greetings;
 pub(crate) mod handover;
 pub(crate) mod listener;
 pub(crate) mod open;
@@ -10,5 +11,6 @@ pub(crate) mod proxies;
 pub(crate) mod rates;
 pub(crate) mod renew;
 pub(crate) mod rewound;
+pub(crate) mod sealed;
 pub(crate) mod tickets;
 pub(crate) mod upgrade;

@@ -10,18 +10,21 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+use crate::shard::door::sealed::Stream;
+use crate::tls::Tls;
+
 /// A stream with what was read from it before in front. Bound: a write waits `stall` for progress.
 pub(crate) struct Rewound {
     read: Vec<u8>,
     at: usize,
-    stream: TcpStream,
+    stream: Stream,
     stall: Duration,
     /// Runs while a write waits.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl Rewound {
-    pub(crate) fn new(stream: TcpStream, read: Vec<u8>, stall: Duration) -> Self {
+    pub(crate) fn new(stream: Stream, read: Vec<u8>, stall: Duration) -> Self {
         Self {
             read,
             at: 0,
@@ -32,9 +35,11 @@ impl Rewound {
     }
 
     /// The stream, and what nobody has read yet.
-    pub(crate) fn into_parts(mut self) -> (TcpStream, Vec<u8>) {
+    pub(crate) fn into_parts(mut self) -> (TcpStream, Option<Box<Tls>>, Vec<u8>) {
         self.read.drain(..self.at);
-        (self.stream, self.read)
+        let (stream, tls, opened) = self.stream.into_parts();
+        self.read.extend_from_slice(&opened);
+        (stream, tls, self.read)
     }
 
     /// The same, or an error once it has been pending for too long.

@@ -22,6 +22,8 @@ pub(crate) type StateJob = Box<dyn FnOnce(&mut State) + Send>;
 pub(crate) struct Accepted {
     pub(crate) fd: OwnedFd,
     pub(crate) ticket: Option<Ticket<IpAddr>>,
+    /// It came from the listener for TLS.
+    pub(crate) is_tls: bool,
 }
 
 /// One entry of a mailbox.

@@ -132,14 +132,17 @@ impl State {
         let Some(connection) = self.connections.get(key) else {
             return;
         };
-        if !connection.machine.is_sending() && connection.machine.finishes_when_sent() {
-            self.finish(key);
+        if connection.machine.is_sending() || !connection.machine.finishes_when_sent() {
+            return;
+        }
+        match connection.transport.end(&mut self.spare) {
+            Some(last) => self.offer_sending(key, last),
+            None => self.finish(key),
         }
     }
 
     /// Hands what is queued to the peer now: from here on what comes later is a backlog of its own.
     pub(crate) fn offer(&mut self, key: SlotKey) {
-        let now_ms = self.peer_ms();
         let Some(connection) = self.connections.get(key) else {
             return;
         };
@@ -157,14 +160,22 @@ impl State {
                     crate::proto::frame::put_text_with(out, write);
                 }
             });
-        let Some(sending) = connection.outbox.take_sending(&mut self.spare) else {
+        let sending = connection.outbox.take_sending(&mut self.spare);
+        if let Some(sending) = connection.transport.seal(sending, &mut self.spare) {
+            self.offer_sending(key, sending);
+        }
+    }
+
+    fn offer_sending(&mut self, key: SlotKey, sending: Sending) {
+        let now_ms = self.peer_ms();
+        let Some(connection) = self.connections.get(key) else {
             return;
         };
         connection.machine.handle_send(now_ms);
         self.offers.push(Offer {
             key,
             fd: connection.raw_fd(),
-            sending: connection.transport.seal(sending),
+            sending,
         });
         let look_ms = look_ms(self.live.limits_of(connection.mount));
         self.look_at(key, self.now_ms + look_ms);
@@ -188,7 +199,8 @@ impl State {
             return self.remove_if_over(key);
         }
         let closing = !matches!(connection.machine.phase(), Phase::Open);
-        if !connection.outbox.is_empty() || closing {
+        let has_more = !connection.outbox.is_empty() || connection.transport.has_output();
+        if has_more || closing {
             mark_dirty(&mut self.dirty, connection, key);
         }
         let limits = self.live.outbox_limits(connection.mount, usize::MAX);

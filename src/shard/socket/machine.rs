@@ -478,11 +478,6 @@ impl Machine {
     /// What must hold between two turns.
     pub(crate) fn assert_invariants(&self) {
         if cfg!(debug_assertions) {
-            let is_head = matches!(self.phase, Phase::Head(_));
-            assert!(
-                !(is_head && self.sending),
-                "a head is not answered while it is read"
-            );
             let is_dead = matches!(self.phase, Phase::Dead);
             assert!(!(is_dead && self.pauses.any()), "nobody waits for the dead");
             let deaf = self.times.deaf_ms != 0;

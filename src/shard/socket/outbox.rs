@@ -103,6 +103,11 @@ impl Sending {
         Self { chunk, at: 0 }
     }
 
+    /// Bytes that a transport made of others.
+    pub(crate) fn sealed(bytes: Vec<u8>) -> Self {
+        Self::of(Chunk::Own { bytes, frames: 0 })
+    }
+
     /// What has not gone yet.
     pub(crate) fn rest(&self) -> &[u8] {
         &self.chunk.as_slice()[self.at..]
