@@ -63,6 +63,7 @@ measures! {
         TlsHandshakesFull "tls_handshakes_full" "Handshakes of TLS that were done whole",
         TlsHandshakesResumed "tls_handshakes_resumed" "Handshakes of TLS that took a session up again",
         TlsFaults "tls_faults" "Connections that TLS ended: bad records, refused handshakes, plain HTTP",
+        ConnectionsCompressed "connections_compressed" "Connections that agreed on compression",
         DeflateBytesIn "deflate_in_bytes" "Bytes of messages before they were compressed",
         DeflateBytesOut "deflate_out_bytes" "Bytes of messages after they were compressed",
         InflateBytesIn "inflate_in_bytes" "Bytes of compressed messages as they came",

@@ -135,7 +135,7 @@ proptest! {
                 prop_assert!(http::parse_head(&bytes[..len], &limits).unwrap().is_none());
             }
             if let Ok(upgrade) = handshake::check(&head) {
-                let response = handshake::response(&upgrade, upgrade.protocols.first().map(|it| &**it));
+                let response = handshake::response(&upgrade, upgrade.protocols.first().map(|it| &**it), upgrade.deflate);
                 let lines = std::str::from_utf8(&response).unwrap().split("\r\n").count();
                 prop_assert_eq!(lines, 6 + usize::from(!upgrade.protocols.is_empty()));
             }

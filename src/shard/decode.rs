@@ -15,6 +15,7 @@ use crate::metrics::Counter;
 use crate::proto::frame;
 use crate::proto::http;
 use crate::proto::json::JsonParser;
+use crate::proto::ws::deflate::Inflater;
 use crate::proto::ws::{Decoder, FrameLimits, Input, Message, ProtocolError};
 use crate::session::Session;
 use crate::tls::{Fault, Greeting, Opened};
@@ -26,6 +27,13 @@ use super::socket::machine::{Ended, Pause};
 use super::state::{State, mark_dirty};
 use super::turn::{Turn, now};
 
+/// What messages are read with; a shard has one for all.
+#[derive(Debug, Default)]
+pub(super) struct Readers {
+    json: JsonParser,
+    inflater: Inflater,
+}
+
 impl Turn {
     /// Frames that came right behind the head.
     pub(super) fn receive_rest(&mut self, key: SlotKey, rest: &[u8]) {
@@ -33,7 +41,7 @@ impl Turn {
             let shard = Rc::clone(&self.shard);
             let mut bytes = padded(rest.to_vec());
             let mut input = Input::new(&mut bytes, rest.len());
-            shard.take(key, &mut input, &mut self.json, self.until);
+            shard.take(key, &mut input, &mut self.readers, self.until);
         }
     }
 
@@ -56,7 +64,7 @@ impl Turn {
             return;
         };
         let mut input = Input::new(buffer, count);
-        shard.take(key, &mut input, &mut self.json, self.until);
+        shard.take(key, &mut input, &mut self.readers, self.until);
     }
 
     /// Decodes what was kept for a connection whose turn has come.
@@ -69,7 +77,7 @@ impl Turn {
         kept.bytes.resize(filled + PADDING_BYTES, 0);
         let waiting = filled - kept.at;
         let mut input = Input::new(&mut kept.bytes[kept.at..], waiting);
-        shard.decode(key, &mut input, &mut self.json, self.until);
+        shard.decode(key, &mut input, &mut self.readers, self.until);
         let left = input.remaining();
         kept.bytes.truncate(filled);
         kept.at = filled - left;
@@ -91,11 +99,11 @@ impl super::Shard {
         self: &Rc<Self>,
         key: SlotKey,
         input: &mut Input<'_>,
-        json: &mut JsonParser,
+        readers: &mut Readers,
         until: Instant,
     ) {
         if !self.state.borrow_mut().has_kept(key) {
-            self.decode(key, input, json, until);
+            self.decode(key, input, readers, until);
         }
         if 0 < input.remaining() {
             self.state.borrow_mut().keep(key, input.rest());
@@ -107,7 +115,7 @@ impl super::Shard {
         self: &Rc<Self>,
         key: SlotKey,
         input: &mut Input<'_>,
-        json: &mut JsonParser,
+        readers: &mut Readers,
         until: Instant,
     ) {
         let Some((mut decoder, limits)) = self.state.borrow_mut().begin_decode(key) else {
@@ -118,7 +126,15 @@ impl super::Shard {
             if 0 < input.remaining() && !self.may_go_on(key, count, until) {
                 break Ok(false);
             }
-            match decoder.next(input, &limits) {
+            let Readers { json, inflater } = &mut *readers;
+            let next = match decoder.next(input, &limits) {
+                Ok(Some(found)) => {
+                    let opened = inflater.open(found, limits.message_bytes_max, limits.skip_utf8);
+                    opened.map(Some)
+                }
+                other => other,
+            };
+            match next {
                 Ok(Some(message)) => {
                     is_whole |= matches!(message, Message::Text(_) | Message::Binary(_));
                     count += 1;
@@ -130,6 +146,9 @@ impl super::Shard {
             }
         };
         let mut state = self.state.borrow_mut();
+        if limits.deflate {
+            state.note_inflated(&mut readers.inflater);
+        }
         // Of what waits with us nobody can say that the peer does not finish it.
         let is_partial = matches!(outcome, Ok(true)) && decoder.has_partial();
         state.note_partial(key, is_partial, is_whole);
@@ -200,6 +219,13 @@ impl State {
             let _ = rustix::net::send(&connection.fd, &last, rustix::net::SendFlags::DONTWAIT);
         }
         self.abort(key, LeaveReason::Closed);
+    }
+
+    fn note_inflated(&self, inflater: &mut Inflater) {
+        inflater.release();
+        let (bytes_in, bytes_out) = inflater.take_counts();
+        self.metrics.add(Counter::InflateBytesIn, bytes_in);
+        self.metrics.add(Counter::InflateBytesOut, bytes_out);
     }
 
     fn may_decode(&mut self, key: SlotKey) -> bool {
@@ -283,7 +309,7 @@ impl State {
             message_bytes_max: limits.message_bytes_max as u64,
             fragments_base_max: u32::try_from(limits.fragments_base_max).unwrap_or(u32::MAX),
             skip_utf8,
-            deflate: false,
+            deflate: connection.inflates,
         };
         Some((decoder, limits))
     }

@@ -20,9 +20,9 @@ use crate::auth::TokenCache;
 use crate::config::ShardSection;
 use crate::id::Partition;
 use crate::metrics::{Counter, Recorder, ShardMetrics, Timing};
-use crate::proto::json::JsonParser;
 
 use super::commit::{Clock, Recovered};
+use super::decode::Readers;
 use super::door::greetings::Greetings;
 use super::door::handover::Http;
 use super::kernel::file::Files;
@@ -64,7 +64,7 @@ impl std::fmt::Debug for Setup {
 pub(super) struct Turn {
     pub(super) shard: Rc<Shard>,
     pub(super) ring: Ring,
-    pub(super) json: JsonParser,
+    pub(super) readers: Readers,
     pub(super) http: Http,
     pub(super) listeners: Arc<[OwnedFd]>,
     pub(super) files: Files,
@@ -181,7 +181,7 @@ impl Turn {
             shard,
             handlers,
             ring,
-            json: JsonParser::default(),
+            readers: Readers::default(),
             http: Http::new(setup.router),
             files,
             listeners: setup.listeners,

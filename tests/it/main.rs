@@ -33,6 +33,8 @@ mod tls;
 mod builtin;
 mod closes;
 
+mod compression;
+
 mod memory;
 
 mod limits;

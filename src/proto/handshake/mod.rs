@@ -6,6 +6,7 @@ pub mod extensions;
 use bytes::Bytes;
 use tungstenite::handshake::derive_accept_key;
 
+use self::extensions::{Deflate, deflate_of};
 use super::http::{self, Head};
 
 /// What a valid request asks for.
@@ -15,6 +16,8 @@ pub struct Upgrade {
     pub accept_key: String,
     /// The subprotocols that are offered, the most wanted first.
     pub protocols: Vec<String>,
+    /// The offer of permessage-deflate that can be kept.
+    pub deflate: Option<Deflate>,
 }
 
 /// Why a request is no valid upgrade.
@@ -118,6 +121,8 @@ pub fn check_parts(
     Ok(Upgrade {
         accept_key: derive_accept_key(key.as_bytes()),
         protocols: protocols(&value("sec-websocket-protocol"))?,
+        deflate: header("sec-websocket-extensions")
+            .and_then(|offers| deflate_of(&offers, &value("user-agent"))),
     })
 }
 
@@ -158,8 +163,9 @@ fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// The answer that ends HTTP on this connection. `protocol` must be one of those offered.
-pub fn response(upgrade: &Upgrade, protocol: Option<&str>) -> Bytes {
+/// The answer that ends HTTP on this connection. `protocol` must be one of those offered, and
+/// `deflate` what was made of an offer.
+pub fn response(upgrade: &Upgrade, protocol: Option<&str>, deflate: Option<Deflate>) -> Bytes {
     let mut out = String::with_capacity(192);
     out.push_str("HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n");
     out.push_str("connection: Upgrade\r\nsec-websocket-accept: ");
@@ -171,6 +177,10 @@ pub fn response(upgrade: &Upgrade, protocol: Option<&str>) -> Bytes {
         );
         out.push_str("\r\nsec-websocket-protocol: ");
         out.push_str(protocol);
+    }
+    if let Some(deflate) = deflate {
+        out.push_str("\r\nsec-websocket-extensions: ");
+        out.push_str(&deflate.answer());
     }
     out.push_str("\r\n\r\n");
     out.into()

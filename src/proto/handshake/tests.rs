@@ -178,11 +178,11 @@ fn the_answer_proves_that_the_key_was_read() {
     assert_eq!(upgrade.accept_key, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     assert_eq!(upgrade.protocols, ["chat", "superchat", "x"]);
     assert_eq!(
-        &response(&upgrade, Some("chat"))[..],
+        &response(&upgrade, Some("chat"), None)[..],
         b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\
           sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nsec-websocket-protocol: chat\r\n\r\n"
     );
-    let text = response(&upgrade, None);
+    let text = response(&upgrade, None, upgrade.deflate);
     assert!(!text.windows(8).any(|window| window == b"protocol"));
 }
 

@@ -173,6 +173,7 @@ impl Deflater {
             let payload = &whole[header_len..];
             let is_long = how.threshold_bytes <= payload.len();
             let is_smaller = match opcode {
+                Some(Opcode::Binary) if !how.binary => false,
                 Some(opcode) if is_long => self.put_frame(out, opcode, payload, how),
                 _ => false,
             };
@@ -255,6 +256,8 @@ pub struct How {
     pub level: u32,
     /// Shorter payloads stay as they are.
     pub threshold_bytes: usize,
+    /// Binary messages are compressed too.
+    pub binary: bool,
 }
 
 /// What a sync flush ends with and the wire leaves out, and a final empty block.

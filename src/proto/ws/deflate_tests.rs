@@ -68,6 +68,7 @@ fn how(window: Window, level: u32, threshold_bytes: usize) -> How {
         window,
         level,
         threshold_bytes,
+        binary: true,
     }
 }
 

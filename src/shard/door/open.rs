@@ -18,6 +18,7 @@ use crate::shard::door::upgrade::Admitted;
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::link::socket_id;
 use crate::shard::shared::Dialect;
+use crate::shard::socket::packing::Packing;
 use crate::shard::speak::handlers::Opened;
 use crate::shard::state::State;
 
@@ -61,6 +62,13 @@ impl crate::shard::Shard {
             connection
                 .outbox
                 .push_with(&mut state.spare, |out| out.extend_from_slice(response));
+        }
+        if let Some(deflate) = admitted.deflate {
+            let limits = state.live.limits_of(admitted.mount);
+            let packing = Packing::new(deflate.window, limits);
+            connection.outbox.packing = state.spare.packings.id_of(packing);
+            connection.inflates = true;
+            state.metrics.add(Counter::ConnectionsCompressed, 1);
         }
         crate::shard::state::mark_dirty(&mut state.dirty, connection, key);
         state.wishes.push(key);

@@ -10,6 +10,7 @@ use crate::auth::{Caller, TokenCache, token_of};
 use crate::gateway::client::Handshake;
 use crate::id::Tenant;
 use crate::metrics::Refusal as RefusedFor;
+use crate::proto::handshake::extensions::Deflate;
 use crate::proto::handshake::{self, Upgrade};
 use crate::proto::http::{self, Head};
 use crate::proto::{durable, event, relay};
@@ -27,6 +28,9 @@ pub(crate) struct Admitted {
     /// The subprotocol that the answer names.
     pub(crate) protocol: Option<Box<str>>,
     /// What the handlers of gateways and raw mounts may know of the request.
+    /// What was agreed on about compression.
+    pub(crate) deflate: Option<Deflate>,
+    /// What the handlers of a gateway may know of the request.
     pub(crate) handshake: Option<Arc<Handshake>>,
     /// The 101.
     pub(crate) response: Bytes,
@@ -77,12 +81,16 @@ pub(crate) fn admit(
         )
     })?;
     let (protocol, negotiated) = protocol_of(&upgrade, &mount.dialect);
-    let response = handshake::response(&upgrade, protocol);
+    let deflate = upgrade
+        .deflate
+        .filter(|_| live.limits_of(number).compression);
+    let response = handshake::response(&upgrade, protocol, deflate);
     Ok(Admitted {
         mount: number,
         caller,
         negotiated,
         protocol: protocol.map(Into::into),
+        deflate,
         handshake: None,
         response,
         ticket: None,

@@ -40,6 +40,8 @@ pub(crate) struct Connection {
     pub(crate) refused_tokens: u8,
     /// How long before its token has expired it is told, in tenths of a second; 0 when it has been.
     pub(crate) expiry_lead_tenths: u16,
+    /// Its messages may be compressed, as was agreed on.
+    pub(crate) inflates: bool,
     pub(crate) mount: u16,
     pub(crate) transport: Transport,
     pub(crate) decoder: Decoder,
@@ -110,6 +112,7 @@ impl Connection {
             invalid_frames: 0,
             refused_tokens: 0,
             expiry_lead_tenths: 0,
+            inflates: false,
             mount: 0,
             transport: Transport::default(),
             decoder: Decoder::default(),

@@ -37,7 +37,11 @@ impl Turn {
     pub(crate) fn flush(&mut self) -> bool {
         let began = now();
         let (mut worked, mut sends) = (false, 0);
-        self.shard.state.borrow_mut().give_out();
+        {
+            let mut state = self.shard.state.borrow_mut();
+            state.give_out();
+            state.note_packed();
+        }
         loop {
             let mut state = self.shard.state.borrow_mut();
             worked |= state.flush_some(SENDS_BATCH);
@@ -97,6 +101,14 @@ impl Turn {
 }
 
 impl State {
+    fn note_packed(&mut self) {
+        let (bytes_in, bytes_out) = self.spare.packings.take_counts();
+        if 0 < bytes_in {
+            self.metrics.add(Counter::DeflateBytesIn, bytes_in);
+            self.metrics.add(Counter::DeflateBytesOut, bytes_out);
+        }
+    }
+
     /// Whether somebody has output that is not on its way.
     fn has_output(&self) -> bool {
         !self.dirty.is_empty() || !self.given.is_empty()

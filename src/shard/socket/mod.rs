@@ -7,6 +7,7 @@ pub(crate) mod flush;
 pub(crate) mod looks;
 pub(crate) mod machine;
 pub(crate) mod outbox;
+pub(crate) mod packing;
 pub(crate) mod share;
 pub(crate) mod steps;
 pub(crate) mod timer;

@@ -5,10 +5,13 @@
 //! loses its oldest frame, is told so by `lagged`, and nothing else is ever dropped here. Full
 //! (`outbox_frames_max`, `outbox_bytes_max`) is answered to the caller, who knows what to do.
 
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
+
+use crate::shard::socket::packing::{PackingId, Packings};
 
 /// Frames that are encoded once and shared by all their receivers on this shard.
 #[derive(Debug)]
@@ -16,22 +19,49 @@ pub(crate) struct Piece {
     bytes: Bytes,
     /// Where each frame ends.
     ends: SmallVec<[u32; 4]>,
+    /// How many get it, as far as that is known.
+    receivers: Cell<u32>,
+    /// The same frames compressed, for each window, once somebody wanted them; none if they did not
+    /// become smaller.
+    packed: [OnceCell<Option<Rc<Self>>>; 2],
 }
 
 impl Piece {
     /// A piece of one frame.
     pub(crate) fn of_frame(frame: Bytes) -> Self {
         let end = u32::try_from(frame.len()).unwrap_or(u32::MAX);
-        Self {
-            bytes: frame,
-            ends: SmallVec::from_slice(&[end]),
-        }
+        Self::of_frames(frame, SmallVec::from_slice(&[end]))
     }
 
     /// A piece of several frames that stand one behind the other.
     pub(crate) fn of_frames(bytes: Bytes, ends: SmallVec<[u32; 4]>) -> Self {
         debug_assert_eq!(ends.last().map(|end| *end as usize), Some(bytes.len()));
-        Self { bytes, ends }
+        Self {
+            bytes,
+            ends,
+            receivers: Cell::new(1),
+            packed: Default::default(),
+        }
+    }
+
+    /// So many are about to get it.
+    pub(crate) fn note_receivers(&self, receivers: usize) {
+        let receivers = u32::try_from(receivers).unwrap_or(u32::MAX);
+        self.receivers.set(receivers);
+    }
+
+    /// The piece as it goes out by this packing: compressed by the first who asks, for all others.
+    fn packed(self: &Rc<Self>, packings: &mut Packings, id: PackingId) -> Rc<Self> {
+        let Some(packing) = packings.of(id) else {
+            return Rc::clone(self);
+        };
+        let packed = self.packed[packing.window as usize].get_or_init(|| {
+            let mut ends = SmallVec::new();
+            let end = |end: usize| ends.push(u32::try_from(end).unwrap_or(u32::MAX));
+            let bytes = packings.pack_shared(packing, &self.bytes, self.receivers.get(), end)?;
+            Some(Rc::new(Self::of_frames(bytes.into(), ends)))
+        });
+        Rc::clone(packed.as_ref().unwrap_or(self))
     }
 
     pub(crate) fn frames(&self) -> usize {
@@ -185,6 +215,8 @@ pub(crate) struct Outbox {
     frames: u32,
     /// Some of it was there already when the last send ended.
     is_old: bool,
+    /// How its frames are compressed.
+    pub(crate) packing: PackingId,
     bytes: usize,
     behind: Option<Box<Behind>>,
 }
@@ -240,9 +272,20 @@ impl Outbox {
         };
         let before = bytes.len();
         write(bytes);
+        if self.packing != 0 {
+            spare.packings.pack_own(self.packing, bytes, before);
+        }
         *frames += 1;
         let more = bytes.len() - before;
         self.grow(1, more, spare);
+    }
+
+    /// The same for a frame that holds a secret of ours, which is never compressed beside text that
+    /// others may choose.
+    pub(crate) fn push_plain_with(&mut self, spare: &mut Spare, write: impl FnOnce(&mut Vec<u8>)) {
+        let packing = std::mem::take(&mut self.packing);
+        self.push_with(spare, write);
+        self.packing = packing;
     }
 
     /// What this outbox holds is counted among what all of the shard hold.
@@ -313,6 +356,10 @@ impl Outbox {
     }
 
     fn append(&mut self, piece: Rc<Piece>, topic: Option<TopicTag>, spare: &mut Spare) {
+        let piece = match self.packing {
+            0 => piece,
+            id => piece.packed(&mut spare.packings, id),
+        };
         let frames = u32::try_from(piece.frames()).unwrap_or(u32::MAX);
         self.grow(frames, piece.bytes.len(), spare);
         self.chunks.push(Chunk::Shared {
@@ -479,6 +526,7 @@ pub(crate) struct Spare {
     buffers: Vec<Vec<u8>>,
     frames: usize,
     bytes: usize,
+    pub(crate) packings: Packings,
 }
 
 /// More spare buffers than this are freed.

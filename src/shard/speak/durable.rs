@@ -336,11 +336,12 @@ impl State {
                 ..
             } => {
                 let prefix = self.prefix_of(*topic);
-                self.queue_within_credit(key, |session, out| {
+                self.queue_within_credit(key, false, |session, out| {
                     session.put_message(out, &prefix, message, *redelivered);
                 });
             }
-            _ => self.queue_within_credit(key, |session, out| {
+            // An answer names subscriptions, which is nobody else's business.
+            _ => self.queue_within_credit(key, true, |session, out| {
                 session.put(out, answer, reference);
             }),
         }
@@ -357,10 +358,11 @@ impl State {
     }
 
     /// Queues what a home says: messages are bounded by credit and answers by what may be under
-    /// way, so the outbox takes them all.
+    /// way, so the outbox takes them all. What is `private` is never compressed.
     fn queue_within_credit(
         &mut self,
         key: SlotKey,
+        private: bool,
         write: impl FnOnce(&DurableSession, &mut Vec<u8>),
     ) {
         let Some(connection) = self.connections.get(key) else {
@@ -372,9 +374,12 @@ impl State {
         let Session::Durable(session) = &connection.session else {
             return;
         };
-        connection.outbox.push_with(&mut self.spare, |out| {
-            frame::put_text_with(out, |out| write(session, out));
-        });
+        let (outbox, spare) = (&mut connection.outbox, &mut self.spare);
+        let write = |out: &mut Vec<u8>| frame::put_text_with(out, |out| write(session, out));
+        match private {
+            true => outbox.push_plain_with(spare, write),
+            false => outbox.push_with(spare, write),
+        }
         self.metrics.add(Counter::MessagesSent, 1);
         mark_dirty(&mut self.dirty, connection, key);
     }

@@ -38,7 +38,7 @@ impl Outlet for ShardOutlet {
     fn send(&self, connection: ConnKey, push: &Push) -> Fate {
         let fate = self.with_state(|state| {
             state.give_out();
-            Some(state.queue_push(slot_key(connection), push, &mut None))
+            Some(state.queue_push(slot_key(connection), push, (&mut None, 1)))
         });
         fate.unwrap_or(Fate::Gone)
     }
@@ -57,7 +57,8 @@ impl Outlet for ShardOutlet {
             state.share.add(push.plain().len());
             let (mut tally, mut piece) = (Tally::default(), None);
             for connection in connections {
-                match state.queue_push(slot_key(*connection), push, &mut piece) {
+                match state.queue_push(slot_key(*connection), push, (&mut piece, connections.len()))
+                {
                     Fate::Accepted => tally.accepted += 1,
                     Fate::Shed => {
                         tally.shed += 1;
@@ -110,7 +111,12 @@ impl Outside for OutsideLink {
 
 impl State {
     /// Puts one frame that others may get too into one outbox. A full one takes nothing.
-    fn queue_push(&mut self, key: SlotKey, push: &Push, piece: &mut Option<Rc<Piece>>) -> Fate {
+    fn queue_push(
+        &mut self,
+        key: SlotKey,
+        push: &Push,
+        (piece, receivers): (&mut Option<Rc<Piece>>, usize),
+    ) -> Fate {
         let frame = push.plain();
         let Some(connection) = self.connections.get(key) else {
             return Fate::Gone;
@@ -125,11 +131,12 @@ impl State {
             self.metrics.add(Counter::OutboxSheds, 1);
             return Fate::Shed;
         }
-        if frame.len() <= COPY_BYTES_MAX {
+        if frame.len() <= COPY_BYTES_MAX && connection.outbox.packing == 0 {
             let write = |out: &mut Vec<u8>| out.extend_from_slice(frame);
             connection.outbox.push_with(&mut self.spare, write);
         } else {
             let piece = piece.get_or_insert_with(|| Rc::new(Piece::of_frame(frame.clone())));
+            piece.note_receivers(receivers);
             connection.outbox.push_piece(&mut self.spare, piece);
         }
         self.metrics.add(Counter::MessagesSent, 1);
@@ -158,7 +165,7 @@ impl State {
         let has_room =
             frames <= limits.frames_max / STREAM_SHARE && bytes <= limits.bytes_max / STREAM_SHARE;
         if outbox.is_empty() || has_room || !connection.takes_frames() {
-            return Poll::Ready(self.queue_push(key, push, &mut None));
+            return Poll::Ready(self.queue_push(key, push, (&mut None, 1)));
         }
         if let Session::Event(session) = &connection.session {
             session.handle_stream_waiting(waker);

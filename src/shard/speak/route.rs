@@ -120,6 +120,7 @@ impl State {
         };
         let capacity = self.shared.topic_capacity();
         let frames = fanout.piece.frames() as u64;
+        fanout.piece.note_receivers(fanout.topic.members.len());
         let mut full = Vec::new();
         for (key, held) in &mut fanout.topic.members {
             if let Some(held) = held {
