@@ -30,6 +30,12 @@ pub mod backup {}
 #[doc = include_str!("by_hand.md")]
 pub mod by_hand {}
 
+#[doc = include_str!("tls.md")]
+pub mod tls {}
+
+#[doc = include_str!("compression.md")]
+pub mod compression {}
+
 #[doc = include_str!("testing.md")]
 pub mod testing {}
 
