@@ -20,6 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("auth", &["id"]),
     ("config", &["auth", "logging"]),
     ("proto", &["id"]),
+    ("tls", &[]),
     ("log", &["id"]),
     ("broker", &["id", "auth", "proto", "log"]),
     ("gateway", &["id", "auth", "config", "proto", "broker"]),
@@ -31,6 +32,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "shard",
         &[
             "id", "auth", "config", "metrics", "proto", "log", "broker", "gateway", "session",
+            "tls",
         ],
     ),
     ("client", &[]),

@@ -55,8 +55,8 @@ use crate::shard::tell::memory::Memory;
 use crate::tls::Acceptor;
 
 pub use crate::shard::{RingError, probe};
-pub use builder::RelayConfig;
 pub use crate::tls::CertificateError;
+pub use builder::RelayConfig;
 pub use error::StartError;
 pub use run::RunError;
 
@@ -218,9 +218,7 @@ impl ServerBuilder {
         let ports: Arc<[Port<Command>]> = (0..shards)
             .map(|_| Port::new(limits.outside_queue_max))
             .collect();
-        let mut live = live_of(&self.config, Arc::clone(&self.authenticator), &mounts);
-        live.tls = tls::acceptor(&self.config, None)?;
-        let live = Arc::new(live);
+        let live = Arc::new(self.live(&mounts)?);
         let durable = self.open_topics(shards, topics)?;
         let (world, stores, directory) = match durable {
             Some(opened) => (Some(opened.world), opened.stores, Some(opened.directory)),
@@ -274,6 +272,14 @@ impl ServerBuilder {
             relay,
             threads,
         })
+    }
+
+    /// What a reload replaces, as it is at the start.
+    fn live(&self, mounts: &[Mount]) -> Result<Live, StartError> {
+        let keys = Arc::clone(&self.authenticator);
+        let mut live = live_of(&self.config, keys, mounts);
+        live.tls = tls::acceptor(&self.config, None)?;
+        Ok(live)
     }
 
     /// Where connections come from: sockets that were handed over, or one that is bound now; behind

@@ -80,7 +80,7 @@ impl Turn {
         }
     }
 
-    pub(crate) fn adopt(&self, accepted: Accepted) {
+    pub(crate) fn adopt(&mut self, accepted: Accepted) {
         let fd = accepted.fd;
         // A socket that cannot be set up is as good as closed.
         let _ = rustix::net::sockopt::set_tcp_nodelay(&fd, true);

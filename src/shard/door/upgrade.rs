@@ -27,10 +27,9 @@ pub(crate) struct Admitted {
     pub(crate) negotiated: bool,
     /// The subprotocol that the answer names.
     pub(crate) protocol: Option<Box<str>>,
-    /// What the handlers of gateways and raw mounts may know of the request.
     /// What was agreed on about compression.
     pub(crate) deflate: Option<Deflate>,
-    /// What the handlers of a gateway may know of the request.
+    /// What the handlers of gateways and raw mounts may know of the request.
     pub(crate) handshake: Option<Arc<Handshake>>,
     /// The 101.
     pub(crate) response: Bytes,
