@@ -52,7 +52,7 @@ fn is_deaf_safari(user_agent: &str) -> bool {
     let version = user_agent.split(" Version/15.").nth(1);
     let minor = version.and_then(|rest| rest.bytes().next());
     let is_single = version
-        .and_then(|rest| rest.bytes().nth(1))
+        .and_then(|rest| rest.as_bytes().get(1))
         .is_none_or(|next| !next.is_ascii_digit());
     user_agent.contains(" Safari/") && is_single && minor.is_some_and(|it| b"0123".contains(&it))
 }
