@@ -35,6 +35,8 @@ pub(super) struct Topic {
     /// The append of the last message.
     pub(super) newest: AppendId,
     pub(super) keys: Keys,
+    /// It stands among those whose keys are looked at by time.
+    pub(super) is_keyed: bool,
     pub(super) recent: Recent,
     /// Subscriptions by key; one that is being deleted is no longer here.
     pub(super) subscriptions: AHashMap<Arc<str>, HomedId>,
@@ -71,6 +73,7 @@ impl Topic {
             life: Life::Kept,
             newest: 0,
             keys: Keys::default(),
+            is_keyed: false,
             recent: Recent::default(),
             subscriptions: AHashMap::new(),
             idle: Vec::new(),
@@ -231,6 +234,15 @@ impl Keys {
         }
         let at = self.order.partition_point(|(seq, _)| *seq <= known.seq);
         self.order.insert(at, (known.seq, key));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    /// The seq of the oldest.
+    pub(super) fn first_seq(&self) -> Option<Seq> {
+        self.order.front().map(|(seq, _)| *seq)
     }
 
     /// Forgets the oldest beyond `count_max` and those older than `age_ms_max`.

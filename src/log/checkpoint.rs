@@ -142,7 +142,8 @@ impl CommitLog {
 
     fn is_checkpoint_due(&self, now_us: u64) -> bool {
         let task = &self.checkpoint;
-        if now_us < task.not_before_us {
+        // A stop has no time to wait for room: it tries once more, and ends without.
+        if now_us < task.not_before_us && !self.is_closing {
             return false;
         }
         if self.is_closing {

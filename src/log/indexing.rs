@@ -31,7 +31,7 @@ impl CommitLog {
 
     pub(super) fn poll_indexing(&mut self) -> Option<Op> {
         if self.indexing.is_none() {
-            if self.last_now_us() < self.index_not_before_us {
+            if self.last_now_us() < self.index_not_before_us && !self.is_closing {
                 return None;
             }
             let held = |info: &super::commit_log::SegmentInfo| match &info.blocks {

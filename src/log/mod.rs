@@ -117,6 +117,8 @@ mod reader;
 
 mod read;
 
+mod age;
+
 mod retention;
 
 mod clean;
@@ -135,6 +137,7 @@ mod drive;
 
 mod verify;
 
+pub use age::AgeClock;
 pub use batch::RUN_BYTES;
 pub use commit::AppendError;
 pub use commit_log::{CommitLog, Effect, EffectId, Event, Fsync, LogConfig, LogState, Now, Ticket};

@@ -5,6 +5,7 @@ use std::ops::Bound;
 
 use crate::id::HomedId;
 
+use super::age::AgeClock;
 use super::commit_log::{CommitLog, Event, Now};
 use super::record::Record;
 use super::state::Topic;
@@ -20,6 +21,7 @@ pub(super) struct RetentionTask {
     next_us: u64,
     /// The last topic of the sweep under way.
     after: Option<HomedId>,
+    clock: AgeClock,
 }
 
 impl CommitLog {
@@ -49,8 +51,12 @@ impl CommitLog {
         if self.retention.after.is_none() {
             self.retention.next_us = now.monotonic_us + SWEEP_US;
         }
+        let now_ms = self
+            .retention
+            .clock
+            .look(now.monotonic_us / 1_000, now.unix_ms);
         for topic in slice {
-            self.trim(topic, now.unix_ms);
+            self.trim(topic, now_ms);
         }
     }
 

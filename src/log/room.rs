@@ -1,6 +1,8 @@
 //! Room for a record, told before anything is given a seq for it, and what records take of it.
 //! Whoever was told that there is room may append as much before anything else happens.
 
+use crate::id::{HomedId, Seq};
+
 use super::commit::AppendError;
 use super::commit_log::CommitLog;
 
@@ -24,5 +26,15 @@ impl CommitLog {
     /// As an append of such a record would.
     pub fn room(&mut self, class: Class, bytes: usize) -> Result<(), AppendError> {
         self.check_room(class, bytes)
+    }
+
+    /// The idempotency keys of a topic's messages up to `through` have ended.
+    pub fn forget_keys(&mut self, topic: HomedId, through: Seq) {
+        if let Some(topic) = self.state.topics.get_mut(&topic) {
+            while topic.keys.pop_front_if(|key| key.seq <= through).is_some() {}
+            if topic.keys.is_empty() {
+                topic.keys.shrink_to_fit();
+            }
+        }
     }
 }

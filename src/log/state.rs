@@ -195,8 +195,15 @@ impl State {
                 }
             },
             Entry::TopicDeleted { id } | Entry::SubscriptionDeleted { id } => {
-                if let Some(grave) = self.graves.get_mut(id) {
+                let grave = self.graves.get_mut(id);
+                // What was made and deleted in one segment is gone with it: no segment that is
+                // left alone can tell of it.
+                let is_over = grave.is_some_and(|grave| {
                     grave.place_deletion(segment);
+                    (grave.from, grave.until) == (segment, segment)
+                });
+                if is_over {
+                    self.graves.remove(id);
                 }
             }
             Entry::Cursors(cursors) => {

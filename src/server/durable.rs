@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 
 use crate::broker::durable::{
-    Durable, Limits, Restored, RestoredKey, RestoredSubscription, RestoredTopic,
+    Durable, Ledger, Limits, Restored, RestoredKey, RestoredSubscription, RestoredTopic,
 };
 use crate::config::{BindSubNames, Config, DurableSection, Fsync as ConfigFsync, OnDuplicate};
 use crate::gateway::topics::Topics;
@@ -83,6 +83,7 @@ fn recover_all(
     shards: u16,
 ) -> Result<Vec<Vec<(Partition, Recovered)>>, StartError> {
     let partitions = directory.fixed().partitions;
+    let ledger = &Ledger::default();
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..shards)
             .map(|shard| {
@@ -90,7 +91,10 @@ fn recover_all(
                 let own = own.filter(move |partition| partition.shard(shards) == shard);
                 scope.spawn(move || {
                     let recovered = own.map(|partition| {
-                        Ok((partition, recover_one(config, directory, partition)?))
+                        Ok((
+                            partition,
+                            recover_one(config, (directory, ledger), partition)?,
+                        ))
                     });
                     recovered.collect::<Result<Vec<_>, StartError>>()
                 })
@@ -105,7 +109,7 @@ fn recover_all(
 
 fn recover_one(
     config: &Config,
-    directory: &DataDirectory,
+    (directory, ledger): (&DataDirectory, &Ledger),
     partition: Partition,
 ) -> Result<Recovered, StartError> {
     let folder: PathBuf = directory.folder_path(partition);
@@ -127,14 +131,16 @@ fn recover_one(
         // The others serve; this one says what is wrong and keeps what it has.
         Err(error) if error.is_damage() => {
             let log = CommitLog::unreadable(log_config, identity, error.to_string());
-            let mut home = Durable::new(partition, log.epoch(), limits(config), random()?);
+            let home = Durable::new(partition, log.epoch(), limits(config), random()?);
+            let mut home = home.with_ledger(ledger.clone());
             home.handle_unreadable();
             return Ok(Recovered { home, log, folder });
         }
         found => found.map_err(failed)?,
     };
     report(partition, &found.report);
-    let mut home = Durable::new(partition, log.epoch(), limits(config), random()?);
+    let home = Durable::new(partition, log.epoch(), limits(config), random()?);
+    let mut home = home.with_ledger(ledger.clone());
     restore(partition, &mut home, found);
     Ok(Recovered { home, log, folder })
 }

@@ -236,6 +236,7 @@ impl Store {
                     count_max,
                 });
             }
+            Effect::ForgetKeys { topic, through } => self.log.forget_keys(topic, through),
             Effect::Answer {
                 to,
                 reference,

@@ -421,3 +421,78 @@ fn a_second_connection_may_be_refused() {
     second.publish(&id, "1", 1);
     first.expect_message(&id, 1, "1");
 }
+
+/// L12: a tenant's limits hold over all its partitions, also for requests that come at once
+#[test]
+fn limits_of_a_tenant_hold_over_all_partitions() {
+    for shards in 1..=3 {
+        let data = tempfile::tempdir().unwrap();
+        let site = plan(shards, data.path())
+            .limits(|limits| {
+                limits.topics_per_tenant_max = 10;
+                limits.subscriptions_per_tenant_max = 10;
+                limits.bytes_per_tenant_max = 200_000;
+            })
+            .start();
+        let make = |ns: &str, name: usize| {
+            let body = format!(r#"{{"name":"t{name}"}}"#);
+            site.rest(ns, "POST", "/v1/topics", &body).status
+        };
+        let made: usize = std::thread::scope(|scope| {
+            let part = |part: usize| {
+                (part * 10..part * 10 + 10)
+                    .filter(|name| make("demo", *name) == 201)
+                    .count()
+            };
+            let threads: Vec<_> = (0..4)
+                .map(|number| scope.spawn(move || part(number)))
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .sum()
+        });
+        assert_eq!(made, 10, "{shards} shards");
+        assert_eq!(make("other", 1), 201, "another tenant has its own");
+        let listed = site.rest_json("demo", "GET", "/v1/topics", "");
+        let ids: Vec<String> = listed["topics"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|topic| topic["id"].as_str().unwrap().to_owned())
+            .collect();
+        let mut ada = site.durable("demo");
+        let mut bound = 0;
+        for id in &ids {
+            for name in ["A", "B"] {
+                ada.send(&format!(
+                    r#"{{"type":"subscribe","topic":"{id}","sub_name":"{name}"}}"#
+                ));
+                bound += usize::from(ada.receive().contains("subscribed\""));
+            }
+        }
+        assert_eq!(bound, 10);
+        let mut bob = site.durable("demo");
+        let pad = "x".repeat(9_000);
+        let mut stored = 0;
+        for id in ids.iter().cycle().take(40) {
+            bob.send(&format!(
+                r#"{{"type":"publish","topic":"{id}","payload":"{pad}"}}"#
+            ));
+            stored += usize::from(bob.receive().contains("pub_ack"));
+        }
+        assert_eq!(stored, 22, "{shards} shards: each takes 9,072 bytes");
+        // What is given back can be taken again, wherever it was.
+        for id in &ids {
+            assert_eq!(
+                site.rest("demo", "DELETE", &format!("/v1/topics/{id}"), "")
+                    .status,
+                204
+            );
+        }
+        assert_eq!(
+            (100..140).filter(|name| make("demo", *name) == 201).count(),
+            10
+        );
+    }
+}

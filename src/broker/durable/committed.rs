@@ -208,7 +208,7 @@ impl Durable {
         };
         let freed = topic.trim(first_seq, bytes);
         let tenant = topic.tenant.clone();
-        self.world(&tenant).here.bytes -= freed;
+        self.world(&tenant).give_back_bytes(freed);
     }
 
     fn give_up(&mut self, appended: Appended, refused: Refused) {
@@ -254,7 +254,7 @@ impl Durable {
         if let Some(topic) = self.topics.get_mut(&id) {
             let freed = topic.forget_appended(appending.bytes);
             let tenant = topic.tenant.clone();
-            self.world(&tenant).here.bytes -= freed;
+            self.world(&tenant).give_back_bytes(freed);
         }
         self.published(peer);
         self.tell(peer, appending.reference, refused_publish(id, refused));

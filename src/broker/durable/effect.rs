@@ -52,6 +52,13 @@ pub enum Effect {
         /// Enough messages.
         count_max: u32,
     },
+    /// Idempotency keys of a topic have ended: the log need not keep them for a restart.
+    ForgetKeys {
+        /// Which topic.
+        topic: HomedId,
+        /// Those of messages up to here.
+        through: Seq,
+    },
     /// Tell a peer.
     Answer {
         /// Whom.

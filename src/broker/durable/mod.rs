@@ -21,6 +21,8 @@ mod command;
 
 mod answer;
 
+mod ledger;
+
 mod effect;
 
 mod topics;
@@ -49,6 +51,7 @@ use ahash::AHashMap;
 use bytes::Bytes;
 
 use crate::id::{HomedId, Partition, Seq, Tenant};
+use crate::log::AgeClock;
 
 use command::{named, names_something};
 
@@ -62,6 +65,7 @@ pub use answer::{
 };
 pub use command::{Caller, Command, NewMessage, NewMessages, Now, Open, Peer, Request, TopicRef};
 pub use effect::{AppendId, Effect, Need, ReadId, ReadItem, Value};
+pub use ledger::Ledger;
 pub use restore::{Restored, RestoredKey, RestoredSubscription, RestoredTopic};
 
 /// What a partition allows. Limits of a tenant count what its other partitions report too.
@@ -176,6 +180,7 @@ pub struct Durable {
     epoch: u64,
     limits: Limits,
     random: u64,
+    ledger: Ledger,
     tenants: AHashMap<Tenant, World>,
     topics: AHashMap<HomedId, Topic>,
     subscriptions: AHashMap<HomedId, Subscription>,
@@ -192,6 +197,10 @@ pub struct Durable {
     lack: Option<Refused>,
     log: Appends,
     cursors: CursorsMoving,
+    /// Judges the age of idempotency keys.
+    clock: AgeClock,
+    /// Topics with keys, in the order in which they are looked at; by the monotonic clock.
+    keyed: VecDeque<(u64, HomedId)>,
     tail: Tail,
     reads: AHashMap<ReadId, Reading>,
     histories: u64,
@@ -208,7 +217,10 @@ pub struct Durable {
 #[derive(Debug, Default)]
 struct World {
     names: BTreeMap<Arc<str>, HomedId>,
+    /// What it holds in all partitions of this process.
+    account: Arc<ledger::Account>,
     here: Usage,
+    /// What it holds in other processes.
     elsewhere: Usage,
 }
 
@@ -302,6 +314,7 @@ impl Durable {
             epoch,
             limits,
             random,
+            ledger: Ledger::default(),
             tenants: AHashMap::new(),
             topics: AHashMap::new(),
             subscriptions: AHashMap::new(),
@@ -317,6 +330,8 @@ impl Durable {
                 ..Appends::default()
             },
             cursors: CursorsMoving::default(),
+            clock: AgeClock::default(),
+            keyed: VecDeque::new(),
             tail: Tail::default(),
             reads: AHashMap::new(),
             histories: 0,
@@ -443,6 +458,7 @@ impl Durable {
         if self.cursors.since_ms.is_some_and(due) {
             self.flush_cursors();
         }
+        self.expire_keys(now);
     }
 
     /// When `handle_time` has something to do, on the monotonic clock.
@@ -451,7 +467,9 @@ impl Durable {
             return None;
         }
         let moved = self.cursors.since_ms.filter(|_| !self.cursors.under_way);
-        moved.map(|since| since + self.limits.cursor_delay_ms_max)
+        let moved = moved.map(|since| since + self.limits.cursor_delay_ms_max);
+        let keyed = self.keyed.front().map(|(due, _)| *due);
+        moved.into_iter().chain(keyed).min()
     }
 
     /// Gives all moved cursors to the log now, and those that move from here on as soon as the
@@ -469,9 +487,18 @@ impl Durable {
         self.log.failed || is_moved && self.line.len() == 0
     }
 
-    /// What other partitions hold of a tenant, which counts against its limits here.
+    /// Counts what tenants hold together with the other partitions that have this ledger: before
+    /// anything is restored or asked for.
+    #[must_use]
+    pub fn with_ledger(mut self, ledger: Ledger) -> Self {
+        assert!(self.tenants.is_empty(), "nothing was counted before");
+        self.ledger = ledger;
+        self
+    }
+
+    /// What other processes hold of a tenant, which counts against its limits here.
     pub fn handle_usage(&mut self, tenant: &Tenant, elsewhere: Usage) {
-        self.tenants.entry(tenant.clone()).or_default().elsewhere = elsewhere;
+        self.world(tenant).elsewhere = elsewhere;
     }
 
     /// What this partition holds of each tenant.
@@ -547,7 +574,12 @@ impl Durable {
     }
 
     fn world(&mut self, tenant: &Tenant) -> &mut World {
-        self.tenants.entry(tenant.clone()).or_default()
+        let ledger = &self.ledger;
+        let world = self.tenants.entry(tenant.clone());
+        world.or_insert_with(|| World {
+            account: ledger.account(tenant),
+            ..World::default()
+        })
     }
 
     /// The topic that the caller means. An unknown id and a foreign one take the same path.

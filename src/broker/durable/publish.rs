@@ -13,11 +13,14 @@ use crate::log::TEXT_BYTES_MAX;
 
 use super::topics::check_name;
 use super::{
-    Answer, AppendId, Appended, Caller, Durable, Held, Message, NewMessages, Now, Peer, Refused,
-    TopicRef, Value,
+    Answer, AppendId, Appended, Caller, Durable, Effect, Held, Message, NewMessages, Now, Peer,
+    Refused, TopicRef, Value,
 };
 
 pub(super) use crate::broker::topic::stored_bytes as stored;
+
+/// Topics whose keys are looked at in one call.
+const EXPIRED_TOPICS_MAX: usize = 64;
 
 /// A publish on its way to the disk.
 #[derive(Debug)]
@@ -57,8 +60,8 @@ impl Durable {
                 Ok(())
             }
             Repeat::Fresh => {
-                self.check_bytes(caller, &messages, &publisher)?;
                 self.writable()?;
+                self.take_bytes(caller, &messages, &publisher)?;
                 self.append_messages(now, caller, id, (publisher, messages));
                 Ok(())
             }
@@ -115,15 +118,56 @@ impl Durable {
             return Repeat::Fresh;
         };
         let limits = &self.limits;
+        let now_ms = self.clock.look(now.mono_ms, now.unix_ms);
         topic.keys.expire(
-            now.unix_ms,
+            now_ms,
             limits.idempotency_keys_max,
             limits.idempotency_ms_max,
         );
         topic.keys.look(messages)
     }
 
-    fn check_bytes(
+    /// Keys end although nothing is published any more: a few topics at a time.
+    pub(super) fn expire_keys(&mut self, now: Now) {
+        let now_ms = self.clock.look(now.mono_ms, now.unix_ms);
+        let (count_max, age_ms_max) = (
+            self.limits.idempotency_keys_max,
+            self.limits.idempotency_ms_max,
+        );
+        for _ in 0..EXPIRED_TOPICS_MAX {
+            let is_due = |(due, _): &mut (u64, HomedId)| *due <= now.mono_ms;
+            let Some((_, id)) = self.keyed.pop_front_if(is_due) else {
+                return;
+            };
+            let Some(topic) = self.topics.get_mut(&id) else {
+                continue;
+            };
+            topic.keys.expire(now_ms, count_max, age_ms_max);
+            topic.is_keyed = !topic.keys.is_empty();
+            if topic.is_keyed {
+                self.keyed.push_back((now.mono_ms + age_ms_max, id));
+            }
+            let through = topic
+                .keys
+                .first_seq()
+                .map_or(topic.appended, |first| first - 1);
+            self.effects
+                .push_back(Effect::ForgetKeys { topic: id, through });
+        }
+    }
+
+    /// Notes that a topic has keys, to be looked at when the newest of them may have ended.
+    pub(super) fn note_keys(&mut self, id: HomedId, mono_ms: u64) {
+        let topic = self.topics.get_mut(&id);
+        let newly = topic.filter(|topic| !topic.is_keyed && !topic.keys.is_empty());
+        if let Some(topic) = newly {
+            topic.is_keyed = true;
+            let due = mono_ms + self.limits.idempotency_ms_max + 1;
+            self.keyed.push_back((due, id));
+        }
+    }
+
+    fn take_bytes(
         &mut self,
         caller: &Caller,
         messages: &NewMessages,
@@ -135,12 +179,12 @@ impl Durable {
             .map(|message| stored(message, publisher))
             .sum();
         let world = self.world(&caller.tenant);
-        let full = bytes_max < world.here.bytes + world.elsewhere.bytes + more;
-        if full {
-            Err(Refused::BytesFull { bytes_max })
-        } else {
-            Ok(())
+        let max = bytes_max.saturating_sub(world.elsewhere.bytes);
+        if !world.account.take_bytes(more, max) {
+            return Err(Refused::BytesFull { bytes_max });
         }
+        world.here.bytes += more;
+        Ok(())
     }
 
     fn append_messages(
@@ -157,7 +201,6 @@ impl Durable {
         let (first, last, bytes) = topic.append(&messages, &publisher, now.unix_ms);
         topic.newest = after;
         let keep = 0 < topic.bound;
-        self.world(&caller.tenant).here.bytes += bytes;
         self.log.publish_bytes += bytes;
         if keep {
             self.keep_in_tail(id, first, now.unix_ms, &messages);
@@ -180,6 +223,7 @@ impl Durable {
         };
         self.append(value, Appended::Publish(appending));
         self.waits(peer, after);
+        self.note_keys(id, now.mono_ms);
     }
 
     /// A repeat is answered as its original was, and not before it.

@@ -7,7 +7,7 @@ use crate::broker::subscription::Subscription;
 use crate::broker::topic::{KnownKey, Topic};
 use crate::id::{HomedId, Seq, Tenant};
 
-use super::{Durable, Ended, Retention, Value};
+use super::{Durable, Ended, Retention, Usage, Value};
 
 /// A topic as the log has it.
 #[derive(Debug, Clone)]
@@ -102,6 +102,12 @@ impl Durable {
         topic.durable = last_seq;
         topic.appended = last_seq;
         topic.bytes = restored.bytes;
+        let (topics, bytes) = (1, topic.bytes);
+        self.world(&topic.tenant).add(Usage {
+            topics,
+            bytes,
+            ..Usage::default()
+        });
         self.insert_topic(id, topic);
         older.map_or(Restored::New, Restored::InPlaceOf)
     }
@@ -126,6 +132,10 @@ impl Durable {
         subscription.maker = restored.maker;
         subscription.sent = last;
         subscription.active_ms = restored.created_ms;
+        self.world(&subscription.tenant).add(Usage {
+            subscriptions: 1,
+            ..Usage::default()
+        });
         self.insert_subscription(restored.id, subscription);
         older.map_or(Restored::New, Restored::InPlaceOf)
     }
@@ -145,11 +155,12 @@ impl Durable {
             payload,
             unix_ms,
         };
-        let topic = self.topics.get_mut(&topic);
-        match topic.filter(|topic| seq <= topic.durable) {
-            Some(topic) => topic.keys.insert(key, known),
+        let found = self.topics.get_mut(&topic);
+        match found.filter(|found| seq <= found.durable) {
+            Some(found) => found.keys.insert(key, known),
             None => return Restored::Orphan,
         }
+        self.note_keys(topic, 0);
         Restored::New
     }
 }

@@ -10,7 +10,8 @@ use crate::id::{HomedId, Seq};
 
 use super::topics::check_name;
 use super::{
-    Answer, Appended, Caller, Durable, Ended, Moved, Now, Open, Peer, Refused, TopicRef, Value,
+    Answer, Appended, Caller, Durable, Ended, Moved, Now, Open, Peer, Refused, TopicRef, Usage,
+    Value,
 };
 
 impl Durable {
@@ -64,9 +65,9 @@ impl Durable {
         let other_epoch = open.epoch.is_some_and(|epoch| epoch != self.epoch);
         let from_seq = if other_epoch { Some(0) } else { open.from_seq };
         let cursor = cursor_of(topic, from_seq)?;
-        self.room_for_subscription(caller)?;
         let id = self.new_id(now);
         self.check_binding(caller.peer, id)?;
+        self.room_for_subscription(caller)?;
         let tenant = caller.tenant.clone();
         let subscription = Subscription::new(tenant, topic_id, sub_name.clone(), cursor);
         self.insert_subscription(id, subscription);
@@ -89,10 +90,12 @@ impl Durable {
     fn room_for_subscription(&mut self, caller: &Caller) -> Result<(), Refused> {
         let count_max = self.limits.subscriptions_per_tenant_max;
         let world = self.world(&caller.tenant);
-        if count_max <= world.here.subscriptions + world.elsewhere.subscriptions {
+        let max = count_max.saturating_sub(world.elsewhere.subscriptions);
+        if !world.account.take_subscription(max) {
             let knob = "subscriptions_per_tenant_max";
             return Err(Refused::SubscriptionLimit { count_max, knob });
         }
+        world.here.subscriptions += 1;
         Ok(())
     }
 
@@ -111,10 +114,9 @@ impl Durable {
         Ok(())
     }
 
-    /// Puts a subscription into every index.
+    /// Puts a subscription that is counted into every index.
     pub(super) fn insert_subscription(&mut self, id: HomedId, subscription: Subscription) {
         let name = subscription.sub_name.clone();
-        self.world(&subscription.tenant).here.subscriptions += 1;
         if let Some(topic) = self.topics.get_mut(&subscription.topic) {
             let before = topic.subscriptions.insert(name, id);
             assert!(before.is_none(), "a key is one subscription of a topic");
@@ -128,7 +130,10 @@ impl Durable {
         let Some(subscription) = self.subscriptions.remove(&id) else {
             return;
         };
-        self.world(&subscription.tenant).here.subscriptions -= 1;
+        self.world(&subscription.tenant).give_back(Usage {
+            subscriptions: 1,
+            ..Usage::default()
+        });
         if let Some(topic) = self.topics.get_mut(&subscription.topic)
             && topic.subscriptions.get(&subscription.sub_name) == Some(&id)
         {

@@ -9,7 +9,8 @@ use crate::id::HomedId;
 use crate::log::TEXT_BYTES_MAX;
 
 use super::{
-    Answer, Appended, Caller, Durable, Ended, Now, Refused, Retention, TopicRef, Value, World,
+    Answer, Appended, Caller, Durable, Ended, Now, Refused, Retention, TopicRef, Usage, Value,
+    World,
 };
 
 impl Durable {
@@ -84,20 +85,18 @@ impl Durable {
     fn room_for_topic(&mut self, caller: &Caller) -> Result<(), Refused> {
         let count_max = self.limits.topics_per_tenant_max;
         let world = self.world(&caller.tenant);
-        let full = count_max <= world.here.topics + world.elsewhere.topics;
-        if full {
-            Err(Refused::TopicsFull { count_max })
-        } else {
-            Ok(())
+        let max = count_max.saturating_sub(world.elsewhere.topics);
+        if !world.account.take_topic(max) {
+            return Err(Refused::TopicsFull { count_max });
         }
+        world.here.topics += 1;
+        Ok(())
     }
 
-    /// Puts a topic into every index.
+    /// Puts a topic that is counted into every index.
     pub(super) fn insert_topic(&mut self, id: HomedId, topic: Topic) {
-        let (name, bytes) = (topic.name.clone(), topic.bytes);
+        let name = topic.name.clone();
         let world = self.world(&topic.tenant);
-        world.here.topics += 1;
-        world.here.bytes += bytes;
         let before = world.names.insert(name, id);
         assert!(before.is_none(), "a name is one topic");
         self.topics.insert(id, topic);
@@ -109,8 +108,11 @@ impl Durable {
             return;
         };
         let world = self.world(&topic.tenant);
-        world.here.topics -= 1;
-        world.here.bytes -= topic.bytes;
+        world.give_back(Usage {
+            topics: 1,
+            bytes: topic.bytes,
+            ..Usage::default()
+        });
         if world.names.get(&topic.name) == Some(&id) {
             world.names.remove(&topic.name);
         }
@@ -213,9 +215,31 @@ impl Durable {
 }
 
 impl World {
+    /// Counts what is there already, whatever the limits are.
+    pub(super) fn add(&mut self, more: Usage) {
+        self.account.add(more);
+        self.here.topics += more.topics;
+        self.here.subscriptions += more.subscriptions;
+        self.here.bytes += more.bytes;
+    }
+
+    pub(super) fn give_back(&mut self, less: Usage) {
+        self.account.give_back(less);
+        self.here.topics -= less.topics;
+        self.here.subscriptions -= less.subscriptions;
+        self.here.bytes -= less.bytes;
+    }
+
+    pub(super) fn give_back_bytes(&mut self, bytes: u64) {
+        self.give_back(Usage {
+            bytes,
+            ..Usage::default()
+        });
+    }
+
     /// A tenant that has nothing here and nothing elsewhere is forgotten.
     pub(super) fn empty(&self) -> bool {
-        self.names.is_empty() && [self.here, self.elsewhere] == [super::Usage::default(); 2]
+        self.names.is_empty() && [self.here, self.elsewhere] == [Usage::default(); 2]
     }
 }
 

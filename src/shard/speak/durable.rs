@@ -74,11 +74,25 @@ pub(crate) struct Homes {
     posts: Vec<Vec<Posted>>,
     told: Vec<Vec<Told>>,
     calls: AHashMap<u64, oneshot::Sender<Answer>>,
-    streams: AHashMap<u64, mpsc::UnboundedSender<Answer>>,
+    streams: AHashMap<u64, Stream>,
+    /// When streams whose readers are gone are looked for.
+    streams_due_us: u64,
     next_call: u64,
     prefixes: AHashMap<HomedId, Arc<MessagePrefix>>,
     closing: bool,
 }
+
+/// A stream of user code, with what its home is told when its reader is gone.
+#[derive(Debug)]
+struct Stream {
+    sender: mpsc::UnboundedSender<Answer>,
+    partition: Partition,
+    tenant: Tenant,
+}
+
+/// How often streams are looked for whose readers are gone without a word: a full queue may have
+/// taken it.
+const STREAMS_US: u64 = 1_000_000;
 
 /// What a peer's key says of it.
 const CALL: u64 = 1 << 63;
@@ -110,7 +124,26 @@ impl Homes {
 
     /// When something is due although nothing happens.
     pub(crate) fn deadline_us(&self) -> Option<u64> {
-        self.stores.iter().filter_map(Store::deadline_us).min()
+        let streams = (!self.streams.is_empty()).then_some(self.streams_due_us);
+        let stores = self.stores.iter().filter_map(Store::deadline_us);
+        stores.chain(streams).min()
+    }
+
+    /// Streams whose readers are gone, as their homes are to be told.
+    fn take_ended_streams(&mut self, now_us: u64) -> Vec<Posted> {
+        if now_us < self.streams_due_us {
+            return Vec::new();
+        }
+        self.streams_due_us = now_us + STREAMS_US;
+        let ended = self.streams.iter();
+        let ended = ended.filter(|(_, stream)| stream.sender.is_closed());
+        let posted = |(id, stream): (&u64, &Stream)| Posted {
+            partition: stream.partition,
+            tenant: stream.tenant.clone(),
+            command: Asked::Disconnect,
+            from: From::Code(By::Stream(*id, None)),
+        };
+        ended.map(posted).collect()
     }
 
     /// Streams of user code end here, so that requests which read them end too.
@@ -139,7 +172,12 @@ impl Homes {
     }
 
     /// Names whoever asks, so that the answer finds back.
-    fn name(&mut self, from: From, shard: u16) -> (Peer, Option<Bytes>) {
+    fn name(
+        &mut self,
+        from: From,
+        shard: u16,
+        (partition, tenant): (Partition, &Tenant),
+    ) -> (Peer, Option<Bytes>) {
         let key = match from {
             From::Peer(peer, reference) => return (peer, reference),
             From::Code(By::Once(sender)) => {
@@ -149,7 +187,13 @@ impl Homes {
             }
             From::Code(By::Stream(id, sender)) => {
                 if let Some(sender) = sender {
-                    self.streams.insert(id, sender);
+                    let tenant = tenant.clone();
+                    let stream = Stream {
+                        sender,
+                        partition,
+                        tenant,
+                    };
+                    self.streams.insert(id, stream);
                 }
                 STREAM | id
             }
@@ -198,7 +242,8 @@ impl State {
         }
         let mut stores = std::mem::take(&mut self.homes.stores);
         let metrics = Arc::clone(&self.metrics);
-        let asked = std::mem::take(&mut self.homes.asked);
+        let mut asked = std::mem::take(&mut self.homes.asked);
+        asked.extend(self.homes.take_ended_streams(clock.monotonic_us));
         let mut ask = asked.into_iter();
         loop {
             let posted = ask.next();
@@ -234,7 +279,7 @@ impl State {
         } = posted;
         let place = self.homes.places.get(&partition).copied();
         let is_end = matches!(command, Asked::Disconnect);
-        let (peer, reference) = self.homes.name(from, self.index);
+        let (peer, reference) = self.homes.name(from, self.index, (partition, &tenant));
         if is_end && peer.key & STREAM != 0 {
             self.homes.streams.remove(&(peer.key & !STREAM));
         }
@@ -310,13 +355,12 @@ impl State {
         }
     }
 
-    /// A stream that is gone without a word is forgotten by its home at the next request; until
-    /// then its credit bounds what is thrown away.
+    /// Whose reader is gone without a word is found by `take_ended_streams`; until then its credit
+    /// bounds what is thrown away.
     fn tell_stream(&mut self, id: u64, answer: Answer) {
-        if let Some(stream) = self.homes.streams.get(&id)
-            && stream.send(answer).is_err()
-        {
-            self.homes.streams.remove(&id);
+        if let Some(stream) = self.homes.streams.get(&id) {
+            // See above.
+            let _ = stream.sender.send(answer);
         }
     }
 
@@ -559,5 +603,36 @@ fn slot_key(peer: Peer) -> SlotKey {
     SlotKey {
         slot: peer.key as u32,
         generation: (peer.key >> 32) as u32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// L19: its Disconnect met a full queue, and nothing is ever published to it
+    #[test]
+    fn a_stream_that_was_dropped_without_a_word_is_disconnected() {
+        let mut homes = Homes::new(Vec::new(), 1);
+        let tenant = Tenant::parse("demo").unwrap();
+        let mut receivers: Vec<_> = (1..=2)
+            .map(|id| {
+                let (sender, receiver) = mpsc::unbounded_channel();
+                let by = From::Code(By::Stream(id, Some(sender)));
+                homes.name(by, 0, (Partition(3), &tenant));
+                receiver
+            })
+            .collect();
+        assert_eq!(homes.deadline_us(), Some(0));
+        assert!(homes.take_ended_streams(5).is_empty());
+        drop(receivers.pop());
+        assert!(homes.take_ended_streams(6).is_empty(), "not all the time");
+        let ended = homes.take_ended_streams(5 + STREAMS_US);
+        let [ended] = &ended[..] else {
+            panic!("{ended:?}");
+        };
+        assert_eq!(ended.partition, Partition(3));
+        assert!(matches!(ended.command, Asked::Disconnect));
+        assert!(matches!(ended.from, From::Code(By::Stream(2, None))));
     }
 }

@@ -38,6 +38,8 @@ pub(super) struct Disk {
     pub(super) busy: bool,
     /// Where retention has cut.
     trimmed: AHashMap<HomedId, Seq>,
+    /// Through which seq the keys of a topic have ended.
+    pub(super) forgotten: AHashMap<HomedId, Seq>,
     /// Messages that are read as damaged.
     pub(super) damaged: Vec<Seq>,
 }
@@ -173,6 +175,9 @@ impl Rig {
                     self.answers.push_back((to, reference, answer));
                 }
                 Effect::Read { .. } => self.reads.push_back(effect),
+                Effect::ForgetKeys { topic, through } => {
+                    self.disk.forgotten.insert(topic, through);
+                }
             }
         }
         carried_out

@@ -471,3 +471,55 @@ fn messages_are_read_without_a_subscription() {
     );
     assert!(matches!(rig.answer(), Answer::Messages { messages, .. } if messages.is_empty()));
 }
+
+/// L14: keys of a topic to which nothing is published any more end too, here and in the log
+#[test]
+fn keys_of_an_idle_topic_end() {
+    let mut rig = Rig::new();
+    let topic = rig.topic("a");
+    rig.publish(1, topic, &[keyed("1", "k")]);
+    rig.answers.clear();
+    rig.pass_time(300_000);
+    assert!(rig.disk.forgotten.is_empty());
+    let due = rig.home.poll_time_ms().unwrap() - rig.now.mono_ms;
+    rig.pass_time(due);
+    assert_eq!(rig.disk.forgotten.get(&topic), Some(&1));
+    assert_eq!(rig.home.poll_time_ms(), None, "nothing is left to look at");
+    rig.publish(1, topic, &[keyed("other", "k")]);
+    assert!(matches!(
+        rig.answer(),
+        Answer::Published {
+            last_seq: 2,
+            duplicate: false,
+            ..
+        }
+    ));
+    // And after a restart.
+    rig.crash();
+    let due = rig.home.poll_time_ms().unwrap();
+    rig.pass_time(due.saturating_sub(rig.now.mono_ms) + 1_200_000);
+    rig.pass_time(1_200_000);
+    assert_eq!(rig.disk.forgotten.get(&topic), Some(&2));
+}
+
+/// L19: a wall clock that jumps ahead makes no key old
+#[test]
+fn keys_outlive_a_jump_of_the_clock() {
+    let mut rig = Rig::new();
+    let topic = rig.topic("a");
+    rig.publish(1, topic, &[keyed("1", "k")]);
+    rig.answers.clear();
+    for jump_ms in [86_400_000_i64, -172_800_000] {
+        rig.now.unix_ms = rig.now.unix_ms.saturating_add_signed(jump_ms);
+        rig.pass_time(1_000);
+        rig.publish(1, topic, &[keyed("1", "k")]);
+        assert!(matches!(
+            rig.answer(),
+            Answer::Published {
+                last_seq: 1,
+                duplicate: true,
+                ..
+            }
+        ));
+    }
+}
