@@ -45,6 +45,29 @@ message_bytes_max = 16777216
 """
 
 
+def secure(config=CONFIG):
+    """A configuration that listens for TLS too, and the certificate to trust, for localhost and
+    127.0.0.1; made by openssl."""
+    if not shutil.which("openssl"):
+        skip("no openssl to make a certificate with")
+    folder = Path(tempfile.mkdtemp(prefix="tidegate-tls-"))
+    chain, key = folder / "cert.pem", folder / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+         "-nodes", "-keyout", key, "-out", chain, "-days", "3", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
+        check=True, capture_output=True)
+    listen = f"""
+[tls]
+listen = "127.0.0.1:0"
+
+[[tls.certificate]]
+cert_file = "{chain}"
+key_file = "{key}"
+"""
+    return config + listen, chain
+
+
 def skip(reason):
     """Ends the script: what it needs is not here."""
     print(f"skipped: {reason}")
@@ -165,6 +188,17 @@ class Server:
     def _read_on(self):
         for line in self.process.stdout:
             self.lines.append(line.rstrip("\n"))
+
+    def secure_address(self, within_s=5):
+        """Where it listens for TLS."""
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            for line in self.lines:
+                found = re.fullmatch(r"tidegate listening on https://(\S+)", line)
+                if found:
+                    return found.group(1)
+            time.sleep(0.02)
+        raise AssertionError(f"no https line within {within_s} s on stdout: {self.lines}")
 
     def stderr(self):
         return (self.folder / "stderr.log").read_text(errors="replace")
