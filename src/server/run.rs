@@ -285,6 +285,16 @@ fn greet(server: &Server, process: &Process, relay: Option<&str>, durable: Optio
     };
     say(&format!("token (tenant demo, valid 12 h): {token}"));
     say(&format!("console: http://{address}/"));
+    if let (Some(secure), Some(acceptor)) = (server.tls_address(), server.certificates.load_full())
+    {
+        for shown in acceptor.shown() {
+            let (chain, port) = (&shown.name, secure.port());
+            say(&format!("tls: {chain} (SHA-256 {})", shown.fingerprint));
+            say(&format!(
+                "  curl --cacert {chain} https://localhost:{port}/healthz"
+            ));
+        }
+    }
     if let Some(path) = relay {
         say(&format!("relay: ws://{address}{path}?token=TOKEN"));
     }

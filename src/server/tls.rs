@@ -88,7 +88,7 @@ fn warn_if_open(key: &Path) {
 }
 
 /// Files of the certificate that development makes for itself.
-pub(super) fn dev_files(data_dir: &Path) -> (PathBuf, PathBuf) {
+fn dev_files(data_dir: &Path) -> (PathBuf, PathBuf) {
     let folder = data_dir.join("dev-tls");
     (folder.join("cert.pem"), folder.join("key.pem"))
 }

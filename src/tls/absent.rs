@@ -50,6 +50,7 @@ pub(crate) struct Shown {
     pub(crate) name: String,
     pub(crate) hosts: Vec<String>,
     pub(crate) expires_s: u64,
+    pub(crate) fingerprint: String,
 }
 
 /// How clients are let in.

@@ -4,7 +4,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::crypto::aws_lc_rs;
+use aws_lc_rs::digest::{SHA256, digest};
+use rustls::crypto::aws_lc_rs as provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{
@@ -41,6 +42,8 @@ pub(crate) struct Shown {
     pub(crate) hosts: Vec<String>,
     /// When it ends, in seconds since 1970.
     pub(crate) expires_s: u64,
+    /// SHA-256 over it, in hexadecimal digits.
+    pub(crate) fingerprint: String,
 }
 
 /// How clients are let in.
@@ -77,8 +80,8 @@ impl Acceptor {
         } else {
             &[&TLS13, &TLS12]
         };
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let builder = ServerConfig::builder_with_provider(provider)
+        let crypto = Arc::new(provider::default_provider());
+        let builder = ServerConfig::builder_with_provider(crypto)
             .with_protocol_versions(versions)
             .map_err(|error| CertificateError::Unreadable {
                 name: "[tls]".to_owned(),
@@ -114,7 +117,7 @@ impl Acceptor {
 
 /// Keys that change every six hours; without randomness sessions are just not taken up again.
 fn ticketer(config: &ServerConfig) -> Arc<dyn ProducesTickets> {
-    aws_lc_rs::Ticketer::new().unwrap_or_else(|_| Arc::clone(&config.ticketer))
+    provider::Ticketer::new().unwrap_or_else(|_| Arc::clone(&config.ticketer))
 }
 
 /// One certificate with its key.
@@ -140,7 +143,7 @@ impl Identity {
         let key = PrivateKeyDer::from_pem_slice(&pair.key)
             .map_err(|_| CertificateError::NoKey(name.clone()))?;
         let key =
-            aws_lc_rs::sign::any_supported_type(&key).map_err(|error| CertificateError::Key {
+            provider::sign::any_supported_type(&key).map_err(|error| CertificateError::Key {
                 name: name.clone(),
                 cause: error.to_string(),
             })?;
@@ -197,7 +200,12 @@ fn look_at(
         name: name.to_owned(),
         hosts,
         expires_s,
+        fingerprint: hex(digest(&SHA256, certificate).as_ref()),
     })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn address(bytes: &[u8]) -> Option<String> {
