@@ -33,10 +33,11 @@ section! {
         /// Entries of the submission queue; the completion queue has eight times as many, at most
         /// 65,536.
         ring_entries: u32 = 4_096, in 64..=32_768;
-        /// Receive buffers that all connections of a shard share; a power of two.
-        receive_buffers: u16 = 1_024, in 16..=32_768;
+        /// Receive buffers that all connections of a shard share; a power of two. They become
+        /// resident as they are needed.
+        receive_buffers: u16 = 4_096, in 16..=32_768;
         /// Bytes of one receive buffer.
-        receive_buffer_bytes: usize = 16_384, in 1_024..=1_048_576;
+        receive_buffer_bytes: usize = 4_096, in 1_024..=1_048_576;
         /// Time to poll before sleeping. 0 sleeps at once; more trades a core for latency.
         busy_poll_us: u64 = 0, in 0..=1_000_000;
         /// Accepted connections that the kernel holds before they are taken.

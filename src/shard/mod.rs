@@ -1,6 +1,6 @@
 //! One core: rings, sockets, time, files, handlers. The only folder that knows io_uring.
 //!
-//! A shard is one thread with one tokio-uring runtime; its loop is the future of `block_on`. The
+//! A shard is one thread with one runtime (`runtime.rs`); its loop is the future of `block_on`. The
 //! loop drives the data ring and the handlers of raw mounts, and yields at least every 100
 //! microseconds, so that what waits, timers and HTTP, which are ordinary tasks of the same
 //! runtime, run between two of its steps.
@@ -24,6 +24,7 @@ pub(crate) mod link;
 mod decode;
 mod drain;
 mod receive;
+mod runtime;
 mod turn;
 mod wake;
 
@@ -41,7 +42,8 @@ use state::State;
 pub use kernel::ring::{RingError, probe};
 
 pub(crate) use commit::Recovered;
-pub(crate) use turn::{Setup, run};
+pub(crate) use runtime::run;
+pub(crate) use turn::Setup;
 
 /// A shard as the code on its own thread sees it.
 #[derive(Debug)]

@@ -64,6 +64,7 @@ impl Turn {
         let now_ms = state.peer_ms();
         let why = ended(completion.result);
         if why == Ended::Starved {
+            self.ring.buffers().grow();
             state.metrics.add(Counter::ReceiveBuffersEmpty, 1);
         }
         let Some(connection) = state.connections.get(key) else {

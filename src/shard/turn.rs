@@ -111,33 +111,33 @@ const RUNTIME_US_MAX: u64 = 100;
 /// The clock is looked at after so many completions.
 const CLOCK_COMPLETIONS: usize = 8;
 
-/// Runs a shard on this thread until it has drained.
-///
-/// # Errors
-/// When the ring cannot be set up.
-pub(crate) fn run(setup: Setup) -> Result<(), RingError> {
-    let mut uring = tokio_uring::uring_builder();
-    uring.setup_cqsize(1_024);
-    let mut builder = tokio_uring::builder();
-    builder.entries(64).uring_builder(&uring);
-    builder.start(async move {
-        let (index, ready) = (setup.index, setup.ready.clone());
-        let mut turn = Turn::new(setup)?;
-        CURRENT.set(Some(Rc::clone(&turn.shard)));
-        let is_ready = match index {
-            0 => turn.shard.make_ready(&ready).await,
-            // The thread that starts the server waits for this, or has given up.
-            _ => ready.send(Ok(())).is_ok(),
-        };
-        drop(ready);
-        if !is_ready {
-            return Ok(());
+/// The life of a shard while it serves.
+pub(super) async fn serve(setup: Setup) -> Result<(), RingError> {
+    let (index, ready) = (setup.index, setup.ready.clone());
+    let mut turn = Turn::new(setup)?;
+    CURRENT.set(Some(Rc::clone(&turn.shard)));
+    let is_ready = match index {
+        0 => turn.shard.make_ready(&ready).await,
+        // The thread that starts the server waits for this, or has given up.
+        _ => ready.send(Ok(())).is_ok(),
+    };
+    drop(ready);
+    if !is_ready {
+        return Ok(());
+    }
+    // Not unconstrained: raw handlers run inside of it, and tokio's budget bounds them.
+    turn.run().await;
+    CURRENT.set(None);
+    Ok(())
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if !self.ring.end() {
+            // The kernel may still write from it.
+            std::mem::forget(std::mem::take(&mut self.files));
         }
-        // Not unconstrained: raw handlers run inside of it, and tokio's budget bounds them.
-        turn.run().await;
-        CURRENT.set(None);
-        Ok(())
-    })
+    }
 }
 
 impl Turn {
@@ -479,6 +479,7 @@ impl Turn {
         if self.ring.is_ready() {
             return Poll::Ready(());
         }
+        super::runtime::watch_sleep(cx.waker());
         if let Poll::Ready(ready) = self.watch.poll_read_ready(cx) {
             // Whatever completes from here on raises the readiness anew.
             if let Ok(mut guard) = ready {

@@ -70,7 +70,7 @@ impl Http {
         // The place that the connection takes of its address stays taken.
         let (fd, tls) = (connection.fd, connection.transport.into_tls());
         let place = Rc::new(Cell::new(connection.guard));
-        tokio_uring::spawn(async move {
+        tokio::task::spawn_local(async move {
             if let Err(error) = http.serve_stream(&shard, (fd, tls), &place, read).await {
                 tracing::debug!(target: "tidegate::http", %error, "connection ended");
             }
@@ -252,7 +252,7 @@ async fn upgrade_late(
     };
     let response = response_of(&admitted.response);
     let shard = Rc::clone(shard);
-    tokio_uring::spawn(async move {
+    tokio::task::spawn_local(async move {
         match hyper::upgrade::on(request).await {
             Ok(upgraded) => return_to_ring(&shard, upgraded, admitted, from),
             Err(error) => tracing::debug!(target: "tidegate::http", %error, "upgrade failed"),

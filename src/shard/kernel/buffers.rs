@@ -1,6 +1,9 @@
 //! The provided buffers of a shard: memory that the kernel fills with what connections sent.
 //! Idle connections own none of it. Knows nothing of who sent what.
 //!
+//! The kernel fills buffers in turn, so each that it has been given becomes resident. It is given a
+//! few, and twice as many each time that somebody found none, up to all.
+//!
 //! Invariant: a buffer is either the kernel's or, between its completion and `give_back`, ours.
 #![expect(unsafe_code, reason = "the ring of buffers is shared with the kernel")]
 
@@ -22,11 +25,14 @@ pub(crate) struct BufferId(pub(crate) u16);
 pub(crate) struct Buffers {
     /// The entries that the kernel reads, on pages of their own.
     entries: Entries,
-    /// All buffers in one piece, each followed by its padding.
-    memory: Box<[u8]>,
+    /// All buffers in one piece, each followed by its padding. The kernel writes to it, so there is
+    /// never a reference to all of it.
+    memory: Memory,
     buffer_bytes: usize,
     count: u16,
-    /// Those that the kernel does not have.
+    /// Those that are in use, the first ones of all.
+    given: u16,
+    /// Those of them that the kernel does not have.
     held: u16,
     tail: u16,
     published: u16,
@@ -46,21 +52,36 @@ impl Buffers {
         unsafe {
             submitter.register_buf_ring_with_flags(entries.address(), count, BUFFER_GROUP, 0)?;
         }
-        let memory = vec![0; usize::from(count) * (buffer_bytes + PADDING_BYTES)].into();
+        let memory = Memory::map(usize::from(count) * (buffer_bytes + PADDING_BYTES))?;
         let mut buffers = Self {
             entries,
             memory,
             buffer_bytes,
             count,
-            held: count,
+            given: 0,
+            held: 0,
             tail: 0,
             published: 0,
         };
-        for id in 0..count {
-            buffers.give_back(BufferId(id));
-        }
+        buffers.give(GIVEN_MIN);
         buffers.publish();
         Ok(buffers)
+    }
+
+    /// Gives the kernel so many more, if there are.
+    fn give(&mut self, more: u16) {
+        let more = more.min(self.count - self.given);
+        let first = self.given;
+        self.given += more;
+        self.held += more;
+        for id in first..self.given {
+            self.give_back(BufferId(id));
+        }
+    }
+
+    /// Somebody found no buffer: the kernel is given twice as many.
+    pub(crate) fn grow(&mut self) {
+        self.give(self.given);
     }
 
     /// The kernel has filled a buffer, which is ours until it is given back.
@@ -68,16 +89,18 @@ impl Buffers {
         self.held += 1;
     }
 
-    /// Buffers that the kernel may fill, and how many there are.
+    /// Buffers that the kernel may fill or has filled, and how many are in use.
     pub(crate) fn free(&self) -> (usize, usize) {
-        (usize::from(self.count - self.held), usize::from(self.count))
+        (usize::from(self.given - self.held), usize::from(self.given))
     }
 
     /// A filled buffer with its padding: the first `filled` bytes are what was received.
     pub(crate) fn filled(&mut self, id: BufferId) -> &mut [u8] {
         let stride = self.buffer_bytes + PADDING_BYTES;
-        let start = usize::from(id.0) * stride;
-        &mut self.memory[start..start + stride]
+        let place = self.memory.at(usize::from(id.0) * stride, stride);
+        // SAFETY: the place lies within the mapping, which lives as long as `self`. The kernel has
+        // filled this buffer and is not given it before this borrow has ended.
+        unsafe { std::slice::from_raw_parts_mut(place, stride) }
     }
 
     /// The kernel may fill this buffer again, once `publish` has been called.
@@ -87,7 +110,7 @@ impl Buffers {
             "the kernel names only buffers that it was given"
         );
         let start = usize::from(id.0) * (self.buffer_bytes + PADDING_BYTES);
-        let address = self.memory[start..].as_mut_ptr() as u64;
+        let address = self.memory.at(start, self.buffer_bytes) as u64;
         let length = u32::try_from(self.buffer_bytes).unwrap_or(u32::MAX);
         self.entries
             .set(self.tail & (self.count - 1), address, length, id);
@@ -104,28 +127,55 @@ impl Buffers {
     }
 }
 
+/// So many buffers are in use from the start.
+const GIVEN_MIN: u16 = 256;
+
+/// A private mapping, zero and not resident until it is touched.
+struct Memory {
+    base: *mut u8,
+    bytes: usize,
+}
+
+impl Memory {
+    fn map(bytes: usize) -> io::Result<Self> {
+        let protection = rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE;
+        let flags = rustix::mm::MapFlags::PRIVATE;
+        let anywhere = std::ptr::null_mut();
+        // SAFETY: a new private mapping at an address of the kernel's choice touches nothing.
+        let base = unsafe { rustix::mm::mmap_anonymous(anywhere, bytes, protection, flags)? };
+        Ok(Self {
+            base: base.cast(),
+            bytes,
+        })
+    }
+
+    /// Where `length` bytes from `start` on lie.
+    fn at(&self, start: usize, length: usize) -> *mut u8 {
+        assert!(start + length <= self.bytes, "a buffer lies in the mapping");
+        self.base.wrapping_add(start)
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made by `map` with this length and nothing refers to it now.
+        let unmapped = unsafe { rustix::mm::munmap(self.base.cast(), self.bytes) };
+        debug_assert!(unmapped.is_ok());
+    }
+}
+
 /// The mapped array of entries. The kernel wants it on a page boundary.
 struct Entries {
     base: *mut BufRingEntry,
-    bytes: usize,
+    memory: Memory,
 }
 
 impl Entries {
     fn map(count: u16) -> io::Result<Self> {
-        let bytes = usize::from(count) * size_of::<BufRingEntry>();
-        let protection = rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE;
-        // SAFETY: a new private mapping at an address of the kernel's choice touches nothing.
-        let base = unsafe {
-            rustix::mm::mmap_anonymous(
-                std::ptr::null_mut(),
-                bytes,
-                protection,
-                rustix::mm::MapFlags::PRIVATE,
-            )?
-        };
+        let memory = Memory::map(usize::from(count) * size_of::<BufRingEntry>())?;
         Ok(Self {
-            base: base.cast(),
-            bytes,
+            base: memory.base.cast(),
+            memory,
         })
     }
 
@@ -134,6 +184,7 @@ impl Entries {
     }
 
     fn set(&mut self, index: u16, address: u64, length: u32, id: BufferId) {
+        debug_assert!(usize::from(index) * size_of::<BufRingEntry>() < self.memory.bytes);
         // SAFETY: the caller masks the index by the count that was mapped.
         let entry = unsafe { self.base.add(usize::from(index)) };
         // SAFETY: the entry lies in the mapping, and the kernel reads none behind the published
@@ -153,18 +204,35 @@ impl Entries {
     }
 }
 
-impl Drop for Entries {
-    fn drop(&mut self) {
-        // SAFETY: the mapping was made by `map` with this length and nothing refers to it now.
-        let unmapped = unsafe { rustix::mm::munmap(self.base.cast(), self.bytes) };
-        debug_assert!(unmapped.is_ok());
-    }
-}
-
 impl std::fmt::Debug for Buffers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Buffers")
             .field("count", &self.count)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// C3: a ring has few of its buffers resident until somebody finds none, and then twice as many.
+    #[test]
+    fn buffers_are_given_as_they_are_needed() {
+        let ring = io_uring::IoUring::new(8).unwrap();
+        let mut buffers = Buffers::register(&ring.submitter(), 1_024, 4_096).unwrap();
+        let mut in_use = Vec::new();
+        for _ in 0..4 {
+            in_use.push(buffers.free());
+            buffers.grow();
+        }
+        assert_eq!(in_use, [256, 512, 1_024, 1_024].map(|count| (count, count)));
+        buffers.take();
+        assert_eq!(buffers.free(), (1_023, 1_024));
+        let last = buffers.filled(BufferId(1_023));
+        assert_eq!(
+            (last.len(), last[4_096 + PADDING_BYTES - 1]),
+            (4_096 + PADDING_BYTES, 0)
+        );
     }
 }

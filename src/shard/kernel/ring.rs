@@ -7,6 +7,7 @@
 #![expect(unsafe_code, reason = "kernel memory: each block says why it is sound")]
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
@@ -185,12 +186,16 @@ struct InFlight {
 }
 
 pub(crate) struct Ring {
-    // Fields drop in this order: the ring first, which ends all operations, then their memory.
     ring: IoUring,
+    // What operations in flight refer to. Closing a ring does not end them: another descriptor of it
+    // may live on, and the kernel ends them later. So they are ended and reaped before this memory is
+    // freed, or it is not freed at all (`Ring::end`).
     sends: Slab<InFlight>,
-    buffers: Buffers,
+    buffers: ManuallyDrop<Buffers>,
     /// The kernel reads it when it takes the submission.
     wake: Box<types::Timespec>,
+    /// Operations that have not completed for the last time.
+    in_flight: usize,
 }
 
 impl std::fmt::Debug for Ring {
@@ -221,8 +226,9 @@ impl Ring {
         Ok(Self {
             ring,
             sends: Slab::new(),
-            buffers,
+            buffers: ManuallyDrop::new(buffers),
             wake: Box::default(),
+            in_flight: 0,
         })
     }
 
@@ -306,6 +312,7 @@ impl Ring {
             // to no memory or, for files, to memory that `file.rs` keeps until completion.
             let pushed = unsafe { self.ring.submission().push(&entry) };
             if pushed.is_ok() {
+                self.in_flight += 1;
                 return;
             }
             // The queue is full: handing it to the kernel empties it.
@@ -340,11 +347,14 @@ impl Ring {
 
     /// Appends up to `count_max` completions to `out`.
     pub(crate) fn reap(&mut self, count_max: usize, out: &mut Vec<Completion>) {
-        let buffers = &mut self.buffers;
+        let (buffers, in_flight) = (&mut self.buffers, &mut self.in_flight);
         let completions = self.ring.completion().take(count_max).map(|entry| {
             let buffer = cqueue::buffer_select(entry.flags()).map(BufferId);
             if buffer.is_some() {
                 buffers.take();
+            }
+            if !cqueue::more(entry.flags()) {
+                *in_flight -= 1;
             }
             Completion {
                 token: Token::unpack(entry.user_data()),
@@ -354,6 +364,32 @@ impl Ring {
             }
         });
         out.extend(completions);
+    }
+
+    /// Ends all operations and reaps them; whether none is left. Waits a second at most.
+    pub(crate) fn end(&mut self) -> bool {
+        self.enter();
+        let mut reaped = Vec::new();
+        for _ in 0..ENDS_MAX {
+            if self.in_flight == 0 {
+                return true;
+            }
+            let wait = types::Timespec::from(Duration::from_millis(END_MS));
+            // Whatever it could not cancel in this time ends by itself or is waited for again.
+            let _ = self
+                .ring
+                .submitter()
+                .register_sync_cancel(Some(wait), types::CancelBuilder::any());
+            self.reap(usize::MAX, &mut reaped);
+            reaped.clear();
+        }
+        self.in_flight == 0
+    }
+
+    /// Buffers that a receive may still find: what waits to be reaped may have taken one each.
+    pub(crate) fn buffers_left(&mut self) -> usize {
+        let taken = self.ring.completion().len();
+        self.buffers.free().0.saturating_sub(taken)
     }
 
     /// Whether a completion waits or the kernel has work to run for us.
@@ -399,6 +435,23 @@ impl Ring {
     }
 }
 
+impl Drop for Ring {
+    fn drop(&mut self) {
+        if self.end() {
+            // SAFETY: nothing is in flight that refers to it, and nobody uses it after this.
+            unsafe { ManuallyDrop::drop(&mut self.buffers) };
+        } else {
+            // The kernel may still read or write this memory: it stays.
+            std::mem::forget(std::mem::take(&mut self.sends));
+            Box::leak(std::mem::take(&mut self.wake));
+        }
+    }
+}
+
+/// How often, and for how long each time, it is waited for operations to end.
+const ENDS_MAX: usize = 20;
+const END_MS: u64 = 50;
+
 /// A descriptor that a completion has just brought.
 pub(crate) fn descriptor(result: i32) -> OwnedFd {
     use std::os::fd::FromRawFd;
@@ -429,6 +482,8 @@ pub fn probe() -> Result<(), RingError> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use super::*;
 
     #[test]
@@ -477,6 +532,37 @@ mod tests {
             let text = text(errno, switch);
             assert!(text.contains(hint), "{errno:?} {switch:?}: {text}");
         }
+    }
+
+    /// C10: what is in flight has ended before its memory is freed, though another descriptor of the
+    /// ring lives on.
+    #[test]
+    fn a_ring_ends_what_is_in_flight() {
+        let sizes = RingSizes {
+            submissions: 8,
+            buffers: 8,
+            buffer_bytes: 512,
+        };
+        let mut ring = Ring::new(sizes).unwrap();
+        // SAFETY: the ring is open during this call.
+        let fd = unsafe { BorrowedFd::borrow_raw(ring.ring.as_raw_fd()) };
+        let second = fd.try_clone_to_owned().unwrap();
+        let (own, peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        let key = SlotKey {
+            slot: 1,
+            generation: 1,
+        };
+        ring.receive(own.as_raw_fd(), key);
+        ring.wake_in(60_000_000);
+        assert_eq!(ring.in_flight, 2);
+        assert!(ring.end(), "{} are left", ring.in_flight);
+        drop(ring);
+        // Nobody takes what comes now.
+        (&peer).write_all(b"late").unwrap();
+        drop(second);
+        let mut late = [0; 4];
+        (&own).read_exact(&mut late).unwrap();
+        assert_eq!(&late, b"late");
     }
 
     #[test]

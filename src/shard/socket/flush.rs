@@ -94,7 +94,9 @@ impl Turn {
         for key in wishes {
             state.grant(key, &mut self.ring);
         }
-        for key in self.starved.drain(..) {
+        // As many as there are buffers, in the order in which they found none.
+        let count = self.ring.buffers_left().min(self.starved.len());
+        for key in self.starved.drain(..count) {
             state.grant(key, &mut self.ring);
         }
     }

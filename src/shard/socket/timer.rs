@@ -8,6 +8,8 @@ use crate::shard::kernel::ring::SlotKey;
 /// Milliseconds of one tick: deadlines are met this late at most.
 pub(crate) const TICK_MS: u64 = 50;
 const SLOTS: usize = 1024;
+/// So many slots are looked through for the next entry.
+const LOOK_SLOTS: u64 = 20;
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
@@ -82,14 +84,15 @@ impl Wheel {
         }
     }
 
-    /// When to look again, in milliseconds; `None` while nothing is scheduled.
+    /// When to look again, in milliseconds, a second ahead at most, for a shard looks around then
+    /// anyway; `None` while nothing is scheduled.
     pub(crate) fn next_ms(&self) -> Option<u64> {
         if self.entries == 0 {
             return None;
         }
         let ahead =
-            (0..SLOTS as u64).find(|ahead| !self.slots[slot_of(self.tick + ahead)].is_empty());
-        Some((self.tick + ahead.unwrap_or(SLOTS as u64)) * TICK_MS)
+            (0..LOOK_SLOTS).find(|ahead| !self.slots[slot_of(self.tick + ahead)].is_empty());
+        Some((self.tick + ahead.unwrap_or(LOOK_SLOTS)) * TICK_MS)
     }
 }
 

@@ -86,6 +86,6 @@ impl Shard {
 pub(crate) fn poll_or_spawn(mut future: Pin<Box<dyn Future<Output = ()>>>) {
     let mut context = Context::from_waker(Waker::noop());
     if future.as_mut().poll(&mut context).is_pending() {
-        tokio_uring::spawn(future);
+        tokio::task::spawn_local(future);
     }
 }

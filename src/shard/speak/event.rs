@@ -313,7 +313,7 @@ impl Shard {
         }
         let place = Rc::new(std::cell::Cell::new(usize::MAX));
         let (shard, of, at) = (Rc::clone(self), Rc::clone(session), Rc::clone(&place));
-        let task = tokio_uring::spawn(async move {
+        let task = tokio::task::spawn_local(async move {
             let outcome = AssertUnwindSafe(pending).catch_unwind().await;
             of.handle_task_ended(at.get());
             let outcome = outcome.unwrap_or_else(|_| internal_close());
@@ -369,7 +369,7 @@ impl Shard {
                 Handling::Pending(pending) => {
                     self.with_state(|state| state.hooks_running += 1);
                     let shard = Rc::clone(self);
-                    tokio_uring::spawn(async move {
+                    tokio::task::spawn_local(async move {
                         // What a hook answers has nobody to go to, and a panic was logged.
                         let _ = AssertUnwindSafe(pending).catch_unwind().await;
                         session.client.disconnected(&here);

@@ -99,8 +99,14 @@ impl Handlers {
             index,
             rung: AtomicBool::new(false),
         });
+        let running = FuturesUnordered::new();
+        // One that never ends: a set that has polled all it has wakes itself, for nothing.
+        running.push(Running {
+            caller: Caller::anonymous(),
+            future: Box::pin(std::future::pending()),
+        });
         Self {
-            running: FuturesUnordered::new(),
+            running,
             waker: Waker::from(Arc::clone(&bell)),
             bell,
         }

@@ -27,15 +27,18 @@ impl Turn {
 
     /// Measures, if it is time.
     pub(crate) fn measure(&mut self) {
+        {
+            let state = self.shard.state.borrow();
+            if state.now_ms < state.measure_at_ms {
+                return;
+            }
+        }
         let overflows = self.ring.overflows();
         let (waiting, waiting_max) = self.ring.waiting();
         let (unsubmitted, submissions_max) = self.ring.unsubmitted();
         let (buffers_free, buffers_max) = self.ring.buffers().free();
         let (inbox_messages, inbox_bytes) = self.shard.inboxes.waiting();
         let mut state = self.shard.state.borrow_mut();
-        if state.now_ms < state.measure_at_ms {
-            return;
-        }
         state.measure_at_ms = state.now_ms + MEASURE_MS;
         let new = overflows.wrapping_sub(self.overflows);
         self.overflows = overflows;
