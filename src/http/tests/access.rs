@@ -134,7 +134,7 @@ fn pages_of_allowed_origins_may_read() {
             ..OriginPolicy::default()
         },
     );
-    let mut shown = |origin: &str| {
+    let shown = |origin: &str| {
         let answer = dev.request("GET", "/healthz", &[("origin", origin)], "");
         answer.header("access-control-allow-origin").to_owned()
     };
