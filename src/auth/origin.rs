@@ -3,12 +3,14 @@
 
 use std::net::IpAddr;
 
-/// Scheme, host and port of a page.
+/// Scheme, host and port of a page. An application that shows pages of its own has a scheme of its
+/// own (`capacitor://localhost`, `chrome-extension://..`), mostly without a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     scheme: String,
     host: String,
-    port: u16,
+    /// `None` where the scheme has none and none was named.
+    port: Option<u16>,
 }
 
 impl Origin {
@@ -17,13 +19,9 @@ impl Origin {
         let (scheme, authority) = text.split_once("://")?;
         let scheme = scheme.to_ascii_lowercase();
         let (host, port) = split_port(authority)?;
-        let port = match port {
-            Some(port) => port,
-            None => default_port(&scheme)?,
-        };
+        let port = port.or_else(|| default_port(&scheme));
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_[]:".contains(&byte);
-        let plain =
-            !host.is_empty() && host.bytes().all(allowed) && default_port(&scheme).is_some();
+        let plain = !host.is_empty() && host.bytes().all(allowed) && is_scheme(&scheme);
         plain.then(|| Self {
             scheme,
             host: host.to_ascii_lowercase(),
@@ -57,6 +55,11 @@ fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
     }
 }
 
+fn is_scheme(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    text.starts_with(|first: char| first.is_ascii_alphabetic()) && text.bytes().all(allowed)
+}
+
 fn default_port(scheme: &str) -> Option<u16> {
     match scheme {
         "http" | "ws" => Some(80),
@@ -86,9 +89,15 @@ impl OriginPolicy {
         if self.allowed.is_empty() && !self.loopback_only {
             return true;
         }
+        self.reads(text)
+    }
+
+    /// Whether a page of this origin may read what a route answers: it was named, or this is
+    /// development and the page is of this machine. Where nothing is configured no page may.
+    pub fn reads(&self, origin: &str) -> bool {
         let named = |origin: &Origin| {
             self.allowed.contains(origin) || (self.loopback_only && origin.is_loopback())
         };
-        Origin::parse(text).as_ref().is_some_and(named)
+        Origin::parse(origin).as_ref().is_some_and(named)
     }
 }

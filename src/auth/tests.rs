@@ -503,6 +503,37 @@ fn origins_are_compared_exactly() {
     assert!(!strict.allows(None));
 }
 
+/// H8: applications that show their own pages have schemes of their own.
+#[test]
+fn schemes_of_applications_are_origins() {
+    let named = [
+        "capacitor://localhost",
+        "tauri://localhost",
+        "ionic://localhost:8100",
+        "chrome-extension://abcdefghijklmnopabcdefghijklmnop",
+        "moz-extension://1e7a2b3c-0000-4000-8000-000000000000",
+    ];
+    let policy = OriginPolicy {
+        allowed: named.map(|o| Origin::parse(o).unwrap()).into(),
+        ..OriginPolicy::default()
+    };
+    for good in named.into_iter().chain(["Capacitor://LOCALHOST"]) {
+        assert!(policy.allows(Some(good)) && policy.reads(good), "{good}");
+    }
+    for bad in [
+        "http://localhost",
+        "ionic://localhost",
+        "capacitor://localhost:80",
+        "capacitor://localhost.evil.com",
+        "capacitor://",
+        "://localhost",
+        "1tauri://localhost",
+        "ta uri://localhost",
+    ] {
+        assert!(!policy.allows(Some(bad)) && !policy.reads(bad), "{bad}");
+    }
+}
+
 #[test]
 fn without_a_list_only_development_looks_at_origins() {
     assert!(OriginPolicy::default().allows(Some("https://anything.example")));

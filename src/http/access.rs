@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, ORIGIN, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
-use axum::http::{HeaderMap, HeaderName, Method};
+use axum::http::{HeaderMap, HeaderName};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use crate::auth::{CALLER, Caller, TokenCache, token_of};
 
 use super::problem::Problem;
-use super::{Deps, Inside, PublicRoute, console};
+use super::{Deps, Inside, console};
 
 /// Lets a request through to its route, for its caller, or answers it.
 pub(super) async fn check(State(deps): State<Deps>, mut request: Request, next: Next) -> Response {
@@ -93,29 +93,6 @@ fn is_open(deps: &Deps, request: &Request) -> bool {
         "/healthz" | "/readyz" => true,
         "/metrics" => deps.inside != Inside::Admins,
         _ if console::is_open(deps, request.method(), path) => true,
-        _ => deps
-            .public
-            .iter()
-            .any(|route| route.covers(request.method(), path)),
-    }
-}
-
-impl PublicRoute {
-    fn covers(&self, method: &Method, path: &str) -> bool {
-        // Whoever may read may ask how much there would be to read.
-        let method = if method == Method::HEAD {
-            &Method::GET
-        } else {
-            method
-        };
-        let mut wanted = self.path.split('/');
-        let mut given = path.split('/');
-        let same = |(wanted, given): (&str, &str)| {
-            let any = wanted.starts_with('{') && wanted.ends_with('}');
-            wanted == given || (any && !given.is_empty())
-        };
-        self.method == *method
-            && self.path.split('/').count() == path.split('/').count()
-            && wanted.by_ref().zip(given.by_ref()).all(same)
+        _ => deps.public.cover(request.method(), path),
     }
 }

@@ -21,6 +21,8 @@ mod openapi;
 
 mod problem;
 
+mod public;
+
 mod query;
 
 mod registries;
@@ -66,6 +68,7 @@ use crate::metrics::Metrics;
 pub(crate) use admin::SlowInfo;
 pub(crate) use connections::{ConnectionInfo, Connections, Which};
 pub(crate) use console::Console;
+pub(crate) use public::{PathError, PublicRoute, PublicRoutes};
 
 /// What the routes need of the server that they belong to.
 #[derive(Clone)]
@@ -77,7 +80,7 @@ pub(crate) struct Deps {
     /// What is counted.
     pub(crate) metrics: Metrics,
     /// Routes of the user's that need no token.
-    pub(crate) public: Arc<[PublicRoute]>,
+    pub(crate) public: Arc<PublicRoutes>,
     /// What shows the inside of the server, and to whom.
     pub(crate) inside: Inside,
     /// What the console page has to know.
@@ -103,13 +106,6 @@ pub(crate) struct Access {
     pub(crate) origins: OriginPolicy,
     /// The limits for what is no mount.
     pub(crate) limits: Limits,
-}
-
-/// A route that needs no token: its path may hold `{name}` for any one segment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PublicRoute {
-    pub(crate) method: Method,
-    pub(crate) path: String,
 }
 
 /// Who may see metrics.
@@ -222,13 +218,15 @@ fn pages() -> OpenApiRouter<Deps> {
         .routes(routes!(console::file))
 }
 
-/// Pages of the allowed origins may read answers. No cookie is ever asked for, so no credentials.
+/// Pages of the origins that were named may read answers, and of no others: what needs no token here
+/// may be inside of a network that the page's owner cannot reach. No cookie is ever asked for, so no
+/// credentials.
 fn cors(access: &Arc<ArcSwap<Access>>) -> CorsLayer {
     let access = Arc::clone(access);
     let allowed = move |origin: &HeaderValue, _: &request::Parts| {
         origin
             .to_str()
-            .is_ok_and(|origin| access.load().origins.allows(Some(origin)))
+            .is_ok_and(|origin| access.load().origins.reads(origin))
     };
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(allowed))

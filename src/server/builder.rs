@@ -139,8 +139,9 @@ impl ServerBuilder {
         self
     }
 
-    /// Lets everybody use a mount or a route without a token. In the path of a route `{name}`
-    /// stands for any one segment.
+    /// Lets everybody use a mount or a route without a token. A mount is opened by a GET, so that is
+    /// the method that makes one public. In the path of a route `{name}` stands for any one segment
+    /// and `{*rest}` for all that follow, as in axum.
     #[must_use]
     pub fn public_route(mut self, method: &str, path: &str) -> Self {
         let method = Method::from_bytes(method.as_bytes()).unwrap_or_default();
@@ -149,7 +150,8 @@ impl ServerBuilder {
     }
 
     pub(super) fn is_public(&self, path: &str) -> bool {
-        self.public.iter().any(|(_, public)| public == path)
+        let opens = |(method, public): &(Method, String)| *method == Method::GET && public == path;
+        self.public.iter().any(opens)
     }
 
     /// Adds the user's own routes beside those of the server.

@@ -53,6 +53,16 @@ pub enum StartError {
         /// Who wants it too.
         second: String,
     },
+    /// A public route whose path cannot be matched.
+    #[error("the public route {method} `{path}` cannot be matched: {reason}")]
+    PublicRoute {
+        /// Its method.
+        method: String,
+        /// Its path.
+        path: String,
+        /// What is wrong with that.
+        reason: String,
+    },
     /// A mount of the configuration names a handler that nobody registered.
     #[error(
         "the mount `{path}` names the handler `{handler}`, which does not exist; there is: {known}"
@@ -125,6 +135,16 @@ impl StartError {
             | Self::Thread(_)
             | Self::NotReady => false,
             _ => true,
+        }
+    }
+}
+
+impl From<crate::http::PathError> for StartError {
+    fn from(error: crate::http::PathError) -> Self {
+        Self::PublicRoute {
+            method: error.route.method.to_string(),
+            path: error.route.path,
+            reason: error.source.to_string(),
         }
     }
 }

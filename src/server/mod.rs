@@ -233,6 +233,7 @@ impl ServerBuilder {
             half_open: AtomicUsize::new(0),
             mounts,
             mount_of,
+            has_user_routes: self.router.has_routes(),
             relay,
             durable: world,
             quiet: AtomicUsize::new(0),
@@ -253,7 +254,7 @@ impl ServerBuilder {
             listeners: &listeners,
             directory: directory.map(Arc::new),
         };
-        let deps = self.deps(&shared, &metrics);
+        let deps = self.deps(&shared, &metrics)?;
         let access = Arc::clone(&deps.access);
         let settings = Arc::clone(&deps.settings);
         let admin = self.admin(&deps)?;

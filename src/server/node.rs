@@ -13,8 +13,8 @@ use crate::auth::Authenticator;
 use crate::broker::relay::{TopicFilter, TopicPage};
 use crate::config::Config;
 use crate::http::{
-    self, Access, Answer, ConnectionInfo, Connections, Console, Deps, Inside, Node, PublicRoute,
-    SlowInfo, Which,
+    self, Access, Answer, ConnectionInfo, Connections, Console, Deps, Inside, Node, PathError,
+    PublicRoute, PublicRoutes, SlowInfo, Which,
 };
 use crate::id::Tenant;
 use crate::metrics::{Gauge, Metrics};
@@ -187,7 +187,7 @@ pub(super) fn access_of(config: &Config, authenticator: Arc<Authenticator>) -> A
 
 impl ServerBuilder {
     /// What the routes of this server work with.
-    pub(super) fn deps(&self, shared: &Arc<Shared>, metrics: &Metrics) -> Deps {
+    pub(super) fn deps(&self, shared: &Arc<Shared>, metrics: &Metrics) -> Result<Deps, PathError> {
         let config = &self.config;
         let access = access_of(config, Arc::clone(&self.authenticator));
         let inside = match (config.admin.listen, config.dev) {
@@ -195,19 +195,19 @@ impl ServerBuilder {
             (None, true) => Inside::Everybody,
             (None, false) => Inside::Admins,
         };
-        Deps {
+        Ok(Deps {
             access: Arc::new(ArcSwap::new(access)),
             node: Arc::new(ServerNode {
                 shared: Arc::clone(shared),
                 metrics: metrics.clone(),
             }),
             metrics: metrics.clone(),
-            public: self.public_routes(shared),
+            public: Arc::new(self.public_routes(shared)?),
             inside,
             console: self.console(shared),
             settings: Arc::new(ArcSwap::from_pointee(self.settings.clone())),
             unix_s: run::unix_s,
-        }
+        })
     }
 
     /// What the console page has to know.
@@ -223,16 +223,15 @@ impl ServerBuilder {
     }
 
     /// The routes that the user declared public and that are no mounts.
-    fn public_routes(&self, shared: &Shared) -> Arc<[PublicRoute]> {
-        let routes = self
-            .public
-            .iter()
-            .filter(|(_, path)| !shared.mount_of.contains_key(path));
-        let route = |(method, path): &(Method, String)| PublicRoute {
+    fn public_routes(&self, shared: &Shared) -> Result<PublicRoutes, PathError> {
+        let is_mount = |(method, path): &&(Method, String)| {
+            *method == Method::GET && shared.mount_of.contains_key(path)
+        };
+        let routes = self.public.iter().filter(|route| !is_mount(route));
+        PublicRoutes::new(routes.map(|(method, path)| PublicRoute {
             method: method.clone(),
             path: path.clone(),
-        };
-        routes.map(route).collect()
+        }))
     }
 
     /// All routes of this server.

@@ -130,8 +130,12 @@ impl Turn {
             Ok(Some(head)) => self.route_head(key, &head, bytes),
             Ok(None) => self.await_head(key, bytes),
             Err(error) => {
+                let response = match bytes.starts_with(b"HEAD ") {
+                    true => http::without_body(error.response()),
+                    false => error.response(),
+                };
                 let mut state = self.shard.state.borrow_mut();
-                state.refuse(key, &error.response(), RefusedFor::Head);
+                state.refuse(key, &response, RefusedFor::Head);
             }
         }
     }
@@ -148,7 +152,8 @@ impl Turn {
     /// A mount, or else HTTP.
     fn route_head(&mut self, key: SlotKey, head: &Head, bytes: Vec<u8>) {
         let mount = upgrade::mount_of(&self.shard.shared, head.path());
-        let Some(mount) = mount else {
+        let is_for_mount = upgrade::is_for_mount(&self.shard.shared, head.method());
+        let Some(mount) = mount.filter(|_| is_for_mount) else {
             let released = {
                 let mut state = self.shard.state.borrow_mut();
                 state.metrics.add(Counter::RequestsHandedOver, 1);
@@ -182,7 +187,13 @@ impl Turn {
                 self.shard.open(key, admitted, true);
                 self.receive_rest(key, &bytes[head.bytes..]);
             }
-            Err((why, response)) => self.shard.state.borrow_mut().refuse(key, &response, why),
+            Err((why, response)) => {
+                let response = match head.method() {
+                    "HEAD" => http::without_body(response),
+                    _ => response,
+                };
+                self.shard.state.borrow_mut().refuse(key, &response, why);
+            }
         }
     }
 }

@@ -212,6 +212,8 @@ pub(crate) struct Shared {
     pub(crate) partitions: u16,
     pub(crate) mounts: Box<[Mount]>,
     pub(crate) mount_of: AHashMap<String, u16>,
+    /// The user has routes, which may stand on the paths of mounts for other methods than GET.
+    pub(crate) has_user_routes: bool,
     pub(crate) relay: Option<RelayWorld>,
     pub(crate) durable: Option<DurableWorld>,
     /// Shards without a connection, once the server stops: when all are, the logs may end.

@@ -92,4 +92,6 @@ mod services;
 
 mod streams;
 
+mod ways_in;
+
 mod wrong_use;

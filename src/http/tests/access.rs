@@ -120,12 +120,26 @@ fn pages_of_allowed_origins_may_read() {
         refused.header("access-control-allow-origin"),
         "https://app.example"
     );
-    let anybody = rig_with(Inside::Admins, OriginPolicy::default());
-    let open = anybody.request("GET", "/healthz", &[("origin", "https://any.example")], "");
-    assert_eq!(
-        open.header("access-control-allow-origin"),
-        "https://any.example"
+    // H11: where no origin is named no page may read, whatever it may send.
+    let origin = [("origin", "https://any.example")];
+    let nobody = rig_with(Inside::Admins, OriginPolicy::default());
+    for path in ["/healthz", "/open", "/v1/connections"] {
+        let answer = nobody.request("GET", path, &origin, "");
+        assert_eq!(answer.header("access-control-allow-origin"), "", "{path}");
+    }
+    let dev = rig_with(
+        Inside::Everybody,
+        OriginPolicy {
+            loopback_only: true,
+            ..OriginPolicy::default()
+        },
     );
+    let shown = |origin: &str| {
+        let answer = dev.request("GET", "/healthz", &[("origin", origin)], "");
+        answer.header("access-control-allow-origin").to_owned()
+    };
+    assert_eq!(shown("http://localhost:5173"), "http://localhost:5173");
+    assert_eq!(shown("https://any.example"), "");
 }
 
 #[test]

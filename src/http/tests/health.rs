@@ -50,7 +50,7 @@ fn the_admin_listener_asks_for_no_token() {
         access: Arc::clone(&rig.access),
         node,
         metrics: Metrics::new(1),
-        public: [].into(),
+        public: Arc::default(),
         inside: Inside::Elsewhere,
         console: Console::default(),
         settings: Arc::default(),

@@ -105,15 +105,16 @@ fn rig_with(inside: Inside, origins: OriginPolicy) -> Rig {
 pub(super) fn rig_of(inside: Inside, origins: OriginPolicy, console: Console) -> Rig {
     let node = Arc::new(FakeNode::default());
     let access = Arc::new(ArcSwap::new(access(SECRET, origins)));
-    let public = |path: &str| PublicRoute {
+    let public = ["/open", "/open/{id}"].map(|path| PublicRoute {
         method: Method::GET,
         path: path.into(),
-    };
+    });
+    let public = PublicRoutes::new(public.into_iter()).unwrap();
     let deps = Deps {
         access: Arc::clone(&access),
         node: Arc::clone(&node) as Arc<dyn Node>,
         metrics: Metrics::new(1),
-        public: [public("/open"), public("/open/{id}")].into(),
+        public: Arc::new(public),
         inside,
         console,
         settings: Arc::new(ArcSwap::from_pointee(vec![setting()])),

@@ -119,7 +119,7 @@ fn invalid_requests_are_refused() {
         ),
         with(
             "Sec-WebSocket-Key",
-            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAB==",
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAA-==",
         ),
         with(
             "Sec-WebSocket-Key",

@@ -52,6 +52,9 @@ pub enum HeadError {
         /// The limit.
         max: usize,
     },
+    /// The Host header that HTTP/1.1 asks for is missing, stands twice, or names no host.
+    #[error("a request must have one valid host header")]
+    Host,
     /// The head has too many lines.
     #[error("the head has more headers than headers_max = {max}")]
     TooManyHeaders {
@@ -64,7 +67,7 @@ impl HeadError {
     /// The status to answer with.
     pub fn status(&self) -> u16 {
         match self {
-            Self::Malformed => 400,
+            Self::Malformed | Self::Host => 400,
             Self::UriTooLong { .. } => 414,
             Self::HeadTooLong { .. } | Self::TooManyHeaders { .. } => 431,
         }
@@ -105,12 +108,22 @@ struct HeaderLine {
 }
 
 impl Head {
+    /// The head of a request that another HTTP library has parsed, as it would have been read here.
+    pub fn of_parts<'v>(
+        method: &str,
+        target: &str,
+        is_version_11: bool,
+        lines: impl Iterator<Item = (&'v str, &'v [u8])>,
+    ) -> Self {
+        own(method, target, lines, is_version_11, 0)
+    }
+
     /// The method, as it was written.
     pub fn method(&self) -> &str {
         &self.text[self.method.clone()]
     }
 
-    /// Path and query, as they were written.
+    /// Path and query, as they were written; of an absolute target what stands behind the host.
     pub fn target(&self) -> &str {
         &self.text[self.target.clone()]
     }
@@ -168,6 +181,73 @@ impl Head {
     }
 }
 
+/// Checks the Host header by RFC 9112, 3.2: one line in HTTP/1.1, at most one in HTTP/1.0, that
+/// names a host. The same for every request, whoever has parsed it.
+pub fn check_host<'v>(
+    mut lines: impl Iterator<Item = &'v [u8]>,
+    is_version_11: bool,
+) -> Result<(), HeadError> {
+    match (lines.next(), lines.next()) {
+        (None, _) if !is_version_11 => Ok(()),
+        (Some(host), None) if is_host(host) => Ok(()),
+        _ => Err(HeadError::Host),
+    }
+}
+
+/// Is this a host with or without a port? An address of IPv6 stands in brackets. A comma, which a
+/// name may have by the letter of RFC 3986, is how some join two headers, so it is refused.
+pub(super) fn is_host(text: &[u8]) -> bool {
+    let text = text.trim_ascii();
+    let (host, port) = match text.strip_prefix(b"[") {
+        Some(rest) => {
+            let Some(end) = rest.iter().position(|byte| *byte == b']') else {
+                return false;
+            };
+            let address = std::str::from_utf8(&rest[..end]).unwrap_or_default();
+            if address.parse::<core::net::Ipv6Addr>().is_err() {
+                return false;
+            }
+            (&rest[..end], &rest[end + 1..])
+        }
+        None => {
+            let end = text.iter().position(|byte| *byte == b':');
+            let (host, port) = text.split_at(end.unwrap_or(text.len()));
+            if !is_name(host) {
+                return false;
+            }
+            (host, port)
+        }
+    };
+    let is_port = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit) && digits.len() <= 5,
+        _ => false,
+    };
+    !host.is_empty() && is_port
+}
+
+/// A registered name or an address of IPv4: unreserved characters, escapes, and some others.
+fn is_name(host: &[u8]) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=".contains(&byte);
+    let mut rest = host;
+    loop {
+        rest = match rest {
+            [] => return true,
+            [b'%', high, low, rest @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                rest
+            }
+            [first, rest @ ..] if plain(*first) => rest,
+            _ => return false,
+        };
+    }
+}
+
+/// An answer to HEAD: the same head, and no body (RFC 9110, 9.3.2).
+pub fn without_body(response: Bytes) -> Bytes {
+    let end = response.windows(4).position(|four| four == b"\r\n\r\n");
+    end.map_or(response.clone(), |end| response.slice(..end + 4))
+}
+
 /// Is `token` an element of the comma-separated `list`, in whatever case?
 pub(super) fn has_token(list: &str, token: &str) -> bool {
     list.split(',')
@@ -207,33 +287,27 @@ fn parse_whole(input: &[u8], limits: &HeadLimits) -> Result<Option<Head>, HeadEr
     match (status, request.method, request.path) {
         (httparse::Status::Complete(bytes), Some(method), Some(target)) => {
             let is_version_11 = request.version == Some(1);
-            Ok(Some(own(
-                method,
-                target,
-                request.headers,
-                is_version_11,
-                bytes,
-            )))
+            let lines = request.headers.iter().map(|line| (line.name, line.value));
+            Ok(Some(own(method, target, lines, is_version_11, bytes)))
         }
         _ => Ok(None),
     }
 }
 
-fn own(
+fn own<'v>(
     method: &str,
     target: &str,
-    lines: &[httparse::Header<'_>],
+    lines: impl Iterator<Item = (&'v str, &'v [u8])>,
     is_version_11: bool,
     bytes: usize,
 ) -> Head {
     let mut text = String::with_capacity(bytes);
     let method = append(&mut text, method);
-    let target = append(&mut text, target);
+    let target = append(&mut text, origin_form(target));
     let headers = lines
-        .iter()
-        .map(|line| HeaderLine {
-            name: append(&mut text, &line.name.to_ascii_lowercase()),
-            value: append(&mut text, String::from_utf8_lossy(line.value).trim()),
+        .map(|(name, value)| HeaderLine {
+            name: append(&mut text, &name.to_ascii_lowercase()),
+            value: append(&mut text, String::from_utf8_lossy(value).trim()),
         })
         .collect();
     Head {
@@ -244,6 +318,17 @@ fn own(
         is_version_11,
         bytes,
     }
+}
+
+/// A target without the scheme and the host that proxies put in front of it (RFC 9112, 3.2.2).
+fn origin_form(target: &str) -> &str {
+    let Some((scheme, rest)) = target.split_once("://") else {
+        return target;
+    };
+    if scheme.is_empty() || !scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return target;
+    }
+    rest.find('/').map_or("/", |at| &rest[at..])
 }
 
 fn append(text: &mut String, piece: &str) -> Range<usize> {

@@ -13,6 +13,8 @@ mod rules;
 mod utf8;
 
 #[cfg(test)]
+mod cut_tests;
+#[cfg(test)]
 mod deflate_tests;
 #[cfg(test)]
 mod tests;
@@ -187,24 +189,54 @@ impl Decoder {
             partial.header.extend_from_slice(&input.rest()[..more]);
             let Some((header, length, used)) = parse_header(&partial.header)? else {
                 input.take(more);
+                rules::check_start(&partial.header, Some(partial), limits)?;
                 return Ok(None);
             };
             assert!(held < used, "a whole header would have been read before");
             input.take(used - held);
-            partial.header.clear();
-            return rules::check_header(&header, length, used, Some(partial), limits).map(Some);
+            let bytes = std::mem::take(&mut partial.header);
+            let open = self.partial.as_deref();
+            let checked = rules::check_header(&header, length, used, open, limits);
+            let fault = |error| self.first_fault(&bytes[..used], limits, error);
+            return checked.map(Some).map_err(fault);
         }
-        let Some((header, length, used)) = parse_header(input.rest())? else {
+        let parsed = parse_header(input.rest());
+        let parsed = parsed.map_err(|error| self.first_fault(input.rest(), limits, error))?;
+        let Some((header, length, used)) = parsed else {
             let rest = input.take(input.remaining());
             if !rest.is_empty() {
                 let held = &input.buf[rest];
+                rules::check_start(held, self.partial.as_deref(), limits)?;
                 let partial = self.partial.get_or_insert_default();
                 partial.header.extend_from_slice(held);
             }
             return Ok(None);
         };
-        input.take(used);
-        rules::check_header(&header, length, used, self.partial.as_deref(), limits).map(Some)
+        let head = input.take(used);
+        let checked = rules::check_header(&header, length, used, self.partial.as_deref(), limits);
+        let frame = checked.map_err(|error| self.first_fault(&input.buf[head], limits, error))?;
+        Ok(Some(frame))
+    }
+
+    /// Of all that is wrong with a header what comes first, so that it is the same however it was
+    /// cut. Of one and the same fault the whole header knows more.
+    fn first_fault(
+        &self,
+        bytes: &[u8],
+        limits: &FrameLimits,
+        found: ProtocolError,
+    ) -> ProtocolError {
+        let partial = self.partial.as_deref();
+        let starts = (1..=bytes.len().min(HEADER_BYTES_MAX)).map(|count| &bytes[..count]);
+        let first = starts
+            .map(|start| rules::check_start(start, partial, limits))
+            .find_map(Result::err);
+        match first {
+            Some(first) if std::mem::discriminant(&first) != std::mem::discriminant(&found) => {
+                first
+            }
+            _ => found,
+        }
     }
 
     fn lend<'a>(

@@ -192,6 +192,67 @@ pub(super) fn check_header(
     })
 }
 
+/// Checks what has come of a header that is not whole: a byte that no header may have ends the
+/// connection as soon as it is there, whatever was to follow.
+pub(super) fn check_start(
+    bytes: &[u8],
+    partial: Option<&Partial>,
+    limits: &FrameLimits,
+) -> Result<(), ProtocolError> {
+    let Some(first) = bytes.first() else {
+        return Ok(());
+    };
+    let may_deflate = limits.deflate && matches!(first & OPCODE_BITS, 1 | 2);
+    let allowed_bits = if may_deflate { FIRST_RESERVED_BIT } else { 0 };
+    if first & RESERVED_BITS & !allowed_bits != 0 {
+        return Err(ProtocolError::ReservedBits);
+    }
+    let opcode = Opcode::of(OpCode::from(first & OPCODE_BITS))?;
+    let is_final = first & FINAL_BIT != 0;
+    let (least, most) = match bytes.get(1) {
+        None => (0, u64::MAX),
+        Some(second) if second & MASK_BIT == 0 => return Err(ProtocolError::Unmasked),
+        Some(second) => length_so_far(second & !MASK_BIT, &bytes[2..]),
+    };
+    if opcode.is_control() {
+        return check_control(is_final, least);
+    }
+    // Zero for the form that has no shorter one, and so does the length that is not known yet.
+    let shorter_max = bytes
+        .get(1)
+        .map_or(0, |second| shorter_form_max(second & !MASK_BIT));
+    if 0 < shorter_max && most <= shorter_max {
+        return Err(ProtocolError::LengthNotMinimal(most));
+    }
+    check_data(opcode, least, partial, limits)
+}
+
+/// Between which lengths lies the one whose first bytes are these?
+fn length_so_far(short: u8, bytes: &[u8]) -> (u64, u64) {
+    let width = match short {
+        126 => 2,
+        127 => 8,
+        short => return (short.into(), short.into()),
+    };
+    let known = &bytes[..bytes.len().min(width)];
+    let at = |missing: u8| {
+        let all = known.iter().copied().chain(std::iter::repeat(missing));
+        all.take(width)
+            .fold(0, |sum, byte| sum << 8 | u64::from(byte))
+    };
+    // A length is written in the shortest form, so the form alone says something.
+    (at(0).max(shorter_form_max(short) + 1), at(0xff))
+}
+
+/// The longest payload that needs no such form of a length.
+fn shorter_form_max(short: u8) -> u64 {
+    match short {
+        127 => 0xffff,
+        126 => CONTROL_BYTES_MAX,
+        _ => 0,
+    }
+}
+
 fn check_control(is_final: bool, length: u64) -> Result<(), ProtocolError> {
     if CONTROL_BYTES_MAX < length {
         return Err(ProtocolError::ControlTooLong(length));
@@ -261,7 +322,8 @@ pub(super) fn close_payload(payload: &[u8]) -> Result<Option<(u16, &str)>, Proto
         [_] => return Err(ProtocolError::CloseTooShort),
         [high, low, reason @ ..] => (u16::from_be_bytes([*high, *low]), reason),
     };
-    if !matches!(code, 1000..=1003 | 1007..=1011 | 3000..=4999) {
+    // 1012 to 1014 are registered behind the RFC: our own 1012 comes back as an answer.
+    if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
         return Err(ProtocolError::CloseCode(code));
     }
     let reason = std::str::from_utf8(reason).map_err(|_| ProtocolError::Utf8)?;
@@ -269,5 +331,11 @@ pub(super) fn close_payload(payload: &[u8]) -> Result<Option<(u16, &str)>, Proto
 }
 
 const CONTROL_BYTES_MAX: u64 = 125;
+const FINAL_BIT: u8 = 0x80;
+const RESERVED_BITS: u8 = 0x70;
+/// It says that a message is compressed, where that was negotiated.
+const FIRST_RESERVED_BIT: u8 = 0x40;
+const OPCODE_BITS: u8 = 0x0f;
+const MASK_BIT: u8 = 0x80;
 /// Conformance suites send 4 MiB in pieces of 64 bytes; floods come in pieces of one or none.
 const BYTES_PER_FRAGMENT: u64 = 32;

@@ -13,7 +13,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use http::{Request, Response, StatusCode};
+use http::header::{HOST, HeaderValue};
+use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
@@ -25,7 +26,8 @@ use tower::ServiceExt;
 
 use crate::config::Limits;
 use crate::metrics::Refusal as RefusedFor;
-use crate::proto::http::{Head, HeadLimits, error_response, parse_head};
+use crate::proto::handshake::HandshakeError;
+use crate::proto::http::{Head, check_host, error_response};
 
 use crate::shard::door::bodies::{Lateness, hold};
 use crate::shard::door::proxies::Arrival;
@@ -147,6 +149,8 @@ fn builder(limits: &Limits) -> Builder {
     let mut builder = Builder::new();
     builder
         .timer(TokioTimer::new())
+        // Who has sent all there is to send still reads the answers (RFC 9112, 9.6).
+        .half_close(true)
         .header_read_timeout(Duration::from_millis(limits.handshake_ms_max))
         .max_headers(limits.headers_max)
         .max_buf_size(limits.head_bytes_max.max(BUFFER_BYTES_MIN));
@@ -177,6 +181,12 @@ async fn answer(
         let text = format!("the request target exceeds uri_bytes_max = {uri_bytes_max}");
         return Ok(response_of(&error_response(414, &text)));
     }
+    let hosts = request.headers().get_all(HOST).iter();
+    let is_version_11 = request.version() == Version::HTTP_11;
+    if let Err(error) = check_host(hosts.map(HeaderValue::as_bytes), is_version_11) {
+        shard.with_state(|state| state.metrics.refused(RefusedFor::Head));
+        return Ok(response_of(&error.response()));
+    }
     let arrival = match shard.with_state(|state| state.arrival_of(peer, request.headers())) {
         Ok(arrival) => arrival,
         Err((status, text)) => {
@@ -185,7 +195,9 @@ async fn answer(
         }
     };
     let peer = arrival.as_ref().map_or(peer, |arrival| arrival.client);
-    if let Some(mount) = upgrade::mount_of(&shard.shared, request.uri().path()) {
+    let mount = upgrade::mount_of(&shard.shared, request.uri().path());
+    let is_for_mount = upgrade::is_for_mount(&shard.shared, request.method().as_str());
+    if let Some(mount) = mount.filter(|_| is_for_mount) {
         let from = Requester {
             peer,
             arrival,
@@ -208,6 +220,9 @@ async fn answer(
         let text = format!("the body took longer than body_ms_max = {body_ms_max}");
         return Ok(response_of(&error_response(408, &text)));
     }
+    if mount.is_some() && is_routeless(answer.status()) {
+        return Ok(response_of(&HandshakeError::Method.response()));
+    }
     let within = answer.status() != StatusCode::UNAUTHORIZED
         || shard.with_state(|state| state.note_auth_failure(peer.ip()));
     let ticket = arrival.and_then(|arrival| arrival.ticket);
@@ -215,6 +230,11 @@ async fn answer(
         true => answer.map(|body| hold(body, ticket)),
         false => response_of(&error_response(429, TOO_MANY_FAILURES)),
     })
+}
+
+/// Whether nobody has a route there: then what stands there is the mount alone.
+fn is_routeless(status: StatusCode) -> bool {
+    status == StatusCode::NOT_FOUND || status == StatusCode::METHOD_NOT_ALLOWED
 }
 
 async fn upgrade_late(
@@ -225,23 +245,17 @@ async fn upgrade_late(
 ) -> Response<Body> {
     let head = head_of(&request);
     let peer = from.peer;
-    let admitted = match &head {
-        Some(head) => shard.with_state(|state| state.admit(head, mount, || Some(peer.ip()))),
-        None => Err((
-            RefusedFor::Head,
-            error_response(400, "the request is no upgrade"),
-        )),
-    };
-    let admitted = match (admitted, &head) {
-        (Ok(admitted), Some(head)) if shard.is_event(mount) => {
-            let verdict = shard.guard((peer, head), admitted).await;
+    let admitted = shard.with_state(|state| state.admit(&head, mount, || Some(peer.ip())));
+    let admitted = match admitted {
+        Ok(admitted) if shard.is_event(mount) => {
+            let verdict = shard.guard((peer, &head), admitted).await;
             verdict.ok_or_else(|| (RefusedFor::Guard, crate::shard::speak::event::forbidden()))
         }
-        (Ok(mut admitted), Some(head)) if shard.is_raw(mount) => {
-            admitted.keep(peer, head);
+        Ok(mut admitted) if shard.is_raw(mount) => {
+            admitted.keep(peer, &head);
             Ok(admitted)
         }
-        (admitted, _) => admitted,
+        admitted => admitted,
     };
     let admitted = match admitted {
         Ok(admitted) => admitted,
@@ -285,24 +299,15 @@ fn return_to_ring(shard: &Rc<Shard>, upgraded: Upgraded, admitted: Admitted, fro
 }
 
 /// The head of a request as the data ring would have read it, so that one place decides.
-fn head_of(request: &Request<Incoming>) -> Option<Head> {
-    let mut text = format!(
-        "{} {} {:?}\r\n",
-        request.method(),
-        request.uri(),
-        request.version()
-    );
-    for (name, value) in request.headers() {
-        text.push_str(&format!("{name}: {}\r\n", value.to_str().ok()?));
-    }
-    text.push_str("\r\n");
-    // It was read within the limits; this is a translation only.
-    let limits = HeadLimits {
-        head_bytes_max: text.len(),
-        headers_max: request.headers().len(),
-        uri_bytes_max: text.len(),
-    };
-    parse_head(text.as_bytes(), &limits).ok().flatten()
+fn head_of(request: &Request<Incoming>) -> Head {
+    let target = request.uri().path_and_query();
+    let lines = request.headers().iter();
+    Head::of_parts(
+        request.method().as_str(),
+        target.map_or("/", |target| target.as_str()),
+        request.version() == Version::HTTP_11,
+        lines.map(|(name, value)| (name.as_str(), value.as_bytes())),
+    )
 }
 
 /// An encoded answer as hyper wants it.

@@ -50,6 +50,12 @@ pub(crate) fn mount_of(shared: &Shared, path: &str) -> Option<u16> {
     shared.mount_of.get(trimmed).copied()
 }
 
+/// Whether a request to the path of a mount is one to the mount. A route of the user's may stand on
+/// the same path for other methods.
+pub(crate) fn is_for_mount(shared: &Shared, method: &str) -> bool {
+    !shared.has_user_routes || matches!(method, "GET" | "HEAD")
+}
+
 /// Decides about a request to the mount `number`; an error is the whole answer. Nothing is
 /// promised before origin and token have passed.
 pub(crate) fn admit(
@@ -60,6 +66,9 @@ pub(crate) fn admit(
     unix_s: u64,
 ) -> Decision {
     let mount = &shared.mounts[usize::from(number)];
+    let hosts = head.headers_named("host").map(str::as_bytes);
+    http::check_host(hosts, head.is_version_11())
+        .map_err(|error| (RefusedFor::Head, error.response()))?;
     let upgrade = handshake::check(head).map_err(|error| (RefusedFor::Head, error.response()))?;
     if !live.origins.allows(head.header("origin")) {
         let response = http::error_response(403, "the origin is not allowed");
