@@ -16,7 +16,7 @@ use super::prepare::{Prepare, Prepared};
 use super::record::{Entry, Retention};
 use super::replay::{From, LastBatch, Replay, ReplayReport, ends, is_begun};
 use super::room::Class;
-use super::segment::{SEGMENT_HEAD_BYTES, SegmentHead};
+use super::segment::{Position, SEGMENT_HEAD_BYTES, SegmentHead};
 use super::state::{State, StoredKey, nobody};
 use super::storage::{FileName, Storage, Target, execute, load, patiently, write_all};
 use super::survey::{Kind, Survey};
@@ -268,13 +268,8 @@ pub(super) fn replay_files(
     checkpoint: Option<Checkpoint>,
     report: &mut RecoveryReport,
 ) -> Result<Found, RecoverError> {
-    let last_id = files
-        .segments
-        .keys()
-        .chain(&files.indexes)
-        .max()
-        .copied()
-        .unwrap_or(0);
+    let last_id = files.segments.keys().chain(&files.indexes).max();
+    let last_id = last_id.copied().unwrap_or(0);
     let used = report.checkpoint.zip(checkpoint.as_ref());
     let used = used.map(|(number, checkpoint)| (number, checkpoint.size_bytes));
     let (position, named, state, next_id) = match checkpoint {
@@ -300,34 +295,18 @@ pub(super) fn replay_files(
             None => load_segment(storage, id)?,
         };
         let head = heads.get(&id);
-        let from = match position.filter(|position| position.segment == id) {
-            Some(position) => From {
-                offset: position.offset(),
-                chain: Some(position.chain),
-            },
-            None => From {
-                offset: SEGMENT_HEAD_BYTES,
-                chain: head.map(|head| head.chain),
-            },
-        };
+        let from = start_in(position.as_ref(), id, head);
         let is_part =
             id == start.0 || ends.contains_key(&id) || is_begun(&bytes, Place::new(salt, id), head);
         if is_part {
             let (end, index) = replay.segment(id, &bytes, from, ends.get(&id).copied());
-            // After a clean stop the log ends where its last checkpoint was made, and nothing was
-            // cut off behind it: it goes on there, so that restarts take no space.
-            let is_clean = Some((id, end)) == position.map(|at| (at.segment, at.offset()));
-            let is_own = matches!(files.kind(id), Kind::Own(_)) && Some(id) == newest_id;
-            let is_resumed = is_clean && is_own && bytes[end..].iter().all(|&byte| byte == 0);
-            let blocks = match is_resumed {
-                true => Blocks::Open(index),
-                false => Blocks::Held(index),
+            let is_newest = Some(id) == newest_id;
+            active = resumed(position.as_ref(), id, &bytes, end)
+                .filter(|_| is_newest && matches!(files.kind(id), Kind::Own(_)));
+            let blocks = match active {
+                Some(_) => Blocks::Open(index),
+                None => Blocks::Held(index),
             };
-            active = is_resumed.then_some(Active {
-                id,
-                bytes: bytes.len(),
-                end,
-            });
             segments.insert(
                 id,
                 SegmentInfo {
@@ -347,6 +326,32 @@ pub(super) fn replay_files(
         segments,
         next_id: next_id.max(last_id + 1),
         heads,
+    })
+}
+
+/// From where in a segment the replay counts.
+fn start_in(position: Option<&Position>, id: u64, head: Option<&SegmentHead>) -> From {
+    match position.filter(|position| position.segment == id) {
+        Some(position) => From {
+            offset: position.offset(),
+            chain: Some(position.chain),
+        },
+        None => From {
+            offset: SEGMENT_HEAD_BYTES,
+            chain: head.map(|head| head.chain),
+        },
+    }
+}
+
+/// After a clean stop the log ends where its last checkpoint was made, and nothing was cut off behind
+/// it: it goes on there, so that restarts take no space.
+fn resumed(position: Option<&Position>, id: u64, bytes: &[u8], end: usize) -> Option<Active> {
+    let is_clean = position.is_some_and(|at| (at.segment, at.offset()) == (id, end));
+    let is_blank = is_clean && bytes[end..].iter().all(|&byte| byte == 0);
+    is_blank.then_some(Active {
+        id,
+        bytes: bytes.len(),
+        end,
     })
 }
 
