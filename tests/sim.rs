@@ -22,6 +22,9 @@ mod forgetting;
 #[path = "sim/foreign.rs"]
 mod foreign;
 
+#[path = "sim/resting.rs"]
+mod resting;
+
 #[path = "sim/reopening.rs"]
 mod reopening;
 

@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::Bound;
 
-use ahash::AHashMap;
 use bytes::Bytes;
 
 use crate::id::HomedId;
@@ -26,12 +25,15 @@ use super::record::{
 };
 use super::recovery::Identity;
 use super::segment::Position;
-use super::state::{Grave, State, StoredKey, Topic};
+use super::state::{GRAVE_BYTES, Grave, State, StoredKey, Topic};
 use super::storage::{Done, FileName, Op};
 
 /// Items that one slice encodes.
 const SLICE_ITEMS: usize = 256;
 const SLICE_BYTES: usize = 256 * 1024;
+
+/// So many times its own size is written between one checkpoint and the next.
+const SIZE_TIMES: u64 = 4;
 
 /// How long until another attempt after there was no room.
 const RETRY_US: u64 = 5_000_000;
@@ -43,6 +45,8 @@ pub(super) struct CheckpointTask {
     /// The newest durable one.
     pub(super) durable: Option<u64>,
     written_bytes: u64,
+    /// The size of the newest durable one, by which the next is put off.
+    size_bytes: u64,
     since_us: Option<u64>,
     not_before_us: u64,
     is_wanted: bool,
@@ -55,8 +59,7 @@ struct Running {
     writer: FileWriter,
     stage: Stage,
     crc: u32,
-    /// Bytes of each segment that are still needed, as met on the way.
-    live: AHashMap<u64, u64>,
+    bytes: u64,
     /// Cleaned segments that it does not name.
     retired: usize,
     is_last: bool,
@@ -79,6 +82,8 @@ pub(super) struct Checkpoint {
     pub(super) next_id: u64,
     pub(super) segments: BTreeMap<u64, NamedSegment>,
     pub(super) state: State,
+    /// What it takes.
+    pub(super) size_bytes: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -89,11 +94,12 @@ pub(super) struct NamedSegment {
 }
 
 impl CheckpointTask {
-    pub(super) fn new(number_next: u64, durable: Option<u64>, written_bytes: u64) -> Self {
+    pub(super) fn new(number_next: u64, durable: Option<(u64, u64)>, written_bytes: u64) -> Self {
         Self {
+            size_bytes: durable.map_or(0, |(_, bytes)| bytes),
             number_next,
             running: None,
-            durable,
+            durable: durable.map(|(number, _)| number),
             written_bytes,
             since_us: None,
             not_before_us: 0,
@@ -105,6 +111,16 @@ impl CheckpointTask {
     pub(super) fn note_written(&mut self, bytes: usize) {
         self.written_bytes += bytes as u64;
         self.is_closed = false;
+    }
+
+    /// What the newest durable one takes.
+    pub(super) fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// Whether so much was written that another is worth its own size.
+    fn is_worth_it(&self) -> bool {
+        self.size_bytes <= self.written_bytes
     }
 
     /// Cleaned segments wait for one.
@@ -121,7 +137,8 @@ impl CheckpointTask {
 impl CommitLog {
     pub(super) fn checkpoint_deadline_us(&self) -> Option<u64> {
         let task = &self.checkpoint;
-        let since = task.since_us.filter(|_| task.running.is_none())?;
+        let waits = task.running.is_none() && (task.is_worth_it() || task.is_wanted);
+        let since = task.since_us.filter(|_| waits)?;
         Some((since + self.config.checkpoint_interval_us).max(task.not_before_us))
     }
 
@@ -151,8 +168,12 @@ impl CommitLog {
             return is_quiet && !task.is_closed;
         }
         let is_old = |since| since + self.config.checkpoint_interval_us <= now_us;
-        let is_large = self.config.checkpoint_bytes <= task.written_bytes;
-        is_large || task.since_us.is_some_and(is_old) || task.is_wanted
+        // A checkpoint holds the whole state: the larger it is, the more is written before the next,
+        // so that it never costs more than a part of what it is for.
+        let large_bytes = task.size_bytes.saturating_mul(SIZE_TIMES);
+        let is_large = self.config.checkpoint_bytes.max(large_bytes) <= task.written_bytes;
+        let is_due = task.is_worth_it() && task.since_us.is_some_and(is_old);
+        is_large || is_due || task.is_wanted
     }
 
     fn start_checkpoint(&mut self) {
@@ -172,7 +193,7 @@ impl CommitLog {
             writer,
             stage: Stage::Topics(None),
             crc,
-            live: AHashMap::new(),
+            bytes: 0,
             retired: self.cleaner.retired_count(),
             is_last: self.is_closing,
         });
@@ -205,7 +226,7 @@ impl CommitLog {
         running.stage = match running.stage {
             Stage::Topics(after) => {
                 let note = |(id, topic): (&HomedId, &Topic)| {
-                    encode_topic(*id, topic, &mut running.live, &mut out);
+                    encode_topic(*id, topic, &mut out);
                     out.len()
                 };
                 let last = slice(&state.topics, after, note);
@@ -222,9 +243,14 @@ impl CommitLog {
                 last.map_or(Stage::End(self.appended), |last| Stage::Graves(Some(last)))
             }
             Stage::End(ticket) if ticket <= self.durable => {
+                for segment in &state.protected {
+                    out.push(TAG_PROTECTED);
+                    put(&mut out, &[*segment]);
+                }
                 out.push(TAG_END);
                 let crc = crc32c::crc32c_append(running.crc, &out);
                 out.extend_from_slice(&crc.to_le_bytes());
+                running.bytes += out.len() as u64;
                 running.writer.finish(out.into());
                 running.stage = Stage::Written;
                 return true;
@@ -232,6 +258,7 @@ impl CommitLog {
             Stage::End(_) | Stage::Written => return false,
         };
         running.crc = crc32c::crc32c_append(running.crc, &out);
+        running.bytes += out.len() as u64;
         if !out.is_empty() {
             running.writer.push(Bytes::from(out));
         }
@@ -268,7 +295,8 @@ impl CommitLog {
         self.prepare.resume();
         let old = self.checkpoint.durable.replace(running.number);
         self.checkpoint.is_closed = running.is_last && self.checkpoint.written_bytes == 0;
-        self.checkpoint_durable(old, running.retired, &running.live);
+        self.checkpoint.size_bytes = running.bytes;
+        self.checkpoint_durable(old, running.retired);
         Ok(())
     }
 }
@@ -294,6 +322,10 @@ const MAGIC: &[u8; 8] = b"TGCHKP\x00\x01";
 const TAG_TOPIC: u8 = 1;
 const TAG_SUBSCRIPTION: u8 = 2;
 const TAG_GRAVE: u8 = 3;
+/// A topic of which only messages are known; only damage leaves one.
+const TAG_NAMELESS: u8 = 4;
+/// A segment that must stay as it is; only damage makes one.
+const TAG_PROTECTED: u8 = 5;
 const TAG_END: u8 = 0xff;
 
 fn put(out: &mut Vec<u8>, fields: &[u64]) {
@@ -302,9 +334,9 @@ fn put(out: &mut Vec<u8>, fields: &[u64]) {
         .for_each(|field| out.extend_from_slice(&field.to_le_bytes()));
 }
 
-fn encode_topic(id: HomedId, topic: &Topic, live: &mut AHashMap<u64, u64>, out: &mut Vec<u8>) {
+fn encode_topic(id: HomedId, topic: &Topic, out: &mut Vec<u8>) {
     let Some(entry) = topic.entry(id) else {
-        return;
+        return encode_nameless(id, topic, out);
     };
     out.push(TAG_TOPIC);
     encode_topic_body(&entry, out);
@@ -318,7 +350,6 @@ fn encode_topic(id: HomedId, topic: &Topic, live: &mut AHashMap<u64, u64>, out: 
     );
     for span in topic.spans.iter() {
         put(out, &[span.first, span.last, span.segment, span.bytes]);
-        *live.entry(span.segment).or_default() += span.bytes;
     }
     put(out, &[topic.keys.len() as u64]);
     for key in &topic.keys {
@@ -335,6 +366,16 @@ fn encode_topic(id: HomedId, topic: &Topic, live: &mut AHashMap<u64, u64>, out: 
     );
     for mark in &topic.marks.marks {
         put(out, &[mark.seq, mark.time_ms, mark.bytes]);
+    }
+}
+
+fn encode_nameless(id: HomedId, topic: &Topic, out: &mut Vec<u8>) {
+    out.push(TAG_NAMELESS);
+    out.extend_from_slice(&id.to_bytes());
+    put(out, &[topic.first_seq, topic.last_seq, topic.oldest]);
+    put(out, &[topic.spans.iter().count() as u64]);
+    for span in topic.spans.iter() {
+        put(out, &[span.first, span.last, span.segment, span.bytes]);
     }
 }
 
@@ -440,6 +481,7 @@ impl Checkpoint {
             next_id,
             segments,
             state,
+            size_bytes: bytes.len() as u64,
         })
     }
 }
@@ -453,7 +495,7 @@ fn decode_item(fields: &mut Fields<'_>, state: &mut State) -> Option<bool> {
             state.apply(&Entry::Subscription(entry));
             let [segment, cursor_segment, oldest] = [fields.u64()?, fields.u64()?, fields.u64()?];
             let subscription = state.subscriptions.get_mut(&entry.id)?;
-            (subscription.segment, subscription.cursor_segment) = (segment, cursor_segment);
+            subscription.place((segment, cursor_segment), &mut state.live);
             subscription.oldest = oldest;
         }
         TAG_GRAVE => {
@@ -466,31 +508,47 @@ fn decode_item(fields: &mut Fields<'_>, state: &mut State) -> Option<bool> {
                 from,
                 until,
             };
+            state.live.add(segment, GRAVE_BYTES);
             state.graves.insert(id, grave);
         }
+        TAG_NAMELESS => {
+            let id = fields.id()?;
+            let [first_seq, last_seq, oldest] = [fields.u64()?, fields.u64()?, fields.u64()?];
+            let topic = state.topic_mut(id);
+            (topic.first_seq, topic.last_seq, topic.oldest) = (first_seq, last_seq, oldest);
+            decode_spans(fields, id, state)?;
+        }
+        TAG_PROTECTED => drop(state.protected.insert(fields.u64()?)),
         TAG_END => return fields.is_empty().then_some(false),
         _ => return None,
     }
     Some(true)
 }
 
+fn decode_spans(fields: &mut Fields<'_>, id: HomedId, state: &mut State) -> Option<()> {
+    let topic = state.topics.get_mut(&id)?;
+    for _ in 0..fields.u64()? {
+        let [first, last, segment, bytes] =
+            [fields.u64()?, fields.u64()?, fields.u64()?, fields.u64()?];
+        let span = Span {
+            first,
+            last,
+            segment,
+            bytes,
+        };
+        (first <= last).then(|| topic.spans.insert(span, &mut state.live))?;
+    }
+    Some(())
+}
+
 fn decode_topic_item(fields: &mut Fields<'_>, state: &mut State) -> Option<()> {
     let entry = decode_topic(fields)?;
     state.apply(&Entry::Topic(entry));
     let topic = state.topics.get_mut(&entry.id)?;
-    (topic.segment, topic.oldest) = (fields.u64()?, fields.u64()?);
-    for _ in 0..fields.u64()? {
-        let [first, last, segment, bytes] =
-            [fields.u64()?, fields.u64()?, fields.u64()?, fields.u64()?];
-        (first <= last).then(|| {
-            topic.spans.insert(Span {
-                first,
-                last,
-                segment,
-                bytes,
-            })
-        })?;
-    }
+    topic.place(fields.u64()?, &mut state.live);
+    topic.oldest = fields.u64()?;
+    decode_spans(fields, entry.id, state)?;
+    let topic = state.topics.get_mut(&entry.id)?;
     for _ in 0..fields.u64()? {
         let key = u128::from_le_bytes(super::layout::array_at(fields.bytes(16)?, 0));
         let [payload, seq, time_ms] = [fields.u64()?, fields.u64()?, fields.u64()?];

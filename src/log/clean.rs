@@ -5,15 +5,15 @@ use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::ops::Bound;
 
-use ahash::{AHashMap, AHashSet};
-
 use crate::id::{HomedId, Seq};
 
 use super::commit::AppendError;
-use super::commit_log::{Blocks, CommitLog};
+use super::commit_log::{Blocks, CommitLog, SegmentInfo};
+use super::index::Span;
 use super::layout::Frame;
 use super::prepare::Prepared;
 use super::read::{ReadEnd, ReadItem, ReadLimits};
+use super::reader::Broken;
 use super::record::Entry;
 use super::room::Class;
 use super::state::nobody;
@@ -28,6 +28,12 @@ const COPY_LIMITS: ReadLimits = ReadLimits {
 /// Copies that may wait in the queue, so that they never crowd out what is new.
 const COPIED_BYTES_MAX: usize = 256 * 1024;
 
+/// Cleaning gives back at least this part of what the next checkpoint takes.
+const GAIN_PARTS: u64 = 4;
+
+/// Heads and tables of batches take less than this part of what is copied.
+const COPY_PARTS: u64 = 4;
+
 /// Topics or subscriptions looked at in one call.
 const SLICE_ITEMS: usize = 256;
 
@@ -35,8 +41,8 @@ const SLICE_ITEMS: usize = 256;
 pub(super) struct Cleaner {
     job: Option<Job>,
     candidates: VecDeque<u64>,
-    /// Segments with damage in them: never cleaned, so that nothing of them is lost.
-    damaged: AHashSet<u64>,
+    /// When the segments are looked at next.
+    look_us: u64,
     /// Segments that nothing needs, named by the last checkpoint still.
     retired: Vec<Prepared>,
     ops: VecDeque<Task>,
@@ -52,12 +58,11 @@ struct Job {
 
 #[derive(Debug)]
 enum Stage {
-    Index,
-    /// Messages of the topics in the list, the first of them from the seq on.
-    Messages(VecDeque<HomedId>, Seq),
+    /// Messages of the topics behind this one, of the first of them from the seq on.
+    Messages(Option<HomedId>, Seq),
     Topics(Option<HomedId>),
     Subscriptions(Option<HomedId>),
-    Graves,
+    Graves(Option<HomedId>),
     /// All is appended; the append that must be durable.
     Durable(u64),
 }
@@ -96,6 +101,23 @@ impl Cleaner {
             }
         }
         cleaner
+    }
+
+    /// Something may have become cleanable.
+    pub(super) fn look_again(&mut self) {
+        self.look_us = 0;
+    }
+
+    /// Begins nothing any more: what is not done is found again at the next start.
+    pub(super) fn stop(&mut self) {
+        self.job = None;
+        self.candidates.clear();
+    }
+
+    /// Whether the segment is being cleaned or will be.
+    pub(super) fn is_at(&self, segment: u64) -> bool {
+        self.job.as_ref().is_some_and(|job| job.segment == segment)
+            || self.candidates.contains(&segment)
     }
 
     pub(super) fn retired_count(&self) -> usize {
@@ -145,14 +167,8 @@ impl CommitLog {
         Ok(())
     }
 
-    /// A checkpoint is durable: what it does not name may go, and what it found to be mostly dead
-    /// may be cleaned.
-    pub(super) fn checkpoint_durable(
-        &mut self,
-        old: Option<u64>,
-        retired: usize,
-        live: &AHashMap<u64, u64>,
-    ) {
+    /// A checkpoint is durable: what it does not name may go.
+    pub(super) fn checkpoint_durable(&mut self, old: Option<u64>, retired: usize) {
         let cleaner = &mut self.cleaner;
         if let Some(old) = old {
             cleaner.push_op(Op::Remove {
@@ -179,18 +195,85 @@ impl CommitLog {
         cleaner
             .ops
             .extend(gone.iter().map(|segment| Task::Gone(segment.id)));
-        let percent_max = self.config.clean_live_percent_max;
-        let is_dead = |id: &u64, end: usize| {
-            live.get(id).copied().unwrap_or(0) * 100 < end as u64 * percent_max
+        self.cleaner.look_again();
+    }
+
+    /// When the segments are looked at again, if there are any beside the one being written.
+    pub(super) fn clean_deadline_us(&self) -> Option<u64> {
+        if self.is_closing {
+            return None;
+        }
+        let has_full = 1 < self.segments.len();
+        let looks = has_full && self.cleaner.job.is_none() && self.cleaner.candidates.is_empty();
+        match self.cleaner.is_ready() {
+            true => Some(self.last_now_us()),
+            false => looks.then_some(self.cleaner.look_us),
+        }
+    }
+
+    /// Chooses the segments that are mostly dead, if cleaning them gives back more than the
+    /// checkpoint takes that must follow.
+    fn look_for_dead(&mut self, now_us: u64) {
+        let is_idle = self.cleaner.job.is_none() && self.cleaner.candidates.is_empty();
+        if now_us < self.cleaner.look_us || !is_idle {
+            return;
+        }
+        self.cleaner.look_us = now_us + self.config.checkpoint_interval_us;
+        let mut gain = 0;
+        let mut dead = VecDeque::new();
+        for (id, info) in &self.segments {
+            let live = self.state.live.bytes(*id);
+            if self.is_mostly_dead(*id, info) {
+                gain += info.bytes.saturating_sub(live);
+                dead.push_back(*id);
+            }
+        }
+        if self.prepare.is_full() {
+            self.cleaner.candidates = self.least_of(dead);
+        } else if self.checkpoint.size_bytes() / GAIN_PARTS <= gain {
+            self.cleaner.candidates = dead;
+        }
+    }
+
+    /// On a full disk only what can be copied into the room that is left, and leaves the reserve.
+    fn least_of(&self, dead: VecDeque<u64>) -> VecDeque<u64> {
+        let mut dead = Vec::from(dead);
+        dead.sort_by_key(|id| self.state.live.bytes(*id));
+        let mut room = (self.room_left() as u64).saturating_sub(self.config.reserve_bytes);
+        let mut fits = |id: &u64| {
+            let live = self.state.live.bytes(*id);
+            let bytes = live + live / COPY_PARTS;
+            let fits = bytes <= room;
+            room = room.saturating_sub(bytes);
+            fits
         };
-        let full = self
-            .segments
-            .iter()
-            .filter(|(_, info)| !matches!(info.blocks, Blocks::Open(_)));
-        cleaner.candidates = full
-            .filter(|(id, info)| is_dead(id, info.end) && !cleaner.damaged.contains(id))
-            .map(|(id, _)| *id)
-            .collect();
+        let count = dead.iter().take_while(|id| fits(id)).count();
+        dead.truncate(count);
+        dead.into()
+    }
+
+    /// Room that is taken on the disk and waits for batches.
+    fn room_left(&self) -> usize {
+        let active = self.active.map_or(0, |active| active.bytes - active.end);
+        let next = super::layout::to_usize(self.prepare.usable_bytes().unwrap_or(0));
+        active + next
+    }
+
+    /// Whether little of a full segment is needed, measured by the space that its file takes.
+    fn is_mostly_dead(&self, id: u64, info: &SegmentInfo) -> bool {
+        let live = self.state.live.bytes(id).saturating_mul(100);
+        let is_full = match info.blocks {
+            Blocks::Open(_) => false,
+            Blocks::Stored => true,
+            // Its index comes first, but for a disk that has no room for one.
+            Blocks::Held(_) => self.prepare.is_full() && !self.indexing.is_of(id),
+        };
+        is_full
+            && !self.state.protected.contains(&id)
+            && live
+                < info
+                    .bytes
+                    .saturating_mul(self.config.clean_live_percent_max)
     }
 
     /// Takes one bounded step of cleaning.
@@ -198,6 +281,7 @@ impl CommitLog {
         if self.is_closing {
             return;
         }
+        self.look_for_dead(self.last_now_us());
         let Some(job) = self.cleaner.job.take().or_else(|| self.next_job()) else {
             return;
         };
@@ -227,7 +311,7 @@ impl CommitLog {
                     is_waiting: true,
                 });
             }
-            Progress::Damaged => drop(self.cleaner.damaged.insert(segment)),
+            Progress::Damaged => drop(self.state.protected.insert(segment)),
         }
         self.finish_job();
     }
@@ -236,46 +320,74 @@ impl CommitLog {
         let segment = self.cleaner.candidates.pop_front()?;
         self.segments.contains_key(&segment).then_some(Job {
             segment,
-            stage: Stage::Index,
+            stage: Stage::Messages(None, 0),
             is_waiting: false,
         })
     }
 
     fn clean_step(&mut self, segment: u64, stage: Stage) -> Progress {
         match stage {
-            Stage::Index => match self.stored_index(segment) {
-                Ok(Some(index)) => Progress::Next(Stage::Messages(index.topics().collect(), 0)),
-                Ok(None) => Progress::Wait(Stage::Index),
-                Err(_) => Progress::Damaged,
-            },
-            Stage::Messages(topics, from) => self.clean_messages(segment, topics, from),
+            // Nothing is looked for where nothing is needed.
+            Stage::Messages(..) | Stage::Topics(_) | Stage::Subscriptions(_)
+                if self.state.live.bytes(segment) == 0 =>
+            {
+                Progress::Next(Stage::Durable(self.appended))
+            }
+            Stage::Messages(after, from) => self.clean_messages(segment, after, from),
             Stage::Topics(after) => self.clean_topics(segment, after),
             Stage::Subscriptions(after) => self.clean_subscriptions(segment, after),
-            Stage::Graves => self.clean_graves(segment),
+            Stage::Graves(after) => self.clean_graves(segment, after),
             Stage::Durable(ticket) => Progress::Wait(Stage::Durable(ticket)),
         }
     }
 
-    /// Copies some messages of the first topic in the list.
+    /// Finds the next topic of which messages are needed, and copies some of them.
     fn clean_messages(
         &mut self,
         segment: u64,
-        mut topics: VecDeque<HomedId>,
-        from: Seq,
+        mut after: Option<HomedId>,
+        mut from: Seq,
     ) -> Progress {
-        let Some(&id) = topics.front() else {
-            return Progress::Next(Stage::Topics(None));
-        };
-        let spans = self.state.topics.get(&id).map(|topic| &topic.spans);
-        let mut spans = spans.into_iter().flat_map(|spans| spans.iter());
-        let span = spans
-            .find(|span| span.segment == segment && from <= span.last)
-            .copied();
-        drop(spans);
-        let Some(span) = span else {
-            topics.pop_front();
-            return Progress::Next(Stage::Messages(topics, 0));
-        };
+        for _ in 0..SLICE_ITEMS {
+            let id = match self.topic_behind(segment, after) {
+                Ok(Some(Some(id))) => id,
+                Ok(Some(None)) => return Progress::Next(Stage::Topics(None)),
+                Ok(None) => return Progress::Wait(Stage::Messages(after, from)),
+                Err(Broken) => return Progress::Damaged,
+            };
+            let topic = self.state.topics.get(&id);
+            let is_here = |span: &&Span| span.segment == segment && from <= span.last;
+            let span = topic.and_then(|topic| topic.spans.iter().find(is_here).copied());
+            if let Some(span) = span {
+                return self.clean_span(id, span, (after, from));
+            }
+            (after, from) = (Some(id), 0);
+        }
+        Progress::Next(Stage::Messages(after, from))
+    }
+
+    /// The topic behind `after` of which the index of the segment knows messages; the outer `None`
+    /// until the index is in memory.
+    fn topic_behind(
+        &mut self,
+        segment: u64,
+        after: Option<HomedId>,
+    ) -> Result<Option<Option<HomedId>>, Broken> {
+        let blocks = self.segments.get(&segment).map(|info| &info.blocks);
+        if let Some(Blocks::Held(index) | Blocks::Open(index)) = blocks {
+            return Ok(Some(index.topic_behind(after)));
+        }
+        let index = self.stored_index(segment)?;
+        Ok(index.map(|index| index.topic_behind(after)))
+    }
+
+    /// Copies some messages of a span.
+    fn clean_span(
+        &mut self,
+        id: HomedId,
+        span: Span,
+        (after, from): (Option<HomedId>, Seq),
+    ) -> Progress {
         let (from, last) = (from.max(span.first), span.last);
         let mut copies = Vec::new();
         let mut is_damaged = false;
@@ -290,8 +402,8 @@ impl CommitLog {
             return Progress::Damaged;
         }
         let (next, result) = self.append_copies(&copies, from);
-        let stage = Stage::Messages(topics, next);
-        if result.is_err() || end == ReadEnd::Loading {
+        let stage = Stage::Messages(after, next);
+        if result.is_err() || matches!(end, ReadEnd::Loading(_)) {
             Progress::Wait(stage)
         } else {
             Progress::Next(stage)
@@ -322,7 +434,7 @@ impl CommitLog {
             .range((from, Bound::Unbounded))
             .take(SLICE_ITEMS);
         let slice: Vec<(HomedId, bool)> = slice
-            .map(|(id, topic)| (*id, topic.segment == segment))
+            .map(|(id, topic)| (*id, topic.segment == segment && topic.name.is_some()))
             .collect();
         let mut last = after;
         for &(id, is_here) in &slice {
@@ -359,7 +471,7 @@ impl CommitLog {
         }
         let is_end = slice.len() < SLICE_ITEMS;
         Progress::Next(if is_end {
-            Stage::Graves
+            Stage::Graves(None)
         } else {
             Stage::Subscriptions(last)
         })
@@ -378,30 +490,39 @@ impl CommitLog {
         }
     }
 
-    /// Writes deletions again that older segments still need, and the epoch.
-    fn clean_graves(&mut self, segment: u64) -> Progress {
+    /// Writes deletions again that older segments still need, forgets the others, and the epoch last.
+    fn clean_graves(&mut self, segment: u64, after: Option<HomedId>) -> Progress {
         let segments = self.segments_on_disk();
-        let here = self
-            .state
-            .graves
-            .iter()
-            .filter(|(_, grave)| grave.segment == segment);
-        let needed = here.filter(|(_, grave)| grave.is_needed(&segments));
-        let needed: Vec<(HomedId, bool)> =
-            needed.map(|(id, grave)| (*id, grave.is_topic)).collect();
-        let generation = self.state.generation;
-        let epoch = (0 < generation).then_some((None, Entry::Epoch { generation }));
-        let deletion = |(id, is_topic)| match is_topic {
-            true => (Some(id), Entry::TopicDeleted { id }),
-            false => (Some(id), Entry::SubscriptionDeleted { id }),
-        };
-        for (id, entry) in needed.into_iter().map(deletion).chain(epoch) {
-            let group = id.unwrap_or_else(nobody);
-            if self.append_entry(group, Class::Control, &entry).is_err() {
-                return Progress::Wait(Stage::Graves);
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let slice = self.state.graves.range((from, Bound::Unbounded));
+        let slice: Vec<(HomedId, bool, bool)> = slice
+            .take(SLICE_ITEMS)
+            .map(|(id, grave)| (*id, grave.is_topic, grave.segment == segment))
+            .collect();
+        let mut last = after;
+        for &(id, is_topic, is_here) in &slice {
+            if is_here && !self.state.forget_grave(id, &segments) {
+                let entry = match is_topic {
+                    true => Entry::TopicDeleted { id },
+                    false => Entry::SubscriptionDeleted { id },
+                };
+                if self.append_entry(id, Class::Control, &entry).is_err() {
+                    return Progress::Wait(Stage::Graves(last));
+                }
             }
+            last = Some(id);
         }
-        Progress::Next(Stage::Durable(self.appended))
+        if slice.len() == SLICE_ITEMS {
+            return Progress::Next(Stage::Graves(last));
+        }
+        let generation = self.state.generation;
+        let epoch = Entry::Epoch { generation };
+        let is_told =
+            0 < generation && self.append_entry(nobody(), Class::Control, &epoch).is_err();
+        match is_told {
+            true => Progress::Wait(Stage::Graves(last)),
+            false => Progress::Next(Stage::Durable(self.appended)),
+        }
     }
 
     /// The segments of which a start without a checkpoint would read.
@@ -423,13 +544,10 @@ impl CommitLog {
         let Some(job) = self.cleaner.job.take_if(is_done) else {
             return;
         };
-        let is_needed = self.state.topics.values().any(|topic| {
-            topic.segment == job.segment
-                || topic.spans.iter().any(|span| span.segment == job.segment)
-        });
+        let is_needed = 0 < self.state.live.bytes(job.segment);
         debug_assert!(!is_needed, "nothing needs a segment that has been cleaned");
         if is_needed {
-            self.cleaner.damaged.insert(job.segment);
+            self.state.protected.insert(job.segment);
         } else if let Some(info) = self.segments.remove(&job.segment) {
             self.reader.forget(job.segment);
             self.cleaner.retired.push(Prepared {

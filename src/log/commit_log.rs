@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::sync::Arc;
 
 use crate::id::{HomedId, Partition, Seq};
 
@@ -16,16 +15,18 @@ use super::checkpoint::CheckpointTask;
 use super::clean::Cleaner;
 use super::commit::Flight;
 use super::company::Company;
-use super::file_writer::FileWriter;
-use super::index::{OpenIndex, SegmentIndex};
+use super::index::OpenIndex;
+use super::indexing::Indexing;
+use super::lack::{is_damage, is_passing};
 use super::layout::to_usize;
+use super::patience::{Again, Patience};
 use super::prepare::Prepare;
-use super::reader::{Need, Reader};
+use super::reader::{Awaited, Need, Reader};
 use super::recovery::{Identity, epoch};
 use super::retention::RetentionTask;
 use super::segment::SEGMENT_HEAD_BYTES;
 use super::state::State;
-use super::storage::{Done, Op};
+use super::storage::{Done, FileName, Op};
 use super::tail::Tail;
 
 /// When a batch counts as stored.
@@ -130,10 +131,10 @@ pub enum Event {
         /// The topics that grew, and their last durable seq.
         topics: Vec<(HomedId, Seq)>,
     },
-    /// Reads of these topics that ended with `ReadEnd::Loading` may go on.
+    /// Reads that ended with `ReadEnd::Loading` and this may go on.
     Readable {
-        /// The topics.
-        topics: Vec<HomedId>,
+        /// What they waited for.
+        loaded: Awaited,
     },
     /// Retention has dropped what stood before `first_seq`.
     Trimmed {
@@ -183,7 +184,7 @@ pub struct CommitLog {
     pub(super) appended: u64,
     pub(super) durable: u64,
     pub(super) prepare: Prepare,
-    pub(super) indexing: Option<(u64, FileWriter)>,
+    pub(super) indexing: Indexing,
     pub(super) checkpoint: CheckpointTask,
     pub(super) cleaner: Cleaner,
     pub(super) retention: RetentionTask,
@@ -193,9 +194,11 @@ pub struct CommitLog {
     pub(super) is_closing: bool,
     has_failed: bool,
     effects: u64,
-    pending: Vec<(EffectId, Owner)>,
+    pending: Vec<(EffectId, Again)>,
+    patience: Patience,
+    /// Segments whose descriptors are asked for before they are written to.
+    opening: VecDeque<u64>,
     last_now: Now,
-    pub(super) index_not_before_us: u64,
 }
 
 /// A segment with batches in it.
@@ -213,7 +216,7 @@ pub(super) enum Blocks {
     /// In memory: the segment is being written.
     Open(OpenIndex),
     /// In memory: its file is not durable yet.
-    Held(Arc<SegmentIndex>),
+    Held(OpenIndex),
     /// In its file.
     Stored,
 }
@@ -228,7 +231,8 @@ pub(super) struct Active {
 
 /// Which part of the log asked for an operation.
 #[derive(Debug, Clone, Copy)]
-enum Owner {
+pub(super) enum Owner {
+    Open,
     Commit,
     Prepare,
     Index,
@@ -244,6 +248,8 @@ pub(super) struct Start {
     pub(super) salt: u64,
     pub(super) state: State,
     pub(super) segments: BTreeMap<u64, SegmentInfo>,
+    /// The segment to go on in, if nothing was cut off behind its end.
+    pub(super) active: Option<Active>,
     pub(super) previous: (u64, usize),
     pub(super) chain: Chain,
     pub(super) prepare: Prepare,
@@ -260,7 +266,7 @@ impl CommitLog {
             salt: start.salt,
             state: start.state,
             segments: start.segments,
-            active: None,
+            active: start.active,
             previous: start.previous,
             chain: start.chain,
             queue: VecDeque::new(),
@@ -270,7 +276,7 @@ impl CommitLog {
             appended: 0,
             durable: 0,
             prepare: start.prepare,
-            indexing: None,
+            indexing: Indexing::default(),
             checkpoint: start.checkpoint,
             cleaner: start.cleaner,
             retention: RetentionTask::default(),
@@ -281,8 +287,9 @@ impl CommitLog {
             has_failed: false,
             effects: 0,
             pending: Vec::new(),
+            patience: Patience::default(),
+            opening: VecDeque::new(),
             last_now: Now::default(),
-            index_not_before_us: 0,
         }
     }
 
@@ -295,6 +302,7 @@ impl CommitLog {
             salt: identity.salt,
             state: State::default(),
             segments: BTreeMap::new(),
+            active: None,
             previous: (0, 0),
             chain: Chain::START,
             prepare: Prepare::new(bytes_min, bytes_max, 1, Vec::new()),
@@ -311,12 +319,20 @@ impl CommitLog {
     /// or `deadline_us` has come. What commits stands first.
     pub fn poll_effect(&mut self, now: Now) -> Option<Effect> {
         self.last_now = now;
+        if let Some(again) = self.patience.poll(now.monotonic_us)
+            && (!self.has_failed || matches!(again.owner, Owner::Read(_)))
+        {
+            return Some(self.effect(again));
+        }
         if self.has_failed {
-            return self.poll_reader();
+            let (need, op) = self.reader.poll()?;
+            return Some(self.effect(Again::first(Owner::Read(need), op)));
         }
         self.poll_retention(now);
         self.poll_cleaner();
-        let (owner, op) = None
+        let opened = self.opening.pop_front().map(FileName::Segment);
+        let (owner, op) = opened
+            .map(|file| (Owner::Open, Op::Open { file }))
             .or_else(|| {
                 self.poll_commit(now.monotonic_us)
                     .map(|op| (Owner::Commit, op))
@@ -333,13 +349,13 @@ impl CommitLog {
                     .map(|op| (Owner::Checkpoint, op))
             })
             .or_else(|| self.cleaner.poll_op().map(|op| (Owner::Clean, op)))?;
-        Some(self.effect(owner, op))
+        Some(self.effect(Again::first(owner, op)))
     }
 
     /// Tells the result of an operation.
     pub fn handle_done(&mut self, id: EffectId, result: io::Result<Done>) {
         let at = self.pending.iter().position(|(pending, _)| *pending == id);
-        let Some((_, owner)) = at.map(|at| self.pending.swap_remove(at)) else {
+        let Some((_, again)) = at.map(|at| self.pending.swap_remove(at)) else {
             debug_assert!(
                 false,
                 "a result is told once, for an operation that was handed out"
@@ -347,7 +363,16 @@ impl CommitLog {
             return;
         };
         let now_us = self.last_now.monotonic_us;
-        let outcome = match owner {
+        let may_pass = |error: &io::Error| match again.owner {
+            Owner::Read(_) => !is_damage(error),
+            _ => is_passing(error) && again.is_tried_again(),
+        };
+        if result.as_ref().is_err_and(may_pass) {
+            return self.patience.push(now_us, again);
+        }
+        let outcome = match again.owner {
+            // Whoever writes there opens the file itself.
+            Owner::Open => Ok(()),
             Owner::Commit => self.commit_done(result),
             Owner::Prepare => self.prepare.done(result, now_us),
             Owner::Index => self.indexing_done(result),
@@ -355,16 +380,28 @@ impl CommitLog {
             Owner::Clean => self.clean_done(result),
             Owner::Read(need) => {
                 self.reader.done(need, result);
-                let topics = self.reader.woken();
-                if !topics.is_empty() {
-                    self.events.push_back(Event::Readable { topics });
-                }
                 Ok(())
             }
         };
+        self.tell_readers();
         if let Err(error) = outcome {
             self.fail(&error);
         }
+    }
+
+    /// What readers wait for has come, or is not awaited any longer.
+    pub(super) fn tell_readers(&mut self) {
+        while let Some(loaded) = self.reader.woken() {
+            self.events.push_back(Event::Readable { loaded });
+        }
+    }
+
+    /// Asks for the descriptors of the segments that will be written to, so that none is missing
+    /// when they are needed. For who has just been given the log.
+    pub fn hold_descriptors(&mut self) {
+        let active = self.active.map(|active| active.id);
+        self.opening
+            .extend(active.into_iter().chain(self.prepare.usable_id()));
     }
 
     /// The next thing the caller must know.
@@ -379,15 +416,10 @@ impl CommitLog {
             self.prepare.deadline_us(),
             self.checkpoint_deadline_us(),
             self.retention_deadline_us(),
-            self.cleaner
-                .is_ready()
-                .then_some(self.last_now.monotonic_us),
+            self.clean_deadline_us(),
         ];
-        parts
-            .into_iter()
-            .flatten()
-            .min()
-            .filter(|_| !self.has_failed)
+        let due = parts.into_iter().flatten().filter(|_| !self.has_failed);
+        due.chain(self.patience.deadline_us()).min()
     }
 
     /// Whether it takes records.
@@ -403,11 +435,15 @@ impl CommitLog {
     /// next start is quick and knows where the log ended. Done when `is_idle`.
     pub fn close(&mut self) {
         self.is_closing = true;
+        self.cleaner.stop();
     }
 
     /// Whether nothing is in flight and nothing waits; after `close`, whether all is done.
     pub fn is_idle(&self) -> bool {
-        let is_quiet = self.pending.is_empty() && self.queue.is_empty() && self.flight.is_none();
+        let is_quiet = self.pending.is_empty()
+            && self.patience.is_empty()
+            && self.queue.is_empty()
+            && self.flight.is_none();
         let is_closed = !self.is_closing || self.checkpoint.is_closed();
         self.has_failed && self.pending.is_empty() || is_quiet && is_closed
     }
@@ -444,15 +480,11 @@ impl CommitLog {
         self.prepare.usable_bytes().is_some()
     }
 
-    fn poll_reader(&mut self) -> Option<Effect> {
-        let (need, op) = self.reader.poll()?;
-        Some(self.effect(Owner::Read(need), op))
-    }
-
-    fn effect(&mut self, owner: Owner, op: Op) -> Effect {
+    fn effect(&mut self, again: Again) -> Effect {
         self.effects += 1;
         let id = EffectId(self.effects);
-        self.pending.push((id, owner));
+        let op = again.op.clone();
+        self.pending.push((id, again));
         Effect { id, op }
     }
 

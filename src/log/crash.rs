@@ -10,6 +10,7 @@ use std::io;
 use std::path::Path;
 
 use super::layout::to_usize;
+use super::mapped::SegmentMap;
 use super::storage::{Change, FileName, Folder, Storage, Target, load, write_all};
 
 const SECTOR_BYTES: usize = 512;
@@ -27,6 +28,9 @@ pub enum Fault {
     Full,
     /// A write is done in part and says so. Other operations succeed.
     Short,
+    /// The operation fails with this error, having done nothing: descriptors or memory are lacking,
+    /// a signal came in between.
+    Lack(i32),
 }
 
 /// The fake.
@@ -45,6 +49,8 @@ pub struct CrashFolder {
     is_gone: bool,
     /// Bytes that may be taken by `Create`; `None` is no limit.
     space: Option<u64>,
+    /// One in so many reads fails with one of these errors, or is short.
+    reads: Option<(u64, &'static [i32])>,
 }
 
 /// One file on the disk: its bytes, and what may have come in any order since.
@@ -69,6 +75,7 @@ impl CrashFolder {
             fault: None,
             is_gone: false,
             space: None,
+            reads: None,
         };
         for (name, _) in folder.cache.list()? {
             let bytes = load(&mut folder.cache, name)?;
@@ -92,6 +99,12 @@ impl CrashFolder {
     /// Limits the bytes that can still be taken; removing a file gives its bytes back.
     pub fn limit_space(&mut self, bytes: Option<u64>) {
         self.space = bytes;
+    }
+
+    /// Lets one in `of` reads, maps and populated windows fail with one of the errors, and one in
+    /// `of` reads give less than there is.
+    pub fn fail_reads(&mut self, of: u64, errors: &'static [i32]) {
+        self.reads = Some((of, errors));
     }
 
     /// The operations there have been.
@@ -132,7 +145,9 @@ impl CrashFolder {
             write_all(&mut self.cache, *name, 0, bytes)?;
         }
         let path = self.cache.folder().to_owned();
-        Self::new(&path, self.random)
+        let mut folder = Self::new(&path, self.random)?;
+        folder.reads = self.reads;
+        Ok(folder)
     }
 
     /// What one file holds when the power is cut.
@@ -187,6 +202,18 @@ impl CrashFolder {
         self.operations += 1;
         self.is_gone |= fault == Some(Fault::Crash);
         Ok(fault)
+    }
+
+    /// What goes wrong at a read.
+    fn read_fault(&mut self) -> io::Result<bool> {
+        let Some((of, errors)) = self.reads else {
+            return Ok(false);
+        };
+        if self.next().is_multiple_of(of) {
+            let at = to_usize(self.next() % errors.len() as u64);
+            return Err(io::Error::from_raw_os_error(errors[at]));
+        }
+        Ok(self.next().is_multiple_of(of))
     }
 
     fn dirty(&mut self, name: FileName, offset: u64, len: usize) -> io::Result<()> {
@@ -282,7 +309,13 @@ impl Storage for CrashFolder {
     }
 
     fn read(&mut self, file: FileName, offset: u64, into: &mut [u8]) -> io::Result<usize> {
-        self.cache.read(file, offset, into)
+        let is_short = self.read_fault()?;
+        let len = if is_short {
+            into.len().div_ceil(2)
+        } else {
+            into.len()
+        };
+        self.cache.read(file, offset, &mut into[..len])
     }
 
     fn write(&mut self, file: FileName, offset: u64, bytes: &[u8]) -> io::Result<usize> {
@@ -290,6 +323,7 @@ impl Storage for CrashFolder {
         let part = to_usize(self.next() % bytes.len().max(1) as u64);
         let count = match fault {
             Some(Fault::Io) => return Err(io::Error::from_raw_os_error(5)),
+            Some(Fault::Lack(errno)) => return Err(io::Error::from_raw_os_error(errno)),
             Some(Fault::Full) => return Err(io::ErrorKind::StorageFull.into()),
             Some(Fault::Crash) => part,
             Some(Fault::Short) => part.max(1),
@@ -306,11 +340,14 @@ impl Storage for CrashFolder {
 
     fn sync(&mut self, target: Target) -> io::Result<()> {
         let fault = self.operation()?;
+        if let Some(Fault::Lack(errno)) = fault {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
         let error = match fault {
             Some(Fault::Crash) => Some(io::ErrorKind::BrokenPipe.into()),
             Some(Fault::Io) => Some(io::Error::from_raw_os_error(5)),
             Some(Fault::Full) => Some(io::ErrorKind::StorageFull.into()),
-            Some(Fault::Short) | None => None,
+            Some(Fault::Short | Fault::Lack(_)) | None => None,
         };
         match target {
             Target::File(file) if fault != Some(Fault::Crash) => {
@@ -329,6 +366,7 @@ impl Storage for CrashFolder {
         match self.operation()? {
             Some(Fault::Crash) => return Err(io::ErrorKind::BrokenPipe.into()),
             Some(Fault::Io) => return Err(io::Error::from_raw_os_error(5)),
+            Some(Fault::Lack(errno)) => return Err(io::Error::from_raw_os_error(errno)),
             Some(Fault::Full) => return Err(io::ErrorKind::StorageFull.into()),
             Some(Fault::Short) | None => {}
         }
@@ -360,6 +398,16 @@ impl Storage for CrashFolder {
 
     fn folder(&self) -> &Path {
         self.cache.folder()
+    }
+
+    fn map(&mut self, file: FileName) -> io::Result<SegmentMap> {
+        self.read_fault()?;
+        self.cache.map(file)
+    }
+
+    fn populate(&mut self, map: &SegmentMap, offset: usize, bytes: usize) -> io::Result<()> {
+        self.read_fault()?;
+        self.cache.populate(map, offset, bytes)
     }
 }
 

@@ -15,6 +15,8 @@ pub(super) struct FileWriter {
     stage: Stage,
     offset: u64,
     waiting: VecDeque<Bytes>,
+    /// What comes last, somewhere before the end.
+    last: Option<(u64, Bytes)>,
     is_complete: bool,
     in_flight: bool,
 }
@@ -23,6 +25,8 @@ pub(super) struct FileWriter {
 enum Stage {
     Create,
     Write,
+    /// Of the whole file: a synced write would cover its own bytes alone.
+    Sync,
     Directory,
     Close,
     Discard,
@@ -44,6 +48,7 @@ impl FileWriter {
             stage: Stage::Create,
             offset: 0,
             waiting: VecDeque::new(),
+            last: None,
             is_complete: false,
             in_flight: false,
         }
@@ -60,6 +65,13 @@ impl FileWriter {
         self.is_complete = true;
     }
 
+    /// The last bytes, at a place that was written before.
+    pub(super) fn finish_at(&mut self, offset: u64, bytes: Bytes) {
+        assert!(!self.is_complete, "a complete file gets no more bytes");
+        self.last = Some((offset, bytes));
+        self.is_complete = true;
+    }
+
     /// Whether it could write more than it has been given.
     pub(super) fn is_hungry(&self) -> bool {
         self.waiting.is_empty() && !self.is_complete && self.stage != Stage::Discard
@@ -73,15 +85,19 @@ impl FileWriter {
         let op = match self.stage {
             Stage::Create => Op::Create { file, bytes: 0 },
             Stage::Write => {
-                let bytes = self.waiting.front()?.clone();
-                let sync = self.is_complete && self.waiting.len() == 1;
+                let (offset, bytes) = match (self.waiting.front(), &self.last) {
+                    (Some(bytes), _) => (self.offset, bytes.clone()),
+                    (None, Some((offset, bytes))) => (*offset, bytes.clone()),
+                    (None, None) => return None,
+                };
                 Op::Write {
                     file,
-                    offset: self.offset,
+                    offset,
                     bytes,
-                    sync,
+                    sync: false,
                 }
             }
+            Stage::Sync => Op::Sync { file },
             Stage::Directory => Op::SyncDirectory,
             Stage::Close => Op::Close { file },
             Stage::Discard => Op::Remove { file },
@@ -94,10 +110,13 @@ impl FileWriter {
     pub(super) fn done(&mut self, result: io::Result<Done>) -> io::Result<Written> {
         self.in_flight = false;
         self.stage = match (self.stage, result) {
-            (Stage::Create | Stage::Write, Err(error)) if is_lack(&error) => Stage::Discard,
+            (Stage::Create | Stage::Write | Stage::Sync, Err(error)) if is_lack(&error) => {
+                Stage::Discard
+            }
             (_, Err(error)) => return Err(error),
             (Stage::Create, Ok(_)) => Stage::Write,
             (Stage::Write, Ok(done)) => self.wrote(&done),
+            (Stage::Sync, Ok(_)) => Stage::Directory,
             (Stage::Directory, Ok(_)) => Stage::Close,
             (Stage::Close, Ok(_)) => return Ok(Written::Durable),
             (Stage::Discard, Ok(_)) => return Ok(Written::NoRoom),
@@ -109,18 +128,20 @@ impl FileWriter {
         let Done::Count(count) = done else {
             return Stage::Write;
         };
-        self.offset += *count as u64;
         if let Some(front) = self.waiting.front_mut() {
+            self.offset += *count as u64;
             bytes::Buf::advance(front, *count);
             if front.is_empty() {
                 self.waiting.pop_front();
             }
+        } else if let Some((offset, bytes)) = &mut self.last {
+            *offset += *count as u64;
+            bytes::Buf::advance(bytes, *count);
+            if bytes.is_empty() {
+                self.last = None;
+            }
         }
-        let is_all = self.is_complete && self.waiting.is_empty();
-        if is_all {
-            Stage::Directory
-        } else {
-            Stage::Write
-        }
+        let is_all = self.is_complete && self.waiting.is_empty() && self.last.is_none();
+        if is_all { Stage::Sync } else { Stage::Write }
     }
 }

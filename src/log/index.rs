@@ -1,13 +1,15 @@
 //! Where the messages are: per topic the segments that hold it (spans), per segment the places in
 //! it (blocks). Indexes only point; the records they point to are checked when they are read.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 
-use ahash::AHashMap;
+use smallvec::SmallVec;
 
 use crate::id::{HomedId, Seq};
 
-use super::layout::{Fields, Seed, padded, to_u32, to_usize, u32_at};
+use super::layout::{Fields, Seed, to_u32, to_usize, u32_at};
+use super::live::Live;
 
 /// Seqs of one topic that one segment holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,16 +50,35 @@ impl Span {
 pub(super) struct Spans(VecDeque<Span>);
 
 impl Spans {
-    /// Puts a span in, over what stood there; whoever holds bytes per segment learns what moved.
-    pub(super) fn insert(&mut self, span: Span) {
+    /// Puts a span in, over what stood there.
+    pub(super) fn insert(&mut self, span: Span, live: &mut Live) {
         match self.0.back_mut() {
-            Some(last) if span.first <= last.last => self.insert_over(span),
+            Some(last) if span.first <= last.last => {
+                self.take_from(live);
+                self.insert_over(span);
+                return self.add_to(live);
+            }
             Some(last) if last.joins(&span) => {
                 last.last = span.last;
                 last.bytes += span.bytes;
             }
             _ => self.0.push_back(span),
         }
+        live.add(span.segment, span.bytes);
+    }
+
+    /// Tells whoever counts the bytes of segments that all of it is needed.
+    pub(super) fn add_to(&self, live: &mut Live) {
+        self.0
+            .iter()
+            .for_each(|span| live.add(span.segment, span.bytes));
+    }
+
+    /// Tells that none of it is needed.
+    pub(super) fn take_from(&self, live: &mut Live) {
+        self.0
+            .iter()
+            .for_each(|span| live.take(span.segment, span.bytes));
     }
 
     fn insert_over(&mut self, span: Span) {
@@ -80,15 +101,17 @@ impl Spans {
     }
 
     /// Forgets all before `first`.
-    pub(super) fn trim(&mut self, first: Seq) {
+    pub(super) fn trim(&mut self, first: Seq, live: &mut Live) {
         while let Some(span) = self.0.front_mut() {
             match span.part(first, Seq::MAX) {
                 Some(rest) => {
+                    live.take(span.segment, span.bytes - rest.bytes);
                     *span = rest;
                     return;
                 }
-                None => self.0.pop_front(),
-            };
+                None => live.take(span.segment, span.bytes),
+            }
+            self.0.pop_front();
         }
     }
 
@@ -129,10 +152,11 @@ impl Block {
 /// Longest block, but for a record that is longer: what a reader passes over at most.
 const BLOCK_BYTES_MAX: usize = 4096;
 
-/// The blocks of a segment while it is being written.
+/// The blocks of a segment until its index file is durable. Ordered, so that the file is written from
+/// it a slice at a time and nothing has to be sorted or moved at once.
 #[derive(Debug, Default)]
 pub(super) struct OpenIndex {
-    topics: AHashMap<HomedId, Vec<Block>>,
+    topics: BTreeMap<HomedId, SmallVec<[Block; 1]>>,
     blocks: usize,
 }
 
@@ -163,21 +187,96 @@ impl OpenIndex {
 
     /// The blocks of a topic, by seq.
     pub(super) fn blocks(&self, topic: HomedId) -> &[Block] {
-        self.topics.get(&topic).map_or(&[], Vec::as_slice)
+        self.topics.get(&topic).map_or(&[], SmallVec::as_slice)
+    }
+
+    /// The topic behind `after` that it holds messages of.
+    pub(super) fn topic_behind(&self, after: Option<HomedId>) -> Option<HomedId> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut behind = self.topics.range((from, Bound::Unbounded));
+        behind.next().map(|(id, _)| *id)
+    }
+
+    /// Forgets up to `count` topics; `false` when none is left.
+    pub(super) fn forget_some(&mut self, count: usize) -> bool {
+        (0..count).all(|_| self.topics.pop_first().is_some())
     }
 
     /// The index in the form that is stored and searched.
     pub(super) fn finish(&self) -> SegmentIndex {
-        let mut ids: Vec<HomedId> = self.topics.keys().copied().collect();
-        ids.sort_unstable();
         let mut index = SegmentIndex::default();
         index.blocks.reserve(self.blocks);
-        for id in ids {
+        for (id, blocks) in &self.topics {
             let start = index.blocks.len();
-            index.blocks.extend_from_slice(&self.topics[&id]);
-            index.topics.push((id, start..index.blocks.len()));
+            index.blocks.extend_from_slice(blocks);
+            index.topics.push((*id, start..index.blocks.len()));
         }
         index
+    }
+
+    /// The head of the file, all but its checksum.
+    pub(super) fn encode_head(&self, end: usize) -> Vec<u8> {
+        let mut out = Vec::with_capacity(HEAD_BYTES);
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(&[0; 8]);
+        out.extend_from_slice(&(end as u64).to_le_bytes());
+        out.extend_from_slice(&to_u32(self.topics.len()).to_le_bytes());
+        out.extend_from_slice(&to_u32(self.blocks).to_le_bytes());
+        out.extend_from_slice(&[0; 8]);
+        out
+    }
+
+    /// Encodes `count` topics behind `after`; `at` counts the blocks before them. Tells the last of
+    /// them, or `None` when there are no more.
+    pub(super) fn encode_topics(
+        &self,
+        after: Option<HomedId>,
+        at: &mut usize,
+        count: usize,
+        out: &mut Vec<u8>,
+    ) -> Option<HomedId> {
+        let mut last = None;
+        for (id, blocks) in self.behind(after).take(count) {
+            let start = *at;
+            *at += blocks.len();
+            out.extend_from_slice(&id.to_bytes());
+            out.extend_from_slice(&to_u32(start).to_le_bytes());
+            out.extend_from_slice(&to_u32(*at).to_le_bytes());
+            last = Some(*id);
+        }
+        last
+    }
+
+    /// The same for the blocks of topics; one topic may have many.
+    pub(super) fn encode_blocks(
+        &self,
+        after: Option<HomedId>,
+        count: usize,
+        out: &mut Vec<u8>,
+    ) -> Option<HomedId> {
+        let mut last = None;
+        let bytes_max = count * BLOCK_BYTES;
+        for (id, blocks) in self.behind(after).take(count) {
+            for block in blocks {
+                out.extend_from_slice(&block.first.to_le_bytes());
+                for field in [block.count, block.offset, block.bytes, 0] {
+                    out.extend_from_slice(&field.to_le_bytes());
+                }
+            }
+            last = Some(*id);
+            if bytes_max <= out.len() {
+                break;
+            }
+        }
+        last
+    }
+
+    fn behind(
+        &self,
+        after: Option<HomedId>,
+    ) -> impl Iterator<Item = (&HomedId, &SmallVec<[Block; 1]>)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.topics.range((from, Bound::Unbounded))
     }
 }
 
@@ -208,34 +307,12 @@ impl SegmentIndex {
         at.map_or(&[], |at| &self.blocks[self.topics[at].1.clone()])
     }
 
-    /// The topics that the segment holds messages of.
-    pub(super) fn topics(&self) -> impl Iterator<Item = HomedId> + '_ {
-        self.topics.iter().map(|(id, _)| *id)
-    }
-
-    pub(super) fn encode(&self, seed: Seed, end: usize) -> Vec<u8> {
-        let tables = self.topics.len() * TOPIC_BYTES + self.blocks.len() * BLOCK_BYTES;
-        let mut out = Vec::with_capacity(padded(HEAD_BYTES + tables));
-        out.extend_from_slice(MAGIC);
-        out.extend_from_slice(&[0; 8]);
-        out.extend_from_slice(&(end as u64).to_le_bytes());
-        out.extend_from_slice(&to_u32(self.topics.len()).to_le_bytes());
-        out.extend_from_slice(&to_u32(self.blocks.len()).to_le_bytes());
-        out.extend_from_slice(&[0; 8]);
-        for (id, range) in &self.topics {
-            out.extend_from_slice(&id.to_bytes());
-            out.extend_from_slice(&to_u32(range.start).to_le_bytes());
-            out.extend_from_slice(&to_u32(range.end).to_le_bytes());
-        }
-        for block in &self.blocks {
-            out.extend_from_slice(&block.first.to_le_bytes());
-            for field in [block.count, block.offset, block.bytes, 0] {
-                out.extend_from_slice(&field.to_le_bytes());
-            }
-        }
-        let crc = seed.checksum(&out);
-        out[8..12].copy_from_slice(&crc.to_le_bytes());
-        out
+    /// The topic behind `after` that the segment holds messages of.
+    pub(super) fn topic_behind(&self, after: Option<HomedId>) -> Option<HomedId> {
+        let at = after.map_or(0, |after| {
+            self.topics.partition_point(|(id, _)| *id <= after)
+        });
+        self.topics.get(at).map(|(id, _)| *id)
     }
 
     /// The index and where its segment ends; `None` if the file is not whole.
@@ -296,21 +373,23 @@ mod tests {
 
     #[test]
     fn spans_grow_at_the_end_and_shrink_at_the_front() {
-        let mut spans = Spans::default();
+        let (mut spans, mut live) = (Spans::default(), Live::default());
         for seq in 1..=5 {
-            spans.insert(span(seq, seq, 1));
+            spans.insert(span(seq, seq, 1), &mut live);
         }
-        spans.insert(span(6, 9, 2));
+        spans.insert(span(6, 9, 2), &mut live);
         assert_eq!(
             spans.iter().copied().collect::<Vec<_>>(),
             [span(1, 5, 1), span(6, 9, 2)]
         );
-        spans.trim(4);
+        spans.trim(4, &mut live);
+        assert_eq!((live.bytes(1), live.bytes(2)), (20, 40));
         assert_eq!(
             spans.iter().copied().collect::<Vec<_>>(),
             [span(4, 5, 1), span(6, 9, 2)]
         );
-        spans.trim(10);
+        spans.trim(10, &mut live);
+        assert_eq!((live.bytes(1), live.bytes(2)), (0, 0));
         assert_eq!(spans.find(1), None);
     }
 
@@ -320,10 +399,10 @@ mod tests {
         /// Each seq is where it was put last; putting all in twice changes nothing.
         #[test]
         fn spans_agree_with_a_map(puts in proptest::collection::vec((1_u64..40, 0_u64..9, 1_u64..4), 1..30)) {
-            let mut model = std::collections::BTreeMap::new();
-            let mut spans = Spans::default();
+            let mut model = BTreeMap::new();
+            let (mut spans, mut live) = (Spans::default(), Live::default());
             for &(first, more, segment) in &puts {
-                spans.insert(span(first, first + more, segment));
+                spans.insert(span(first, first + more, segment), &mut live);
                 model.extend((first..=first + more).map(|seq| (seq, segment)));
             }
             for seq in 1..60 {
@@ -332,9 +411,36 @@ mod tests {
             }
             let once = spans.clone();
             let all: Vec<Span> = spans.iter().copied().collect();
-            all.into_iter().for_each(|span| spans.insert(span));
+            all.into_iter().for_each(|span| spans.insert(span, &mut live));
             prop_assert_eq!(&spans, &once);
+            let mut counted = Live::default();
+            spans.add_to(&mut counted);
+            prop_assert_eq!(live, counted);
         }
+    }
+
+    /// The file as it is written, a topic at a time.
+    fn encode(index: &OpenIndex, seed: Seed, end: usize) -> Vec<u8> {
+        let mut out = index.encode_head(end);
+        let (mut after, mut at) = (None, 0);
+        loop {
+            after = match index.encode_topics(after, &mut at, 1, &mut out) {
+                None => break,
+                last => last,
+            };
+        }
+        let mut after = None;
+        loop {
+            let mut blocks = Vec::new();
+            after = match index.encode_blocks(after, 1, &mut blocks) {
+                None => break,
+                last => last,
+            };
+            out.extend(blocks);
+        }
+        let crc = seed.checksum(&out);
+        out[8..12].copy_from_slice(&crc.to_le_bytes());
+        out
     }
 
     #[test]
@@ -366,12 +472,19 @@ mod tests {
         );
         let index = open.finish();
         let seed = Seed::new(1, 1);
-        let bytes = index.encode(seed, 77);
+        let bytes = encode(&open, seed, 77);
         assert_eq!(
             SegmentIndex::decode(&bytes, seed),
             Some((open.finish(), 77))
         );
-        assert_eq!(index.topics().collect::<Vec<_>>(), [a, b]);
+        for topics in [a, b].windows(2) {
+            assert_eq!(index.topic_behind(Some(topics[0])), Some(topics[1]));
+            assert_eq!(open.topic_behind(Some(topics[0])), Some(topics[1]));
+        }
+        assert_eq!(
+            (index.topic_behind(None), index.topic_behind(Some(b))),
+            (Some(a), None)
+        );
         for seq in 1..=33 {
             let block = index.find(b, seq).unwrap();
             assert!(block.first <= seq && seq <= block.last());

@@ -89,6 +89,8 @@ mod meta;
 
 mod directory;
 
+mod live;
+
 mod index;
 
 mod marks;
@@ -96,6 +98,8 @@ mod marks;
 mod state;
 
 mod commit_log;
+
+mod patience;
 
 mod company;
 
@@ -147,6 +151,7 @@ pub use drive::drive;
 pub use mapped::SegmentMap;
 pub use meta::{Meta, PLACE_FUNCTION};
 pub use read::{ReadEnd, ReadItem, ReadLimits};
+pub use reader::Awaited;
 pub use record::{CURSOR_BYTES, Publish, Record, Retention, TEXT_BYTES_MAX};
 pub use recovery::{
     Identity, RecoverError, RecoveredState, RecoveredSubscription, RecoveredTopic, RecoveryReport,

@@ -54,9 +54,17 @@ struct Next {
 enum Stage {
     Create,
     Discard,
-    Rename { from: u64 },
-    Directory { is_zeroed: bool },
-    Zero { at: u64 },
+    Rename {
+        from: u64,
+    },
+    Directory {
+        is_zeroed: bool,
+    },
+    /// Its descriptor is asked for, so that no write to it will lack one.
+    Open,
+    Zero {
+        at: u64,
+    },
     Flush,
     Ready,
 }
@@ -78,12 +86,6 @@ impl Prepare {
         }
     }
 
-    /// A log that has grown before goes on with segments half as large as its largest, so that
-    /// many restarts do not take much space.
-    pub(super) fn expect(&mut self, largest: u64) {
-        self.bytes = (largest / 2).clamp(self.bytes_min, self.bytes_max);
-    }
-
     /// The id that the next new segment will have.
     pub(super) fn next_id(&self) -> u64 {
         self.next_id
@@ -102,6 +104,12 @@ impl Prepare {
             .as_ref()
             .filter(usable)
             .map(|next| next.segment.bytes)
+    }
+
+    /// The next segment, if it may be used.
+    pub(super) fn usable_id(&self) -> Option<u64> {
+        let next = self.next.as_ref().filter(|_| self.usable_bytes().is_some());
+        next.map(|next| next.segment.id)
     }
 
     /// Whether the next segment can be taken at once: no zeroing write is under way in it.
@@ -182,6 +190,7 @@ impl Prepare {
                 to: file,
             },
             Stage::Directory { .. } => Op::SyncDirectory,
+            Stage::Open => Op::Open { file },
             Stage::Zero { at } => self.zero(file, at, bytes),
             Stage::Flush => Op::Sync { file },
             Stage::Ready => return None,
@@ -204,7 +213,7 @@ impl Prepare {
             (Stage::Zero { .. }, Ok(Done::Count(0))) => return Err(io::ErrorKind::WriteZero.into()),
             (Stage::Create, Ok(_)) => Stage::Directory { is_zeroed: false },
             (Stage::Rename { .. }, Ok(_)) => Stage::Directory { is_zeroed: true },
-            (Stage::Directory { is_zeroed: true }, Ok(_)) => Stage::Ready,
+            (Stage::Directory { is_zeroed: true }, Ok(_)) => Stage::Open,
             (Stage::Directory { is_zeroed: false }, Ok(_)) => Stage::Zero { at: 0 },
             (Stage::Zero { at }, Ok(Done::Count(count))) => match at + count as u64 {
                 at if at < next.segment.bytes => Stage::Zero { at },
@@ -215,7 +224,7 @@ impl Prepare {
                 self.lack_space(now_us);
                 return Ok(());
             }
-            (Stage::Flush | Stage::Ready | Stage::Zero { .. }, Ok(_)) => Stage::Ready,
+            (Stage::Open | Stage::Flush | Stage::Ready | Stage::Zero { .. }, Ok(_)) => Stage::Ready,
         };
         if self.usable_bytes().is_some() {
             self.full = false;

@@ -13,7 +13,7 @@ use super::commit_log::{Blocks, CommitLog};
 use super::index::{Block, SegmentIndex};
 use super::layout::{Frame, KIND_BATCH, u64_at};
 use super::mapped::SegmentMap;
-use super::reader::Broken;
+use super::reader::{Awaited, Broken};
 use super::rebuild::rebuild_index;
 use super::record::{Entry, Publish};
 use super::scan::frames;
@@ -56,8 +56,9 @@ pub enum ReadEnd {
     Durable,
     /// A limit was reached.
     Limit,
-    /// The rest must come into memory first: an `Event::Readable` tells when to ask again.
-    Loading,
+    /// The rest must come into memory first: an `Event::Readable` that names this tells when to ask
+    /// again.
+    Loading(Awaited),
     /// There is no such topic.
     UnknownTopic,
 }
@@ -116,12 +117,7 @@ impl CommitLog {
             }
             match self.read_span(&mut cursor, visit) {
                 ControlFlow::Continue(()) => {}
-                ControlFlow::Break(end) => {
-                    if end == ReadEnd::Loading {
-                        self.reader.wait(topic);
-                    }
-                    return (cursor.next, end);
-                }
+                ControlFlow::Break(end) => return (cursor.next, end),
             }
         }
     }
@@ -147,7 +143,7 @@ impl CommitLog {
         let last = span.last.min(cursor.last);
         let block = match self.block(span.segment, cursor.topic, cursor.next) {
             Ok(Some(block)) => block,
-            Ok(None) => return ControlFlow::Break(ReadEnd::Loading),
+            Ok(None) => return ControlFlow::Break(ReadEnd::Loading(self.reader.awaited())),
             Err(Broken) => return cursor.damaged(last, visit),
         };
         if block.first <= cursor.next {
@@ -163,8 +159,9 @@ impl CommitLog {
             return Err(Broken);
         };
         match &info.blocks {
-            Blocks::Open(index) => index.find(topic, seq).ok_or(Broken).map(Some),
-            Blocks::Held(index) => index.find(topic, seq).ok_or(Broken).map(Some),
+            Blocks::Open(index) | Blocks::Held(index) => {
+                index.find(topic, seq).ok_or(Broken).map(Some)
+            }
             Blocks::Stored => match self.stored_index(segment)? {
                 Some(index) => index.find(topic, seq).ok_or(Broken).map(Some),
                 None => Ok(None),
@@ -177,17 +174,13 @@ impl CommitLog {
         &mut self,
         segment: u64,
     ) -> Result<Option<Arc<SegmentIndex>>, Broken> {
-        let info = self.segments.get(&segment).ok_or(Broken)?;
-        if let Blocks::Held(index) = &info.blocks {
-            return Ok(Some(Arc::clone(index)));
-        }
-        let end = info.end;
+        let end = self.segments.get(&segment).ok_or(Broken)?.end;
         match self.reader.index(segment) {
             // The only read that may wait for the disk: a damaged index is rare, and small.
             Err(Broken) => match self.reader.whole(segment, end)? {
                 Some(map) => {
                     let place = Place::new(self.salt, segment);
-                    let index = Arc::new(rebuild_index(&map.bytes()[..end], place));
+                    let index = Arc::new(rebuild_index(&map.bytes()[..end], place).finish());
                     self.reader.keep_index(segment, Arc::clone(&index));
                     Ok(Some(index))
                 }
@@ -217,8 +210,9 @@ impl CommitLog {
             let source = match self.source(segment, at, end) {
                 Ok(Some(source)) => source,
                 Ok(None) => {
+                    let awaited = self.reader.awaited();
                     self.read_ahead(segment, cursor.topic, block.last() + 1);
-                    return ControlFlow::Break(ReadEnd::Loading);
+                    return ControlFlow::Break(ReadEnd::Loading(awaited));
                 }
                 Err(Broken) => break,
             };
@@ -247,8 +241,7 @@ impl CommitLog {
             return;
         };
         let blocks = match &info.blocks {
-            Blocks::Open(index) => index.blocks(topic),
-            Blocks::Held(index) => index.blocks(topic),
+            Blocks::Open(index) | Blocks::Held(index) => index.blocks(topic),
             Blocks::Stored => self
                 .reader
                 .known_index(segment)

@@ -7,8 +7,6 @@ use std::sync::Arc;
 
 use ahash::{AHashMap, AHashSet};
 
-use crate::id::HomedId;
-
 use super::index::SegmentIndex;
 use super::layout::Seed;
 use super::mapped::SegmentMap;
@@ -34,11 +32,15 @@ pub(super) enum Need {
     Window(u64, usize),
 }
 
+/// What a read waits for: an `Event::Readable` names it when it has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Awaited(Need);
+
 /// A need cannot be met: what depends on it is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Broken;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Reader {
     salt: u64,
     maps: AHashMap<u64, Arc<SegmentMap>>,
@@ -51,14 +53,30 @@ pub(super) struct Reader {
     known: AHashSet<Need>,
     broken: AHashSet<Need>,
     in_flight: usize,
-    waiting: AHashSet<HomedId>,
+    /// What a reader must be told of when it has come.
+    awaited: AHashSet<Need>,
+    woken: VecDeque<Need>,
+    /// What was asked for last.
+    missing: Need,
 }
 
 impl Reader {
     pub(super) fn new(salt: u64) -> Self {
         Self {
             salt,
-            ..Self::default()
+            maps: AHashMap::new(),
+            maps_order: VecDeque::new(),
+            indexes: AHashMap::new(),
+            indexes_order: VecDeque::new(),
+            windows: AHashSet::new(),
+            windows_order: VecDeque::new(),
+            wanted: VecDeque::new(),
+            known: AHashSet::new(),
+            broken: AHashSet::new(),
+            in_flight: 0,
+            awaited: AHashSet::new(),
+            woken: VecDeque::new(),
+            missing: Need::Map(0),
         }
     }
 
@@ -112,16 +130,22 @@ impl Reader {
         }
     }
 
-    /// Notes who must be told when something has come into memory.
-    pub(super) fn wait(&mut self, topic: HomedId) {
-        self.waiting.insert(topic);
+    /// Promises to tell when what was missing last has come.
+    pub(super) fn awaited(&mut self) -> Awaited {
+        self.awaited.insert(self.missing);
+        Awaited(self.missing)
     }
 
-    /// Those who were promised to be told.
-    pub(super) fn woken(&mut self) -> Vec<HomedId> {
-        let mut topics: Vec<HomedId> = self.waiting.drain().collect();
-        topics.sort_unstable();
-        topics
+    /// What has come of that which was promised to be told.
+    pub(super) fn woken(&mut self) -> Option<Awaited> {
+        self.woken.pop_front().map(Awaited)
+    }
+
+    /// Whoever waits for it may look again.
+    fn wake(&mut self, need: Need) {
+        if self.awaited.remove(&need) {
+            self.woken.push_back(need);
+        }
     }
 
     /// An index that was made again in memory.
@@ -149,6 +173,13 @@ impl Reader {
         self.wanted.retain(|need| !of(need));
         self.known.retain(|need| !of(need));
         self.broken.retain(|need| !of(need));
+        let gone: Vec<Need> = self
+            .awaited
+            .iter()
+            .filter(|need| of(need))
+            .copied()
+            .collect();
+        gone.into_iter().for_each(|need| self.wake(need));
     }
 
     pub(super) fn poll(&mut self) -> Option<(Need, Op)> {
@@ -167,6 +198,7 @@ impl Reader {
                 let map = self.maps.get(&segment).map(Arc::clone);
                 let Some(map) = map else {
                     self.known.remove(&need);
+                    self.wake(need);
                     return self.poll();
                 };
                 Op::Populate {
@@ -180,7 +212,8 @@ impl Reader {
         Some((need, op))
     }
 
-    /// A failed read is damage, not the end of the partition.
+    /// A read that fails for good is damage, not the end of the partition; what may pass is tried
+    /// again by the log and does not come here.
     pub(super) fn done(&mut self, need: Need, result: io::Result<Done>) {
         self.in_flight -= 1;
         // The segment may have been forgotten in the meantime.
@@ -198,12 +231,14 @@ impl Reader {
             (Need::Window(segment, window), Ok(_)) => self.keep_window(segment, window),
             (_, Ok(_) | Err(_)) => drop(self.broken.insert(need)),
         }
+        self.wake(need);
     }
 
     fn want(&mut self, need: Need) -> Result<(), Broken> {
         if self.broken.contains(&need) {
             return Err(Broken);
         }
+        self.missing = need;
         if self.known.insert(need) {
             self.wanted.push_back(need);
         }

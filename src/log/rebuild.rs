@@ -1,19 +1,19 @@
 //! Makes an index again from the bytes of a segment, when its file is missing or damaged.
 
 use super::batch::Place;
-use super::index::{Block, OpenIndex, SegmentIndex};
+use super::index::{Block, OpenIndex};
 use super::layout::{Frame, KIND_PUBLISH, array_at, to_u32, u64_at};
 use super::scan::frames;
 use super::segment::SEGMENT_HEAD_BYTES;
 use crate::id::HomedId;
 
 /// The index of all intact messages in a segment whose batches end with `bytes`.
-pub(super) fn rebuild_index(bytes: &[u8], place: Place) -> SegmentIndex {
+pub(super) fn rebuild_index(bytes: &[u8], place: Place) -> OpenIndex {
     let mut index = OpenIndex::default();
     for (at, frame) in frames(bytes, place, SEGMENT_HEAD_BYTES, bytes.len()) {
         index_frame(&mut index, at, frame);
     }
-    index.finish()
+    index
 }
 
 /// Notes the frame at `at`, if it is a message.

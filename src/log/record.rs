@@ -162,8 +162,8 @@ pub(super) struct Cursors<'a>(&'a [u8]);
 /// What a move of one cursor takes in its record.
 pub const CURSOR_BYTES: usize = 24;
 const PUBLISH_HEAD_BYTES: usize = 64;
-const TOPIC_HEAD_BYTES: usize = 88;
-const SUBSCRIPTION_HEAD_BYTES: usize = 72;
+pub(super) const TOPIC_HEAD_BYTES: usize = 88;
+pub(super) const SUBSCRIPTION_HEAD_BYTES: usize = 72;
 const _: () = assert!(PUBLISH_HEAD_BYTES == PREFIX_BYTES + 16 + 8 + 8 + 4 * 2 + 2 * 4);
 const _: () = assert!(TOPIC_HEAD_BYTES == PREFIX_BYTES + 16 + 6 * 8 + 2 * 2 + 4);
 const _: () = assert!(SUBSCRIPTION_HEAD_BYTES == PREFIX_BYTES + 2 * 16 + 2 * 8 + 2 * 2 + 4);

@@ -10,14 +10,15 @@ use crate::id::{HomedId, Partition, Seq, Tenant};
 use super::batch::{Chain, Place};
 use super::checkpoint::{Checkpoint, CheckpointTask, NamedSegment};
 use super::clean::Cleaner;
-use super::commit_log::{Blocks, CommitLog, LogConfig, LogState, Now, SegmentInfo, Start};
+use super::commit_log::{Active, Blocks, CommitLog, LogConfig, LogState, Now, SegmentInfo, Start};
+use super::lack::is_damage;
 use super::prepare::{Prepare, Prepared};
 use super::record::{Entry, Retention};
 use super::replay::{From, LastBatch, Replay, ReplayReport, ends, is_begun};
 use super::room::Class;
-use super::segment::{SEGMENT_HEAD_BYTES, SegmentHead};
+use super::segment::{Position, SEGMENT_HEAD_BYTES, SegmentHead};
 use super::state::{State, StoredKey, nobody};
-use super::storage::{FileName, Storage, Target, execute, load, write_all};
+use super::storage::{FileName, Storage, Target, execute, load, patiently, write_all};
 use super::survey::{Kind, Survey};
 
 /// Whose files they are.
@@ -98,6 +99,9 @@ pub struct RecoveryReport {
     /// Segment files that are no part of the log and not blank either, so that nobody knows what
     /// is in them: they stay as they are.
     pub segments_unknown: Vec<u64>,
+    /// Segments that are kept as they are, because something of them is damaged, missing or belongs
+    /// to a topic that nobody can name; found now or at a start before.
+    pub segments_protected: Vec<u64>,
     /// Topics of which only messages were found, their own entry being lost.
     pub topics_nameless: u64,
     /// Whether the epoch is a new one, because nobody knows whose records were lost.
@@ -167,9 +171,9 @@ pub fn recover(
     if let Some(batch) = &found.replay.last_batch {
         make_durable(storage, batch)?;
     }
-    storage.sync(Target::Directory).map_err(at("the folder"))?;
+    patiently(|| storage.sync(Target::Directory)).map_err(at("the folder"))?;
     report.is_epoch_new = found.replay.is_epoch_due;
-    report.topics_nameless = drop_nameless(&mut found.replay.state);
+    report.topics_nameless = settle(&mut found.replay.state);
     report.replay = found.replay.report.clone();
     let unused = unused_segments(&files, &found, &mut report);
     let mut log = start_log(&files, identity, config, found, unused, report.checkpoint);
@@ -219,6 +223,10 @@ pub(super) struct Found {
     pub(super) replay: Replay,
     pub(super) segments: BTreeMap<u64, SegmentInfo>,
     pub(super) next_id: u64,
+    /// The segment to go on in.
+    active: Option<Active>,
+    /// The checkpoint that was used, and what it takes.
+    checkpoint: Option<(u64, u64)>,
     heads: BTreeMap<u64, SegmentHead>,
 }
 
@@ -238,7 +246,11 @@ pub(super) fn newest_checkpoint(
 ) -> Result<Option<Checkpoint>, RecoverError> {
     for &number in files.checkpoints.iter().rev() {
         let file = FileName::Checkpoint(number);
-        let bytes = load(storage, file).map_err(at(file.file_name()))?;
+        let bytes = match load(storage, file) {
+            // It can be made again from the segments.
+            Err(error) if is_damage(&error) => Vec::new(),
+            bytes => bytes.map_err(at(file.file_name()))?,
+        };
         if let Some(checkpoint) = Checkpoint::decode(&bytes, identity, number) {
             report.checkpoint = Some(number);
             return Ok(Some(checkpoint));
@@ -256,13 +268,10 @@ pub(super) fn replay_files(
     checkpoint: Option<Checkpoint>,
     report: &mut RecoveryReport,
 ) -> Result<Found, RecoverError> {
-    let last_id = files
-        .segments
-        .keys()
-        .chain(&files.indexes)
-        .max()
-        .copied()
-        .unwrap_or(0);
+    let last_id = files.segments.keys().chain(&files.indexes).max();
+    let last_id = last_id.copied().unwrap_or(0);
+    let used = report.checkpoint.zip(checkpoint.as_ref());
+    let used = used.map(|(number, checkpoint)| (number, checkpoint.size_bytes));
     let (position, named, state, next_id) = match checkpoint {
         Some(old) => (Some(old.position), old.segments, old.state, old.next_id),
         None => (None, BTreeMap::new(), State::default(), 1),
@@ -273,6 +282,7 @@ pub(super) fn replay_files(
     let mut replay = Replay::new(salt, state, start, chain);
     let later: Vec<u64> = files.segments.range(start.0..).map(|(id, _)| *id).collect();
     let heads = files.heads(start.0);
+    let mut active = None;
     let mut newest = newest_begun(storage, files, start.0, salt)?;
     let newest_id = newest.as_ref().map(|(id, _)| *id);
     let ends = ends(&heads, newest_id.unwrap_or(start.0));
@@ -285,21 +295,18 @@ pub(super) fn replay_files(
             None => load_segment(storage, id)?,
         };
         let head = heads.get(&id);
-        let from = match position.filter(|position| position.segment == id) {
-            Some(position) => From {
-                offset: position.offset(),
-                chain: Some(position.chain),
-            },
-            None => From {
-                offset: SEGMENT_HEAD_BYTES,
-                chain: head.map(|head| head.chain),
-            },
-        };
+        let from = start_in(position.as_ref(), id, head);
         let is_part =
             id == start.0 || ends.contains_key(&id) || is_begun(&bytes, Place::new(salt, id), head);
         if is_part {
             let (end, index) = replay.segment(id, &bytes, from, ends.get(&id).copied());
-            let blocks = Blocks::Held(Arc::new(index.finish()));
+            let is_newest = Some(id) == newest_id;
+            active = resumed(position.as_ref(), id, &bytes, end)
+                .filter(|_| is_newest && matches!(files.kind(id), Kind::Own(_)));
+            let blocks = match active {
+                Some(_) => Blocks::Open(index),
+                None => Blocks::Held(index),
+            };
             segments.insert(
                 id,
                 SegmentInfo {
@@ -310,12 +317,41 @@ pub(super) fn replay_files(
             );
         }
     }
-    rebuild_indexes(storage, &named, &mut segments, salt)?;
+    rebuild_indexes(storage, (files, &named), &mut segments, salt)?;
+    protect(&mut replay, report);
     Ok(Found {
+        active,
+        checkpoint: used,
         replay,
         segments,
         next_id: next_id.max(last_id + 1),
         heads,
+    })
+}
+
+/// From where in a segment the replay counts.
+fn start_in(position: Option<&Position>, id: u64, head: Option<&SegmentHead>) -> From {
+    match position.filter(|position| position.segment == id) {
+        Some(position) => From {
+            offset: position.offset(),
+            chain: Some(position.chain),
+        },
+        None => From {
+            offset: SEGMENT_HEAD_BYTES,
+            chain: head.map(|head| head.chain),
+        },
+    }
+}
+
+/// After a clean stop the log ends where its last checkpoint was made, and nothing was cut off behind
+/// it: it goes on there, so that restarts take no space.
+fn resumed(position: Option<&Position>, id: u64, bytes: &[u8], end: usize) -> Option<Active> {
+    let is_clean = position.is_some_and(|at| (at.segment, at.offset()) == (id, end));
+    let is_blank = is_clean && bytes[end..].iter().all(|&byte| byte == 0);
+    is_blank.then_some(Active {
+        id,
+        bytes: bytes.len(),
+        end,
     })
 }
 
@@ -331,20 +367,19 @@ fn named_segments(
         .iter()
         .filter(|&(&id, _)| id != start || !files.segments.contains_key(&id))
     {
-        match files.segments.get(&id) {
-            Some(_) => {
-                let blocks = Blocks::Stored;
-                segments.insert(
-                    id,
-                    SegmentInfo {
-                        bytes: info.bytes,
-                        end: info.end,
-                        blocks,
-                    },
-                );
-            }
-            None => report.segments_missing.push(id),
+        if !files.segments.contains_key(&id) {
+            report.segments_missing.push(id);
         }
+        // One that is missing is named as long as something in it is needed: it may come back.
+        let blocks = Blocks::Stored;
+        segments.insert(
+            id,
+            SegmentInfo {
+                bytes: info.bytes,
+                end: info.end,
+                blocks,
+            },
+        );
     }
     segments
 }
@@ -352,17 +387,20 @@ fn named_segments(
 /// Full segments whose index file was not durable when the checkpoint was made.
 fn rebuild_indexes(
     storage: &mut impl Storage,
-    named: &BTreeMap<u64, NamedSegment>,
+    (files, named): (&Survey, &BTreeMap<u64, NamedSegment>),
     segments: &mut BTreeMap<u64, SegmentInfo>,
     salt: u64,
 ) -> Result<(), RecoverError> {
-    for (id, info) in segments.iter_mut() {
+    let there = segments
+        .iter_mut()
+        .filter(|(id, _)| files.segments.contains_key(id));
+    for (id, info) in there {
         let is_missing = named.get(id).is_some_and(|named| !named.is_indexed);
         if is_missing && matches!(info.blocks, Blocks::Stored) {
             let bytes = load_segment(storage, *id)?;
             let bytes = &bytes[..info.end.min(bytes.len())];
             let index = super::rebuild::rebuild_index(bytes, Place::new(salt, *id));
-            info.blocks = Blocks::Held(Arc::new(index));
+            info.blocks = Blocks::Held(index);
         }
     }
     Ok(())
@@ -403,25 +441,29 @@ fn newest_begun(
 fn make_durable(storage: &mut impl Storage, batch: &LastBatch) -> Result<(), RecoverError> {
     let file = FileName::Segment(batch.segment);
     write_all(storage, file, batch.offset as u64, &batch.bytes).map_err(at(file.file_name()))?;
-    storage
-        .sync(Target::File(file))
-        .map_err(at(file.file_name()))
+    patiently(|| storage.sync(Target::File(file))).map_err(at(file.file_name()))
 }
 
-/// Topics without their own entry: leftovers of a deletion that cleaning has forgotten, or the
-/// entry is damaged.
-pub(super) fn drop_nameless(state: &mut State) -> u64 {
-    let before = state.topics.len();
-    state.topics.retain(|_, topic| topic.name.is_some());
-    let topics = &state.topics;
-    state
-        .subscriptions
-        .retain(|_, subscription| topics.contains_key(&subscription.topic));
-    state
-        .topics
-        .values_mut()
-        .for_each(|topic| topic.durable_seq = topic.last_seq);
-    (before - state.topics.len()) as u64
+/// What is damaged or missing, and what belongs to a topic that nobody can name, stays where it is.
+fn protect(replay: &mut Replay, report: &mut RecoveryReport) {
+    let damaged = replay.report.damage.iter().map(|damage| damage.segment);
+    let missing = report.segments_missing.iter().copied();
+    let state = &mut replay.state;
+    state.protected.extend(damaged.chain(missing));
+    let nameless = state.topics.values().filter(|topic| topic.name.is_none());
+    let of_nameless = nameless.flat_map(|topic| topic.spans.iter().map(|span| span.segment));
+    state.protected.extend(of_nameless);
+    report.segments_protected = state.protected.iter().copied().collect();
+}
+
+/// Everything that was found is durable by now. Counts the topics without an entry of their own.
+pub(super) fn settle(state: &mut State) -> u64 {
+    let mut nameless = 0;
+    for topic in state.topics.values_mut() {
+        topic.durable_seq = topic.last_seq;
+        nameless += u64::from(topic.name.is_none());
+    }
+    nameless
 }
 
 /// Segment files that may be used again or removed: those that are blank, or of which it is known
@@ -473,20 +515,13 @@ fn start_log(
         .collect();
     let number_next = files.checkpoints.last().map_or(1, |last| last + 1);
     let (bytes_min, bytes_max) = (config.segment_bytes_min, config.segment_bytes_max);
-    let mut prepare = Prepare::new(bytes_min, bytes_max, found.next_id, pool);
-    prepare.expect(
-        found
-            .segments
-            .values()
-            .map(|info| info.bytes)
-            .max()
-            .unwrap_or(0),
-    );
+    let prepare = Prepare::new(bytes_min, bytes_max, found.next_id, pool);
     let start = Start {
         partition: identity.partition,
         salt: identity.salt,
         cleaner: Cleaner::new(&leftovers),
-        checkpoint: CheckpointTask::new(number_next, checkpoint, found.replay.bytes),
+        checkpoint: CheckpointTask::new(number_next, found.checkpoint, found.replay.bytes),
+        active: found.active,
         prepare,
         previous: found.replay.previous,
         chain: found.replay.chain,

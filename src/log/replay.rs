@@ -197,17 +197,21 @@ impl Replay {
         if self.state.graves.contains_key(&run.topic) {
             return;
         }
-        let topic = self.state.topic_mut(run.topic);
+        self.state.topic_mut(run.topic);
+        let Some(topic) = self.state.topics.get_mut(&run.topic) else {
+            return;
+        };
         topic.last_seq = topic.last_seq.max(run.last());
         let first = run.first.max(topic.first_seq);
         if first <= run.last() {
             let bytes = u64::from(run.bytes);
-            topic.spans.insert(Span {
+            let span = Span {
                 first,
                 last: run.last(),
                 segment,
                 bytes,
-            });
+            };
+            topic.spans.insert(span, &mut self.state.live);
         }
     }
 }

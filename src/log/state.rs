@@ -8,8 +8,12 @@ use std::sync::Arc;
 use crate::id::{HomedId, Seq, Tenant};
 
 use super::index::{Span, Spans};
+use super::live::Live;
 use super::marks::Marks;
-use super::record::{Entry, Publish, Retention, SubscriptionEntry, TopicEntry};
+use super::record::{
+    CURSOR_BYTES, Entry, Publish, Retention, SUBSCRIPTION_HEAD_BYTES, SubscriptionEntry,
+    TOPIC_HEAD_BYTES, TopicEntry,
+};
 
 /// How long an idempotency key is remembered.
 pub const KEY_AGE_MS_MAX: u64 = 10 * 60 * 1000;
@@ -52,6 +56,11 @@ pub(super) struct State {
     pub(super) graves: BTreeMap<HomedId, Grave>,
     /// The topics that retention has to look at.
     pub(super) bounded: BTreeSet<HomedId>,
+    /// Segments of which something is missing, damaged or belongs to nobody who is known: they are
+    /// neither cleaned nor used again, so that nothing of them is lost.
+    pub(super) protected: BTreeSet<u64>,
+    /// How much of each segment is needed.
+    pub(super) live: Live,
     /// How often this log has lost what it cannot name.
     pub(super) generation: u64,
     /// Topics and subscriptions met so far: of two that claim one name the one met later has it.
@@ -129,14 +138,31 @@ impl Grave {
         lower(&mut self.from, segment);
     }
 
-    fn place_deletion(&mut self, segment: u64) {
+    fn place_deletion(&mut self, segment: u64, live: &mut Live) {
         self.place(segment);
+        live.move_to((self.segment, segment), GRAVE_BYTES);
         self.segment = segment;
         if self.until == 0 {
             self.until = segment;
         }
     }
 }
+
+impl Subscription {
+    /// Its newest own entry and the newest that tells its cursor stand there; 0 is nowhere.
+    pub(super) fn place(&mut self, (segment, cursor_segment): (u64, u64), live: &mut Live) {
+        let bytes = (SUBSCRIPTION_HEAD_BYTES + self.name.len() + self.maker.len()) as u64;
+        let apart = |segment, cursor| if segment == cursor { 0 } else { cursor };
+        let from = apart(self.segment, self.cursor_segment);
+        let to = apart(segment, cursor_segment);
+        live.move_to((self.segment, segment), bytes);
+        live.move_to((from, to), CURSOR_BYTES as u64);
+        (self.segment, self.cursor_segment) = (segment, cursor_segment);
+    }
+}
+
+/// What a deletion takes.
+pub(super) const GRAVE_BYTES: u64 = 32;
 
 /// Notes the oldest segment; 0 is none yet.
 fn lower(oldest: &mut u64, segment: u64) {
@@ -153,7 +179,10 @@ impl State {
                 self.topic_mut(publish.topic).publish(publish);
             }
             Entry::Topic(topic) if !self.graves.contains_key(&topic.id) => {
-                self.topic_mut(topic.id).rewrite(topic);
+                self.topic_mut(topic.id);
+                if let Some(old) = self.topics.get_mut(&topic.id) {
+                    old.rewrite(topic, &mut self.live);
+                }
                 match topic.retention.is_bounded() {
                     true => self.bounded.insert(topic.id),
                     false => self.bounded.remove(&topic.id),
@@ -178,15 +207,14 @@ impl State {
             Entry::Publish(publish) => self.place_message(publish, segment),
             Entry::Topic(topic) => match self.topics.get_mut(&topic.id) {
                 Some(topic) => {
-                    topic.segment = segment;
+                    topic.place(segment, &mut self.live);
                     lower(&mut topic.oldest, segment);
                 }
                 None => self.place_in_grave(topic.id, segment),
             },
             Entry::Subscription(entry) => match self.subscriptions.get_mut(&entry.id) {
                 Some(subscription) => {
-                    subscription.segment = segment;
-                    subscription.cursor_segment = segment;
+                    subscription.place((segment, segment), &mut self.live);
                     lower(&mut subscription.oldest, segment);
                 }
                 None => {
@@ -195,21 +223,22 @@ impl State {
                 }
             },
             Entry::TopicDeleted { id } | Entry::SubscriptionDeleted { id } => {
-                let grave = self.graves.get_mut(id);
+                let (graves, live) = (&mut self.graves, &mut self.live);
                 // What was made and deleted in one segment is gone with it: no segment that is
                 // left alone can tell of it.
-                let is_over = grave.is_some_and(|grave| {
-                    grave.place_deletion(segment);
+                let is_over = graves.get_mut(id).is_some_and(|grave| {
+                    grave.place_deletion(segment, live);
                     (grave.from, grave.until) == (segment, segment)
                 });
-                if is_over {
-                    self.graves.remove(id);
+                if is_over && let Some(grave) = graves.remove(id) {
+                    live.take(grave.segment, GRAVE_BYTES);
                 }
             }
             Entry::Cursors(cursors) => {
                 for (id, _) in cursors.iter() {
                     if let Some(subscription) = self.subscriptions.get_mut(&id) {
-                        subscription.cursor_segment = segment;
+                        let own = subscription.segment;
+                        subscription.place((own, segment), &mut self.live);
                     }
                 }
             }
@@ -236,9 +265,28 @@ impl State {
         })
     }
 
+    /// Forgets a deletion that none of `segments` needs; tells whether it is forgotten.
+    pub(super) fn forget_grave(&mut self, id: HomedId, segments: &BTreeSet<u64>) -> bool {
+        let needed = |grave: &Grave| grave.is_needed(segments);
+        if self.graves.get(&id).is_none_or(needed) {
+            return false;
+        }
+        if let Some(grave) = self.graves.remove(&id) {
+            self.live.take(grave.segment, GRAVE_BYTES);
+        }
+        true
+    }
+
     /// Only `segments` are left: deletions that only others needed may be forgotten.
     pub(super) fn forget_graves(&mut self, segments: &BTreeSet<u64>) {
-        self.graves.retain(|_, grave| grave.is_needed(segments));
+        let live = &mut self.live;
+        self.graves.retain(|_, grave| {
+            let is_needed = grave.is_needed(segments);
+            if !is_needed {
+                live.take(grave.segment, GRAVE_BYTES);
+            }
+            is_needed
+        });
     }
 
     pub(super) fn topic_mut(&mut self, id: HomedId) -> &mut Topic {
@@ -260,12 +308,13 @@ impl State {
         lower(&mut topic.oldest, segment);
         if topic.first_seq <= publish.seq {
             let bytes = publish.stored_bytes() as u64;
-            topic.spans.insert(Span {
+            let span = Span {
                 first: publish.seq,
                 last: publish.seq,
                 segment,
                 bytes,
-            });
+            };
+            topic.spans.insert(span, &mut self.live);
         }
     }
 
@@ -289,55 +338,59 @@ impl State {
             self.births += 1;
             self.births
         });
-        let subscription = Subscription {
+        let mut subscription = Subscription {
             topic: entry.topic,
             name: entry.name.into(),
             maker: entry.maker.into(),
             cursor: entry.cursor,
             created_at_ms: entry.created_at_ms,
-            segment,
-            cursor_segment,
+            segment: 0,
+            cursor_segment: 0,
             oldest,
             born,
         };
-        self.subscriptions.insert(entry.id, subscription);
+        subscription.place((segment, cursor_segment), &mut self.live);
+        if let Some(mut old) = self.subscriptions.insert(entry.id, subscription) {
+            old.place((0, 0), &mut self.live);
+        }
     }
 
     fn delete_topic(&mut self, id: HomedId) {
-        let Some(topic) = self.topics.remove(&id) else {
+        let Some(mut topic) = self.topics.remove(&id) else {
             return;
         };
+        topic.place(0, &mut self.live);
+        topic.spans.take_from(&mut self.live);
         self.bounded.remove(&id);
         for id in topic.subscriptions {
-            self.subscriptions.remove(&id);
+            if let Some(mut subscription) = self.subscriptions.remove(&id) {
+                subscription.place((0, 0), &mut self.live);
+            }
         }
-        let (is_topic, from) = (true, topic.oldest);
-        self.graves.insert(
-            id,
-            Grave {
-                is_topic,
-                from,
-                ..Grave::default()
-            },
-        );
+        self.bury(id, true, topic.oldest);
     }
 
     fn delete_subscription(&mut self, id: HomedId) {
-        let Some(subscription) = self.subscriptions.remove(&id) else {
+        let Some(mut subscription) = self.subscriptions.remove(&id) else {
             return;
         };
+        subscription.place((0, 0), &mut self.live);
         if let Some(topic) = self.topics.get_mut(&subscription.topic) {
             topic.subscriptions.remove(&id);
         }
-        let (is_topic, from) = (false, subscription.oldest);
-        self.graves.insert(
-            id,
-            Grave {
-                is_topic,
-                from,
-                ..Grave::default()
-            },
-        );
+        self.bury(id, false, subscription.oldest);
+    }
+
+    /// A checkpoint may know of the deletion already.
+    fn bury(&mut self, id: HomedId, is_topic: bool, from: u64) {
+        let grave = Grave {
+            is_topic,
+            from,
+            ..Grave::default()
+        };
+        if let Some(old) = self.graves.insert(id, grave) {
+            self.live.take(old.segment, GRAVE_BYTES);
+        }
     }
 }
 
@@ -391,7 +444,16 @@ impl Topic {
         }
     }
 
-    fn rewrite(&mut self, entry: &TopicEntry<'_>) {
+    /// Its newest own entry stands in the segment; 0 is nowhere.
+    pub(super) fn place(&mut self, segment: u64, live: &mut Live) {
+        let texts = self.name.as_ref();
+        let texts = texts.map_or(0, |name| name.tenant.as_str().len() + name.name.len());
+        let bytes = (TOPIC_HEAD_BYTES + texts) as u64;
+        live.move_to((self.segment, segment), bytes);
+        self.segment = segment;
+    }
+
+    fn rewrite(&mut self, entry: &TopicEntry<'_>, live: &mut Live) {
         let tenant = match self.name.take() {
             Some(old) if old.tenant.as_str() == entry.tenant => old.tenant,
             _ => Tenant::parse(entry.tenant).unwrap_or_default(),
@@ -405,7 +467,7 @@ impl Topic {
         self.retention = entry.retention;
         self.last_seq = self.last_seq.max(entry.last_seq);
         self.first_seq = self.first_seq.max(entry.first_seq);
-        self.spans.trim(self.first_seq);
+        self.spans.trim(self.first_seq, live);
         self.marks.trim(self.first_seq);
     }
 }

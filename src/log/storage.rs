@@ -61,6 +61,11 @@ pub enum Op {
         /// The space to take.
         bytes: u64,
     },
+    /// Hold a descriptor of a file that is there, for the writes that will come.
+    Open {
+        /// The file.
+        file: FileName,
+    },
     /// Write at `offset`; if `sync`, its end means that what it wrote is on the disk.
     /// Answered by the count; a short count is continued by the log.
     Write {
@@ -80,7 +85,7 @@ pub enum Op {
     },
     /// fsync of the partition's folder.
     SyncDirectory,
-    /// Give a file a new name. A descriptor held under the old name is closed.
+    /// Give a file a new name. A descriptor that is held of it stays.
     Rename {
         /// The old name.
         from: FileName,
@@ -171,6 +176,17 @@ pub trait Storage {
 
     /// Where the files are: maps are made from there.
     fn folder(&self) -> &Path;
+
+    /// Maps a whole file for reading.
+    fn map(&mut self, file: FileName) -> io::Result<SegmentMap> {
+        let file = File::open(self.folder().join(file.file_name()))?;
+        SegmentMap::new(&file)
+    }
+
+    /// Brings a window of a map into memory.
+    fn populate(&mut self, map: &SegmentMap, offset: usize, bytes: usize) -> io::Result<()> {
+        map.populate(offset, bytes)
+    }
 }
 
 /// Carries out one operation of the live log with the five verbs: simulation, recovery and tests
@@ -194,13 +210,10 @@ pub fn execute(storage: &mut impl Storage, op: &Op) -> io::Result<Done> {
         Op::SyncDirectory => storage.sync(Target::Directory)?,
         Op::Rename { from, to } => storage.change(Change::Rename(*from, *to))?,
         Op::Remove { file } => storage.change(Change::Remove(*file))?,
-        Op::Close { .. } => {}
+        Op::Close { .. } | Op::Open { .. } => {}
         Op::Load { file } => return load(storage, *file).map(|bytes| Done::Bytes(bytes.into())),
-        Op::Map { file } => {
-            let file = File::open(storage.folder().join(file.file_name()))?;
-            return SegmentMap::new(&file).map(Done::Map);
-        }
-        Op::Populate { map, offset, bytes } => map.populate(*offset, *bytes)?,
+        Op::Map { file } => return storage.map(*file).map(Done::Map),
+        Op::Populate { map, offset, bytes } => storage.populate(map, *offset, *bytes)?,
     }
     Ok(Done::Unit)
 }

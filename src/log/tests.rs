@@ -35,6 +35,7 @@ impl Rig {
             salt: 1,
             state: State::default(),
             segments: Default::default(),
+            active: None,
             previous: (0, 0),
             chain: Chain::START,
             prepare: Prepare::new(bytes_min, bytes_max, 1, Vec::new()),

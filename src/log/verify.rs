@@ -13,8 +13,8 @@ use super::layout::Seed;
 use super::meta::Meta;
 use super::rebuild::rebuild_index;
 use super::recovery::{
-    Found, Identity, RecoverError, RecoveredTopic, RecoveryReport, drop_nameless, epoch,
-    newest_checkpoint, recovered_topics, replay_files, unused_segments,
+    Found, Identity, RecoverError, RecoveredTopic, RecoveryReport, epoch, newest_checkpoint,
+    recovered_topics, replay_files, settle, unused_segments,
 };
 use super::replay::{DamagedStretch, From, Replay};
 use super::scan::Known;
@@ -128,7 +128,7 @@ fn partition_report(
     let checkpoint = newest_checkpoint(folder, &files, identity, &mut recovery)?;
     let mut found = replay_files(folder, &files, salt, checkpoint, &mut recovery)?;
     unused_segments(&files, &found, &mut recovery);
-    recovery.topics_nameless = drop_nameless(&mut found.replay.state);
+    recovery.topics_nameless = settle(&mut found.replay.state);
     recovery.replay = found.replay.report.clone();
     recovery.is_epoch_new = found.replay.is_epoch_due;
     let generation = found.replay.state.generation + u64::from(recovery.is_epoch_new);
@@ -194,7 +194,7 @@ fn verify_segment(
         .is_some_and(|info| is_stored(&info.blocks))
     {
         let place = Place::new(salt, segment.id);
-        let fresh = rebuild_index(&bytes[..segment.end.min(bytes.len())], place);
+        let fresh = rebuild_index(&bytes[..segment.end.min(bytes.len())], place).finish();
         let stored = load(folder, FileName::Index(segment.id)).unwrap_or_default();
         let stored = SegmentIndex::decode(&stored, Seed::new(salt, segment.id));
         // An index made before the damage knows more than one made after it.

@@ -167,6 +167,13 @@ fn report(partition: Partition, report: &RecoveryReport) {
              messages stay where they are"
         );
     }
+    if !report.segments_protected.is_empty() {
+        tracing::warn!(
+            target: "tidegate::log", partition, segments = ?report.segments_protected,
+            "segments that hold damage, or messages of topics that nobody can name, are kept as they \
+             are: `tidegate log verify` says what is in them"
+        );
+    }
     if !report.segments_unknown.is_empty() {
         tracing::error!(
             target: "tidegate::log", partition, segments = ?report.segments_unknown,

@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 
+use ahash::AHashMap;
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
@@ -17,7 +18,7 @@ use crate::broker::durable::{
 };
 use crate::id::{HomedId, Seq};
 use crate::log::{
-    AppendError, CommitLog, Event, Now as LogNow, Publish, ReadEnd, ReadItem as LogItem,
+    AppendError, Awaited, CommitLog, Event, Now as LogNow, Publish, ReadEnd, ReadItem as LogItem,
     ReadLimits, Record, Ticket,
 };
 use crate::metrics::{Counter, Gauge, Recorder, ShardMetrics, Timing};
@@ -42,8 +43,8 @@ pub(crate) struct Store {
     log: CommitLog,
     /// What the log has taken, in order; a publish with the time when it was asked for.
     tickets: VecDeque<(AppendId, Ticket, Option<u64>)>,
-    /// Reads whose bytes are on their way into memory.
-    parked: Vec<Read>,
+    /// Reads by what they wait for to come into memory.
+    parked: AHashMap<Awaited, SmallVec<[Read; 1]>>,
     /// The home may have more to give than one turn takes.
     unfinished: bool,
 }
@@ -98,13 +99,14 @@ pub(crate) struct Hands<'a> {
 const TURN_EFFECTS_MAX: usize = 1_024;
 
 impl Store {
-    pub(crate) fn new(index: usize, recovered: Recovered) -> Self {
+    pub(crate) fn new(index: usize, mut recovered: Recovered) -> Self {
+        recovered.log.hold_descriptors();
         Self {
             index,
             home: recovered.home,
             log: recovered.log,
             tickets: VecDeque::new(),
-            parked: Vec::new(),
+            parked: AHashMap::new(),
             unfinished: true,
         }
     }
@@ -173,7 +175,10 @@ impl Store {
 
     /// Appends that the log is too busy for, and reads whose bytes are on their way into memory.
     pub(crate) fn waiting(&self) -> (usize, usize) {
-        (self.home.in_line(), self.parked.len())
+        (
+            self.home.in_line(),
+            self.parked.values().map(SmallVec::len).sum(),
+        )
     }
 
     /// The home, for counting.
@@ -294,7 +299,7 @@ impl Store {
                 metrics.add(Counter::Syncs, 1);
                 self.durable(up_to, hands);
             }
-            Event::Readable { topics } => self.unpark(&topics),
+            Event::Readable { loaded } => self.unpark(loaded),
             Event::Trimmed {
                 topic,
                 first_seq,
@@ -334,12 +339,9 @@ impl Store {
         }
     }
 
-    fn unpark(&mut self, topics: &[HomedId]) {
-        for read in std::mem::take(&mut self.parked) {
-            match topics.contains(&read.topic) {
-                true => self.read(read),
-                false => self.parked.push(read),
-            }
+    fn unpark(&mut self, loaded: Awaited) {
+        for read in self.parked.remove(&loaded).unwrap_or_default() {
+            self.read(read);
         }
     }
 
@@ -360,8 +362,10 @@ impl Store {
             self.home.handle_trimmed(read.topic, first, u64::MAX);
             return self.home.handle_read(read.id, Vec::new());
         }
-        if found.pieces.is_empty() && end == ReadEnd::Loading {
-            return self.parked.push(read);
+        if let ReadEnd::Loading(awaited) = end
+            && found.pieces.is_empty()
+        {
+            return self.parked.entry(awaited).or_default().push(read);
         }
         if found.pieces.is_empty() && end == ReadEnd::Durable {
             // The log has less than it reported: nothing that can be waited for.

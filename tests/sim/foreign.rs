@@ -417,7 +417,13 @@ fn a_segment_that_was_renamed_is_not_used_again() {
         };
         let (mut log, state) = recover(&mut storage, IDENTITY, &small(), now).unwrap();
         assert_eq!(state.report.segments_missing, [1]);
-        tidegate::log::drive(&mut log, &mut storage, now);
+        for minute in 0..90 {
+            let now = Now {
+                monotonic_us: 1 + minute * 60_000_000,
+                unix_ms: 1,
+            };
+            tidegate::log::drive(&mut log, &mut storage, now);
+        }
     }
     fs::rename(&other, &own).unwrap();
     let (mut desk, _) = Desk::open(dir.path(), IDENTITY);

@@ -79,7 +79,7 @@ fn read_all(log: &mut CommitLog, folder: &mut Folder, topic: HomedId) -> Vec<Vec
         next = to;
         match end {
             ReadEnd::Durable | ReadEnd::UnknownTopic => return payloads,
-            ReadEnd::Limit | ReadEnd::Loading => drive(log, folder, NOW),
+            ReadEnd::Limit | ReadEnd::Loading(_) => drive(log, folder, NOW),
         }
     }
 }

@@ -102,14 +102,13 @@ impl Files {
     pub(crate) fn start(&mut self, owner: Owner, op: Op, ring: &mut Ring) -> Option<Ended> {
         match &op {
             Op::Close { file } | Op::Remove { file } => drop(self.open.remove(&(owner.log, *file))),
-            Op::Rename { from, to } => {
-                self.open.remove(&(owner.log, *from));
-                self.open.remove(&(owner.log, *to));
-            }
             _ => {}
         }
-        if let Op::Close { .. } = op {
-            return Some((owner, Ok(Done::Unit)));
+        let is_held = |file| self.open.contains_key(&(owner.log, file));
+        match op {
+            Op::Close { .. } => return Some((owner, Ok(Done::Unit))),
+            Op::Open { file } if is_held(file) => return Some((owner, Ok(Done::Unit))),
+            _ => {}
         }
         let folder = Rc::clone(&self.folders[owner.log]);
         let held = file_of(&op).and_then(|file| self.open.get(&(owner.log, file)));
@@ -151,6 +150,12 @@ impl Files {
             }
             Next::End(result) => {
                 let ended = self.running.remove(key);
+                // The descriptor is the same file's under whichever name.
+                if let (Op::Rename { from, to }, Ok(_)) = (&ended.op, &result)
+                    && let Some(fd) = self.open.remove(&(ended.owner.log, *from))
+                {
+                    self.open.insert((ended.owner.log, *to), fd);
+                }
                 if let (Op::Write { .. }, Ok(Done::Count(bytes))) = (&ended.op, &result) {
                     let (bytes, synced_us) = (*bytes, ended.began.map(us_since));
                     self.written.push(Written { bytes, synced_us });
@@ -183,7 +188,10 @@ impl Running {
     /// The file whose descriptor stays open for the operations behind this one.
     fn keeps(&self) -> Option<FileName> {
         match &self.op {
-            Op::Create { file, .. } | Op::Write { file, .. } | Op::Sync { file } => Some(*file),
+            Op::Create { file, .. }
+            | Op::Open { file }
+            | Op::Write { file, .. }
+            | Op::Sync { file } => Some(*file),
             _ => None,
         }
     }
@@ -220,7 +228,9 @@ impl Running {
                 }
             }
             Op::Sync { .. } => data_sync(fd),
-            Op::SyncDirectory | Op::Close { .. } => opcode::Fsync::new(fd).build(),
+            Op::SyncDirectory | Op::Close { .. } | Op::Open { .. } => {
+                opcode::Fsync::new(fd).build()
+            }
             Op::Rename { .. } => {
                 let (from, to) = (self.names.0.as_ptr(), self.names.1.as_ptr());
                 opcode::RenameAt::new(fd, from, fd, to).build()
@@ -260,7 +270,7 @@ impl Running {
         self.fd = Rc::new(descriptor(result));
         self.step = Step::Act;
         match &self.op {
-            Op::Create { bytes: 0, .. } => Next::End(Ok(Done::Unit)),
+            Op::Create { bytes: 0, .. } | Op::Open { .. } => Next::End(Ok(Done::Unit)),
             Op::Map { .. } => Next::End(map(&self.fd).map(Done::Map)),
             Op::Load { .. } => {
                 self.loaded.resize(LOAD_BYTES, 0);
@@ -318,6 +328,7 @@ fn data_sync(fd: types::Fd) -> Entry {
 fn file_of(op: &Op) -> Option<FileName> {
     match op {
         Op::Create { file, .. }
+        | Op::Open { file }
         | Op::Write { file, .. }
         | Op::Sync { file }
         | Op::Remove { file }
