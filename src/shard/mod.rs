@@ -41,7 +41,7 @@ use state::State;
 pub use kernel::ring::{RingError, probe};
 
 pub(crate) use commit::Recovered;
-pub(crate) use turn::{Setup, run};
+pub(crate) use turn::{Setup, now, run, us_since};
 
 /// A shard as the code on its own thread sees it.
 #[derive(Debug)]

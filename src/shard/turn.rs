@@ -251,6 +251,7 @@ impl Turn {
             self.run_handlers();
         }
         self.run_homes();
+        self.shard.state.borrow_mut().tell_presence();
         let flushed = self.flush();
         let mut state = self.shard.state.borrow_mut();
         state.posts.flush();
@@ -522,7 +523,7 @@ impl Turn {
 const IDLE_MS_MAX: u64 = 1_000;
 
 /// Microseconds since `began`.
-pub(super) fn us_since(began: Instant) -> u64 {
+pub(crate) fn us_since(began: Instant) -> u64 {
     us_between(began, now())
 }
 
@@ -556,7 +557,7 @@ fn unix_ms() -> u64 {
 }
 
 /// The monotonic clock.
-pub(super) fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     #[expect(
         clippy::disallowed_methods,
         reason = "the shard is where clocks are read"

@@ -39,7 +39,7 @@ both_shards! {
         }
         let body = r#"{ "event":"created", "payload": {"total": 42.50,"big":123456789012345678901}, "topic":"orders:new"}"#;
         let pushed = ask(&site, "POST", "/v1/relay/push", &token("demo", "svc"), body);
-        assert_eq!((pushed.status, pushed.body.as_str()), (200, "{}"));
+        assert_eq!((pushed.status, pushed.body.as_str()), (200, r#"{"accepted":2}"#));
         for client in [&mut ada, &mut bob] {
             client.expect_push("orders:new", "created", r#"{"total": 42.50,"big":123456789012345678901}"#);
         }
