@@ -196,3 +196,17 @@ fn presence_is_asked_over_rest() {
     );
     assert_eq!(json_of(&answer), json!({"count": 0, "members": []}));
 }
+
+/// N9: where the relay usually is, a server without one says so
+#[test]
+fn a_missing_relay_is_said_to_be_missing() {
+    let site = Plan::new(1)
+        .config(|config| {
+            config.relay = None;
+            config.mounts.retain(|mount| mount.path != "/ws");
+        })
+        .start();
+    let answer = ask(&site, "GET", "/ws", &token("demo", "ada"), "");
+    assert_eq!(answer.status, 404);
+    assert!(answer.body.contains("no relay mount"), "{answer:?}");
+}
