@@ -321,6 +321,7 @@ UNMEASURED = {
     "server.shards": "`dev` takes one core and leaves the others to the developer",
     "shard.backlog": "connections in the kernel's queue; at most `net.core.somaxconn` of the host",
     "shard.token_cache_entries_max": "how many verified tokens are remembered",
+    "auth.rights": "who may do what: `explicit` lets a token do what it says and nothing else",
     "relay.unhandled": "who answers topics without a handler",
     "durable.partitions": "folders of the log; fewer take less disk, see `segment_bytes_max`",
     "log.format": "JSON for machines",

@@ -9,6 +9,8 @@ pub mod token;
 
 pub mod public;
 
+pub mod rights;
+
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +26,7 @@ use crate::id::Tenant;
 pub use cache::TokenCache;
 pub use origin::{Origin, OriginPolicy};
 pub use public::PublicKeyError;
+pub use rights::{Forbidden, MayPublish, MaySubscribe, Rights, RightsMode};
 pub use token::{
     AuthConfig, Authenticator, Claims, Fault, Key, KeyError, Rules, SECRET_BYTES_MIN, Unauthorized,
 };
@@ -36,6 +39,9 @@ tokio::task_local! {
 
 /// The role that may look at and close what belongs to others of its tenant.
 pub const ROLE_ADMIN: &str = "admin";
+
+/// The role that may end what others of its tenant made, where rights are explicit.
+pub const ROLE_MANAGER: &str = "manager";
 
 /// A peer whose token was verified, or anybody on a public mount.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,6 +58,8 @@ pub struct Caller {
     pub claims: Map<String, Value>,
     /// The token names its tenant, as a durable mount requires.
     pub has_ns: bool,
+    /// What the claims `publish`, `subscribe` and `roles` allow.
+    pub rights: Rights,
 }
 
 impl Caller {
@@ -65,6 +73,7 @@ impl Caller {
                 expires_at: None,
                 claims: Map::new(),
                 has_ns: false,
+                rights: Rights::everything(),
             })
         });
         Arc::clone(&ANONYMOUS)
@@ -74,6 +83,22 @@ impl Caller {
     pub fn token_tenant(&self) -> Tenant {
         let named = self.claims.get("ns").and_then(Value::as_str);
         named.and_then(Tenant::parse).unwrap_or_default()
+    }
+
+    /// Somebody without a token where rights are explicit: who says nothing may do nothing.
+    pub(super) fn without_rights() -> Arc<Self> {
+        static WITHOUT_RIGHTS: LazyLock<Arc<Caller>> = LazyLock::new(|| {
+            Arc::new(Caller {
+                rights: Rights::of_nobody(RightsMode::Explicit),
+                ..Caller::clone(&Caller::anonymous())
+            })
+        });
+        Arc::clone(&WITHOUT_RIGHTS)
+    }
+
+    /// Whether it showed no token.
+    pub fn is_anonymous(&self) -> bool {
+        self.expires_at.is_none()
     }
 
     /// Whether the claim `roles` names `role`.
@@ -98,6 +123,26 @@ pub struct CurrentUser {
     pub tenant: Tenant,
     /// All claims.
     pub claims: Map<String, Value>,
+    rights: Rights,
+}
+
+impl CurrentUser {
+    /// Whether its token lets it publish, push and send messages to `topic` (claim `publish`).
+    pub fn may_publish(&self, topic: &str) -> bool {
+        self.rights.may_publish(topic)
+    }
+
+    /// Whether its token lets it subscribe to `topic`, read its history and see who is present
+    /// (claim `subscribe`).
+    pub fn may_subscribe(&self, topic: &str) -> bool {
+        self.rights.may_subscribe(topic)
+    }
+
+    /// Whether it may see and end what others of its tenant made: everybody, unless
+    /// `auth.rights = "explicit"`, where it wants the role `manager` or `admin`.
+    pub fn may_manage(&self) -> bool {
+        self.rights.may_manage()
+    }
 }
 
 impl From<&Caller> for CurrentUser {
@@ -107,6 +152,7 @@ impl From<&Caller> for CurrentUser {
             roles: caller.roles.clone(),
             tenant: caller.tenant.clone(),
             claims: caller.claims.clone(),
+            rights: caller.rights.clone(),
         }
     }
 }

@@ -9,7 +9,8 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use super::Caller;
+use super::rights::{CLAIM_PUBLISH, CLAIM_SUBSCRIBE};
+use super::{Caller, Rights, RightsMode};
 use crate::id::Tenant;
 
 /// A shorter secret could be guessed from one token.
@@ -174,6 +175,8 @@ pub struct Rules {
     pub lifetime_s_max: u64,
     /// Longest token.
     pub token_bytes_max: usize,
+    /// What a token without the claims `publish` and `subscribe` may do.
+    pub rights: RightsMode,
 }
 
 impl Default for Rules {
@@ -184,6 +187,7 @@ impl Default for Rules {
             leeway_s: 30,
             lifetime_s_max: 0,
             token_bytes_max: 3_072,
+            rights: RightsMode::Open,
         }
     }
 }
@@ -229,7 +233,7 @@ impl Authenticator {
             return None;
         }
         let data = jsonwebtoken::dangerous::insecure_decode::<UniqueClaims>(token);
-        caller_of(data.ok()?.claims.0).ok()
+        caller_of(data.ok()?.claims.0, self.rules.rights).ok()
     }
 
     /// Seconds by which clocks may differ, at both ends of a token.
@@ -247,7 +251,7 @@ impl Authenticator {
             return Err(Fault::Header);
         }
         let (claims, key) = self.signed_claims(token, &header)?;
-        let caller = caller_of(claims)?;
+        let caller = caller_of(claims, self.rules.rights)?;
         self.examine_time(&caller, unix_s)?;
         Ok((Arc::new(caller), key))
     }
@@ -275,6 +279,19 @@ impl Authenticator {
         match lifetime != 0 && latest < expires_at {
             true => Err(Fault::LongLived),
             false => Ok(()),
+        }
+    }
+
+    /// What a token may do that does not say it.
+    pub fn rights(&self) -> RightsMode {
+        self.rules.rights
+    }
+
+    /// Who shows no token, where none is needed.
+    pub fn anonymous(&self) -> Arc<Caller> {
+        match self.rules.rights {
+            RightsMode::Open => Caller::anonymous(),
+            RightsMode::Explicit => Caller::without_rights(),
         }
     }
 
@@ -335,7 +352,7 @@ fn brings_its_own_key(header: &Header) -> bool {
         || header.zip.is_some()
 }
 
-fn caller_of(claims: Map<String, Value>) -> Result<Caller, Fault> {
+fn caller_of(claims: Map<String, Value>, mode: RightsMode) -> Result<Caller, Fault> {
     let expires_at = claims
         .get("exp")
         .and_then(unix_seconds)
@@ -354,13 +371,15 @@ fn caller_of(claims: Map<String, Value>) -> Result<Caller, Fault> {
     };
     let roles = match claims.get("roles") {
         Some(roles) => Vec::deserialize(roles).map_err(|_| Fault::Claim("roles"))?,
-        None => Vec::new(),
+        None => Vec::<String>::new(),
     };
+    let rights = Rights::of_claims(mode, &claims, subject.as_deref(), &roles);
     Ok(Caller {
         has_ns: tenant.is_some(),
         tenant: tenant.unwrap_or_default(),
         subject,
         roles,
+        rights: rights.map_err(Fault::Claim)?,
         expires_at: Some(expires_at),
         claims,
     })
@@ -502,6 +521,10 @@ pub struct Claims {
     pub subject: Option<String>,
     /// The claim `roles`.
     pub roles: Vec<String>,
+    /// The claim `publish`: patterns of topics.
+    pub publish: Option<Vec<String>>,
+    /// The claim `subscribe`: patterns of topics.
+    pub subscribe: Option<Vec<String>>,
     /// Any other claims.
     pub others: Map<String, Value>,
 }
@@ -533,6 +556,14 @@ impl Claims {
         }
         if !self.roles.is_empty() {
             claims.insert("roles".to_owned(), self.roles.clone().into());
+        }
+        for (claim, patterns) in [
+            (CLAIM_PUBLISH, &self.publish),
+            (CLAIM_SUBSCRIBE, &self.subscribe),
+        ] {
+            if let Some(patterns) = patterns {
+                claims.insert(claim.to_owned(), patterns.clone().into());
+            }
         }
         claims
     }

@@ -31,7 +31,22 @@ impl Presence {
 
     /// Removes an entry; whether there was one.
     pub fn untrack(&mut self, conn_id: ConnId) -> bool {
-        self.entries.remove(&conn_id).is_some()
+        self.take(conn_id).is_some()
+    }
+
+    /// Removes an entry: what was said of it.
+    pub fn take(&mut self, conn_id: ConnId) -> Option<serde_json::Value> {
+        self.entries.remove(&conn_id)
+    }
+
+    /// What was said of a connection.
+    pub fn meta(&self, conn_id: ConnId) -> Option<&serde_json::Value> {
+        self.entries.get(&conn_id)
+    }
+
+    /// The connections, oldest first.
+    pub fn numbers(&self) -> impl Iterator<Item = ConnId> {
+        self.entries.keys().copied()
     }
 
     /// How many are present.

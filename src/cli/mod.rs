@@ -9,6 +9,8 @@ mod config;
 
 mod token;
 
+mod dev_token;
+
 mod doctor;
 
 mod generate;
@@ -123,6 +125,9 @@ enum Failure {
     /// A token cannot be made.
     #[error("the token cannot be made")]
     Key(#[from] crate::auth::KeyError),
+    /// A running server of development gives no token.
+    #[error(transparent)]
+    DevToken(#[from] dev_token::DevTokenError),
     /// A file cannot be written.
     #[error("cannot write {}", path.display())]
     Write {

@@ -12,7 +12,7 @@ use crate::config::layers::{Flag, PROFILES};
 /// What a server is told on its command line.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ServeOptions {
-    /// Development: loopback only, a secret made up for this run, the relay switched on
+    /// Development: loopback only, a secret kept in the data directory, the relay switched on
     #[arg(long)]
     pub dev: bool,
     /// Configuration file

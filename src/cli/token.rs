@@ -8,19 +8,24 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value};
 
+use super::dev_token::{self, DevTokenError};
 use super::{Failure, ServeOptions, answer, complain, unix_s};
 use crate::auth::Claims;
 use crate::config::Error;
 use crate::config::secret::{Identity, TOKEN_TTL_S};
+use crate::http::Wish;
 use crate::id::Tenant;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TokenVerb {
     /// Print a new token
     #[command(after_help = "\
-The secret is that of the server: TIDEGATE_JWT_SECRET or auth.jwt_secret_file.
+The secret is that of the server: TIDEGATE_JWT_SECRET or auth.jwt_secret_file. With --dev the running
+server of --dev is asked, on --listen or server.listen.
   tidegate token new --ns demo --sub ada --ttl 8h
-  tidegate token new --ns demo --sub ops --role admin --ttl 5m")]
+  tidegate token new --ns demo --sub bob --publish 'room:*' --subscribe 'room:*'
+  tidegate token new --ns demo --sub ops --role admin --ttl 5m
+  tidegate token new --dev --ns demo --sub bob")]
     New(NewOptions),
     /// Print what a token says and whether the server would accept it now
     Check(CheckOptions),
@@ -37,6 +42,13 @@ pub(super) struct NewOptions {
     /// A role of its owner, such as admin; as often as needed
     #[arg(long, value_name = "ROLE")]
     role: Vec<String>,
+    /// Topics that it may publish, push and send messages to: a name, or a prefix and *; as often
+    /// as needed [default: as auth.rights says]
+    #[arg(long, value_name = "PATTERN")]
+    publish: Vec<String>,
+    /// Topics that it may subscribe to, read the history of and see the presence of
+    #[arg(long, value_name = "PATTERN")]
+    subscribe: Vec<String>,
     /// How long it is valid: 90s, 30m, 8h, 7d [default: 1h]
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     ttl: Option<u64>,
@@ -63,16 +75,40 @@ pub(super) fn run(verb: &TokenVerb) -> Result<ExitCode, Failure> {
 }
 
 fn new(options: &NewOptions) -> Result<ExitCode, Failure> {
+    if options.serve.dev {
+        return new_of_dev(options);
+    }
     let identity = identity(&options.serve)?;
     let claims = Claims {
         tenant: Some(options.ns.clone()),
         subject: Some(options.sub.clone()),
         roles: options.role.clone(),
+        publish: (!options.publish.is_empty()).then(|| options.publish.clone()),
+        subscribe: (!options.subscribe.is_empty()).then(|| options.subscribe.clone()),
         others: options.claim.iter().cloned().collect(),
     };
     let issuer = identity.issuer.ok_or(Error::SecretMissing)?;
     let issuer = issuer.ttl_s(options.ttl.unwrap_or(TOKEN_TTL_S));
     answer(issuer.issue(&claims, unix_s())?);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A server of `--dev` signs whatever it is asked for, so the running one is asked.
+fn new_of_dev(options: &NewOptions) -> Result<ExitCode, Failure> {
+    if !options.claim.is_empty() {
+        return Err(DevTokenError::Claims.into());
+    }
+    let config = options.serve.sources().load()?.config;
+    let some = |patterns: &[String]| (!patterns.is_empty()).then(|| patterns.to_vec());
+    let wish = Wish {
+        sub: Some(options.sub.clone()),
+        ns: Some(options.ns.to_string()),
+        roles: some(&options.role),
+        publish: some(&options.publish),
+        subscribe: some(&options.subscribe),
+        ttl_s: options.ttl,
+    };
+    answer(dev_token::ask(config.server.listen, &wish)?);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -91,6 +127,11 @@ fn check(options: &CheckOptions) -> Result<ExitCode, Failure> {
             answer(format_args!("signed with the key {key}"));
             let left = caller.expires_at.unwrap_or(now).saturating_sub(now);
             answer(format_args!("valid for {left} s, tenant {}", caller.tenant));
+            answer(format_args!("may publish to {}", caller.rights.publish()));
+            answer(format_args!(
+                "may subscribe to {}",
+                caller.rights.subscribe()
+            ));
             if !caller.has_ns {
                 answer("it names no tenant (claim `ns`), which the durable mount requires");
             }
@@ -103,13 +144,8 @@ fn check(options: &CheckOptions) -> Result<ExitCode, Failure> {
     }
 }
 
-/// A secret of `--dev` is made up anew by each process, so a token of it would be of no use.
 fn identity(serve: &ServeOptions) -> Result<Identity, Failure> {
-    let sources = ServeOptions {
-        dev: false,
-        ..serve.clone()
-    }
-    .sources();
+    let sources = serve.sources();
     Ok(sources.load()?.config.identity(&sources)?)
 }
 
@@ -145,7 +181,17 @@ fn seconds(text: &str) -> Result<u64, &'static str> {
 
 fn claim(text: &str) -> Result<(String, Value), &'static str> {
     let (name, value) = text.split_once('=').ok_or("a claim is NAME=VALUE")?;
-    let reserved = ["ns", "sub", "roles", "exp", "iat", "iss", "aud"];
+    let reserved = [
+        "ns",
+        "sub",
+        "roles",
+        "publish",
+        "subscribe",
+        "exp",
+        "iat",
+        "iss",
+        "aud",
+    ];
     if reserved.contains(&name) {
         return Err("this claim has a flag of its own");
     }

@@ -33,8 +33,8 @@ pub use limits::Limits;
 pub use network::Network;
 pub use sections::{
     AdminSection, AuthSection, BindSubNames, CertificateFiles, Dialect, DurableSection, Fsync,
-    LogFormat, LogSection, MountConfig, OnDuplicate, RelaySection, ServerSection, ShardSection,
-    Tenants, TlsSection, TlsVersion, Unhandled, UnknownName,
+    LogFormat, LogSection, MountConfig, OnDuplicate, RelaySection, RestPush, RightsChoice,
+    ServerSection, ShardSection, Tenants, TlsSection, TlsVersion, Unhandled, UnknownName,
 };
 
 /// Everything that a server is told at its start. No global: whoever needs a part is given it.

@@ -2,8 +2,8 @@
 //! argument, and public keys from files. A secret leaves this file only as a key.
 
 use std::fs;
-use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::io::{Read, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::{Config, Error, Sources};
@@ -16,20 +16,27 @@ pub struct Identity {
     pub authenticator: Authenticator,
     /// Makes tokens that `authenticator` accepts, where there is a secret to sign them with.
     pub issuer: Option<AuthConfig>,
-    /// The secret, where it was made up for this run.
+    /// The secret, where it is one of development.
     pub made_up: Option<Key>,
+    /// The same, where it was made up just now.
+    pub unkept: Option<Unkept>,
 }
 
 impl Config {
-    /// The keys of the configuration. Without any, `--dev` makes a secret up and everything else
-    /// is refused.
+    /// The keys of the configuration. Without any, `--dev` makes a secret up, which it keeps in the
+    /// data directory, and everything else is refused.
     pub fn identity(&self, sources: &Sources) -> Result<Identity, Error> {
         let auth = &self.auth;
         let file = auth.jwt_secret_file.as_deref();
         let found = secret(sources, "TIDEGATE_JWT_SECRET", file)?;
         let ephemeral = found.is_none() && self.dev;
+        let mut unkept = None;
         let current = match found {
-            None if ephemeral => Some((random_secret()?, "made up for this run".to_owned())),
+            None if ephemeral => {
+                let (secret, from, new) = kept_secret(&self.server.data_dir)?;
+                unkept = new;
+                Some((secret, from))
+            }
             found => found,
         };
         let mut own = None;
@@ -43,6 +50,7 @@ impl Config {
             authenticator: self.authenticator(own.clone(), sources)?,
             issuer,
             made_up: own.filter(|_| ephemeral),
+            unkept,
         })
     }
 
@@ -89,6 +97,7 @@ impl Config {
             leeway_s: self.auth.leeway_s,
             lifetime_s_max: self.auth.token_lifetime_s_max,
             token_bytes_max: self.limits.token_bytes_max,
+            rights: self.auth.rights.mode(),
         }
     }
 }
@@ -164,6 +173,66 @@ fn read(path: &Path) -> Result<(Vec<u8>, u32), Error> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).map_err(unreadable)?;
     Ok((bytes, mode))
+}
+
+/// A secret of development that is not kept yet: it is when the server runs.
+pub struct Unkept {
+    path: PathBuf,
+    secret: Vec<u8>,
+}
+
+impl Unkept {
+    /// Writes it for its owner alone, from the first byte on.
+    ///
+    /// # Errors
+    /// When it cannot be written, and so holds for this run alone.
+    pub fn keep(&self) -> std::io::Result<()> {
+        if let Some(folder) = self.path.parent() {
+            let mut builder = fs::DirBuilder::new();
+            builder.recursive(true).mode(0o700).create(folder)?;
+        }
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        let mut file = options.open(&self.path)?;
+        file.write_all(&self.secret)?;
+        file.sync_all()
+    }
+}
+
+/// Shows where and never the secret.
+impl std::fmt::Debug for Unkept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Unkept").field(&self.path).finish()
+    }
+}
+
+/// The secret of development: that of the run before, if the data directory is the same.
+fn kept_secret(data_dir: &Path) -> Result<(Vec<u8>, String, Option<Unkept>), Error> {
+    let path = data_dir.join(DEV_SECRET);
+    let from = path.display().to_string();
+    if !path.exists() {
+        let secret = hex(&random_secret()?);
+        let unkept = Unkept {
+            path,
+            secret: secret.clone(),
+        };
+        return Ok((secret, from, Some(unkept)));
+    }
+    let secret = read_secret(&path)?;
+    let bytes = secret.len();
+    match bytes < SECRET_BYTES_MIN {
+        true => Err(Error::SecretShort { from, bytes }),
+        false => Ok((secret, from, None)),
+    }
+}
+
+/// Where `--dev` keeps its secret, in the data directory.
+const DEV_SECRET: &str = "dev-secret";
+
+/// Text, so that an editor may show it.
+fn hex(bytes: &[u8]) -> Vec<u8> {
+    let digits = bytes.iter().map(|byte| format!("{byte:02x}"));
+    digits.collect::<String>().into_bytes()
 }
 
 fn random_secret() -> Result<Vec<u8>, Error> {

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::auth::RightsMode;
+
 use super::limits::Limits;
 use super::network::Network;
 use super::section::section;
@@ -77,6 +79,9 @@ section! {
         leeway_s: u64 = 30, in 0..=300;
         /// Longest time that a token may still be valid. 0 is off.
         token_lifetime_s_max: u64 = 0, in 0..=3_153_600_000;
+        /// What a token without the claims `publish` and `subscribe` may do: "open": everything in its
+        /// tenant; "explicit": nothing, and what others made wants the role `manager` or `admin`.
+        rights: RightsChoice = RightsChoice::Open;
         /// Origins of browsers that may connect, as scheme://host:port. Empty: not checked.
         allowed_origins: Vec<String> = Vec::new();
         /// Refuse an upgrade without an Origin.
@@ -98,6 +103,13 @@ section! {
         max_subscriptions_per_connection: usize = 50, in 1..=1_048_576;
         /// What a message does on a topic without a handler: "broadcast" or "reject".
         unhandled: Unhandled = Unhandled::Broadcast;
+        /// Keep the last push of each topic, for who subscribes later with "last": true.
+        keep_last: bool = false;
+        /// Bytes of last pushes that are kept, shared by all shards. Full: the oldest go.
+        last_bytes_max: usize = 16_777_216, in 4_096..=1_099_511_627_776;
+        /// A push by REST to a topic with a handler: "handlers": the handler takes it as a message of
+        /// the pushing user. "direct": it goes to the subscribers. "off": there are no pushes by REST.
+        rest_push: RestPush = RestPush::Handlers;
         /// "isolated": a tenant sees itself only. "shared": everybody is in `default`.
         tenants: Tenants = Tenants::Isolated;
     }
@@ -241,6 +253,38 @@ macro_rules! choice {
             $( $(#[doc = $variant_doc])+ $variant, )+
         }
     };
+}
+
+choice! {
+    /// What a token may do that does not say it.
+    RightsChoice {
+        /// Everything in its tenant.
+        Open,
+        /// Nothing.
+        Explicit,
+    }
+}
+
+impl RightsChoice {
+    /// As tokens are verified.
+    pub fn mode(self) -> RightsMode {
+        match self {
+            Self::Open => RightsMode::Open,
+            Self::Explicit => RightsMode::Explicit,
+        }
+    }
+}
+
+choice! {
+    /// Who takes a push by REST.
+    RestPush {
+        /// The handler of the topic, if it has one.
+        Handlers,
+        /// The subscribers, past any handler.
+        Direct,
+        /// Nobody: it is refused.
+        Off,
+    }
 }
 
 choice! {

@@ -84,7 +84,7 @@ impl Setting {
             Some(Self {
                 key: format!("{prefix}{}", key.name),
                 value: shown(key.name, table.get(key.name)?),
-                source: "the program".to_owned(),
+                source: PROGRAM.to_owned(),
                 chosen: true,
                 meaning: key.doc.join("").trim().to_owned(),
             })
@@ -104,6 +104,20 @@ impl Setting {
             .collect()
     }
 
+    /// Keys that differ and that a reload does not put in force. What the program chose is none of
+    /// the file's.
+    pub fn waiting_for_a_restart(old: &[Self], new: &[Self]) -> Vec<String> {
+        let differs = |old: &&Self| {
+            let same = new.iter().find(|new| new.key == old.key);
+            let chosen = old.source == PROGRAM;
+            !old.is_reloaded() && !chosen && same.is_none_or(|new| new.value != old.value)
+        };
+        let is_new = |new: &&Self| old.iter().all(|old| old.key != new.key);
+        let changed = old.iter().filter(differs);
+        let all = changed.chain(new.iter().filter(is_new));
+        all.map(|setting| setting.key.clone()).collect()
+    }
+
     fn is_reloaded(&self) -> bool {
         let (section, name) = self.key.split_once('.').unwrap_or((&self.key, ""));
         matches!(section, "limits" | "auth")
@@ -111,6 +125,9 @@ impl Setting {
             || schema_of("limits").contains_key(name)
     }
 }
+
+/// Who set what no layer did.
+const PROGRAM: &str = "the program";
 
 /// A value as it may be shown: of a secret only that there is one, of an address with a password
 /// only the address.
@@ -192,7 +209,18 @@ mod tests {
                 _ => {}
             }
         }
-        let now = Setting::reloaded(&loaded("70000"), &new);
+        let old = loaded("70000");
+        assert_eq!(
+            Setting::waiting_for_a_restart(&old, &new),
+            ["server.listen"]
+        );
+        new.push(Setting {
+            key: "mount[0].path".into(),
+            ..new[0].clone()
+        });
+        let waiting = Setting::waiting_for_a_restart(&old, &new);
+        assert_eq!(waiting, ["server.listen", "mount[0].path"]);
+        let now = Setting::reloaded(&old, &new);
         assert_eq!(of(&now, "limits.body_bytes_max").value, "80000");
         assert_eq!(of(&now, "server.listen").value, "\"127.0.0.1:1\"");
         assert_eq!(of(&now, "server.trusted_proxies").value, "[\"::1\"]");

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use toml::{Table, Value};
 
+use crate::auth::Claims;
+
 use super::layers::{Flag, PROFILES, SECTIONS, own_defaults, schema_of};
 use super::*;
 
@@ -473,11 +475,32 @@ fn a_secret_is_required_unless_developing() {
         identity(&Sources::default()),
         Err(Error::SecretMissing)
     ));
-    let dev = Sources {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let dev = || Sources {
         dev: true,
-        ..Sources::default()
+        ..environment(&[("TIDEGATE_SERVER__DATA_DIR", data.to_str().unwrap())])
     };
-    assert!(identity(&dev).unwrap().made_up.is_some());
+    let token = |identity: &secret::Identity| {
+        let claims = Claims::default();
+        let issuer = identity.issuer.as_ref().unwrap();
+        issuer.issue(&claims, 1_000).unwrap()
+    };
+    let first = identity(&dev()).unwrap();
+    assert!(first.made_up.is_some() && !data.exists());
+    first.unkept.as_ref().unwrap().keep().unwrap();
+    // It is kept for its owner alone, and is that of the next run.
+    let kept = data.join("dev-secret");
+    let mode = fs::metadata(&kept).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let again = identity(&dev()).unwrap();
+    assert!(again.unkept.is_none());
+    assert!(again.authenticator.verify(&token(&first), 1_000).is_ok());
+    fs::set_permissions(&kept, fs::Permissions::from_mode(0o604)).unwrap();
+    assert!(matches!(
+        identity(&dev()),
+        Err(Error::SecretReadable { .. })
+    ));
     let short = environment(&[("TIDEGATE_JWT_SECRET", "short")]);
     let text = identity(&short).unwrap_err().to_string();
     assert_eq!(
@@ -510,7 +533,7 @@ fn a_secret_file_is_private_and_rotates() {
     );
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     let identity = identity(&sources).unwrap();
-    let claims = crate::auth::Claims::default();
+    let claims = Claims::default();
     for secret in [
         "0123456789abcdef0123456789abcdef",
         "fedcba9876543210fedcba9876543210",

@@ -11,10 +11,12 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use serde::Serialize;
+use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
+use crate::auth::{Caller, MayPublish, MaySubscribe};
 use crate::broker::presence::PresenceEntry;
-use crate::broker::relay::{Home, LaneId};
+use crate::broker::relay::{Home, Joining, Push, Pushed, Refusal};
 use crate::id::{ConnId, Tenant};
 use crate::proto::{frame, relay as wire};
 
@@ -29,6 +31,8 @@ pub(crate) trait RelayLink: Send + Sync {
     fn at_home(&self, tenant: &Tenant, topic: &str, job: HomeJob) -> Result<(), SendError>;
     /// Runs a job at every home.
     fn at_every_home(&self, job: &dyn Fn() -> HomeJob) -> Result<(), SendError>;
+    /// A number for a visitor, which no connection has.
+    fn next_conn_id(&self) -> ConnId;
     /// Whether the mount has one tenant for all.
     fn is_shared(&self) -> bool;
     /// Which tenants are connected to it.
@@ -37,7 +41,7 @@ pub(crate) trait RelayLink: Send + Sync {
 
 tokio::task_local! {
     /// The join whose handler is running: what it pushes to its own topic is held.
-    pub(crate) static JOINING: LaneId;
+    pub(crate) static JOINING: Joining;
 }
 
 /// Pushes to relay topics and tells who is present. Cheap to clone; usable on every thread.
@@ -171,8 +175,17 @@ impl Relay {
         // The user's serializer may itself push: it runs before anything is borrowed.
         let payload = serde_json::to_vec(payload)?;
         let frame = push_frame(topic, event, &payload);
-        let by = JOINING.try_with(|lane| *lane).ok();
+        let joining = JOINING.try_with(Joining::clone).ok();
         let (link, reached) = self.reached()?;
+        let by = match (joining, &reached) {
+            (Some(Joining::Visitor(own)), Reached::One(tenant))
+                if *own.name == *topic && own.tenant == *tenant =>
+            {
+                return Ok(());
+            }
+            (Some(Joining::Member(lane)), _) => Some(lane),
+            _ => None,
+        };
         match reached {
             Reached::Nobody => Ok(()),
             Reached::One(tenant) => {
@@ -185,6 +198,60 @@ impl Relay {
                 Box::new(move |home| home.handle_push_all(&name, &frame))
             }),
         }
+    }
+
+    /// Pushes for a caller from outside: where a handler takes the topic, as its visitor.
+    pub(crate) fn push_as(
+        &self,
+        caller: &Arc<Caller>,
+        topic: MayPublish<'_>,
+        (event, payload): (&str, &RawValue),
+    ) -> Asked<Result<Pushed, Refusal>> {
+        let topic = topic.topic();
+        let payload = payload.get().as_bytes();
+        let (link, tenant) = match self.reached() {
+            Ok((link, Reached::One(tenant))) => (link, tenant),
+            Ok((_, Reached::Nobody)) => return Asked::known(Ok(Ok(Pushed::Members(0)))),
+            Ok((_, Reached::All)) => return Asked::known(Err(SendError::NoTenant)),
+            Err(error) => return Asked::known(Err(error)),
+        };
+        let push = Push {
+            caller: Arc::clone(caller),
+            conn_id: link.next_conn_id(),
+            event: event.into(),
+            payload: Bytes::copy_from_slice(payload),
+            frame: push_frame(topic, event, payload),
+        };
+        let (done, receiver) = oneshot::channel();
+        let (of, name) = (tenant.clone(), Box::<str>::from(topic));
+        let done = |outcome| {
+            // Whoever asked may have stopped waiting.
+            let _ = done.send(outcome);
+        };
+        let job = move |home: &mut Home| home.handle_visit(&of, &name, push, Box::new(done));
+        match link.at_home(&tenant, topic, Box::new(job)) {
+            Ok(()) => Asked(State::Waiting(receiver)),
+            Err(error) => Asked::known(Err(error)),
+        }
+    }
+
+    /// Pushes for a caller from outside to whoever is subscribed, past any handler.
+    pub(crate) fn push_past(
+        &self,
+        topic: MayPublish<'_>,
+        (event, payload): (&str, &RawValue),
+    ) -> Asked<u64> {
+        let frame = push_frame(topic.topic(), event, payload.get().as_bytes());
+        self.ask(topic.topic(), 0, move |home, tenant, name| {
+            let members = home.members(tenant, name);
+            home.handle_push(tenant, name, frame, None);
+            members
+        })
+    }
+
+    /// Who is present, for a caller from outside.
+    pub(crate) fn presence_for(&self, topic: MaySubscribe<'_>) -> Asked<Vec<PresenceEntry>> {
+        self.presence(topic.topic())
     }
 
     /// Asks the home of a topic.

@@ -24,6 +24,9 @@ pub mod relay {}
 #[doc = include_str!("durable.md")]
 pub mod durable {}
 
+#[doc = include_str!("rights.md")]
+pub mod rights {}
+
 #[doc = include_str!("backup.md")]
 pub mod backup {}
 

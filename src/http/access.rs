@@ -38,7 +38,7 @@ fn caller_of(deps: &Deps, request: &Request) -> Result<Arc<Caller>, Problem> {
     match token_of(single(headers, &AUTHORIZATION)?, query.as_deref(), &offered) {
         // A token that nobody asked for must be good all the same: it says who the caller is.
         Some((token, _)) => verify(deps, token),
-        None if is_open(deps, request) => Ok(Caller::anonymous()),
+        None if is_open(deps, request) => Ok(access.authenticator.anonymous()),
         None => Err(Problem::unauthorized()),
     }
 }

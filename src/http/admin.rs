@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::auth::{Caller, ROLE_ADMIN};
-use crate::broker::relay::{TopicCount, TopicFilter, TopicPage};
+use crate::broker::relay::{TopicCount, TopicFilter};
 use crate::config::setting::Setting;
 use crate::gateway::topics::TopicError;
 
@@ -41,13 +41,14 @@ impl<S: Send + Sync> FromRequestParts<S> for Admin {
         };
         match caller.has_role(ROLE_ADMIN) {
             true => Ok(Self(caller)),
-            false => Err(Problem::forbidden("the role admin is needed")),
+            false => Err(Problem::forbidden("the role admin is needed").coded("forbidden")),
         }
     }
 }
 
 /// Which page.
 #[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Page {
     /// The last name of the page before.
@@ -72,20 +73,9 @@ pub(super) struct RelayTopics {
     /// Topics in whose names `contains` stands, on all pages.
     count: usize,
     topics: Vec<RelayTopic>,
-}
-
-impl From<TopicPage> for RelayTopics {
-    fn from(page: TopicPage) -> Self {
-        let shown = |topic: TopicCount| RelayTopic {
-            name: topic.name.into(),
-            members: topic.members,
-            present: topic.present,
-        };
-        Self {
-            count: page.count,
-            topics: page.topics.into_iter().map(shown).collect(),
-        }
-    }
+    /// What `after` is for the next page; this is the last one if it is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
 }
 
 /// `GET /v1/admin/relay/topics?contains=&after=&limit=`: by name.
@@ -102,13 +92,26 @@ pub(super) async fn relay_topics(
     Admin(caller): Admin,
     Query(page): Query<Page>,
 ) -> Result<Json<RelayTopics>, Problem> {
+    let limit = page.limit.unwrap_or(PAGE_DEFAULT).min(PAGE_MAX);
+    let after = page.after;
     let filter = TopicFilter {
-        after: page.after.map(Into::into),
+        after: after.as_deref().map(Into::into),
         contains: page.contains.unwrap_or_default().into(),
-        limit: page.limit.unwrap_or(PAGE_DEFAULT).min(PAGE_MAX),
+        limit: limit + 1,
     };
     let found = deps.node.relay_topics(&caller.tenant, filter).await;
-    Ok(Json(found.into()))
+    let count = found.count;
+    let (found, next) = topics::cut(found.topics, limit, |topic| topic.name.to_string());
+    let shown = |topic: TopicCount| RelayTopic {
+        name: topic.name.into(),
+        members: topic.members,
+        present: topic.present,
+    };
+    Ok(Json(RelayTopics {
+        count,
+        topics: found.into_iter().map(shown).collect(),
+        next: next.map(|last| last.or(after).unwrap_or_default()),
+    }))
 }
 
 /// A durable topic with the first of its subscriptions.
@@ -126,6 +129,9 @@ pub(super) struct DurableTopic {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct DurableTopics {
     topics: Vec<DurableTopic>,
+    /// What `after` is for the next page; this is the last one if it is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
 }
 
 /// `GET /v1/admin/topics?after=&limit=`: by name, each with cursor and lag of its subscriptions.
@@ -143,7 +149,9 @@ pub(super) async fn durable_topics(
     Query(page): Query<Page>,
 ) -> Result<Json<DurableTopics>, Problem> {
     let limit = page.limit.unwrap_or(PAGE_DEFAULT).min(PAGE_DEFAULT);
-    let views = handle.list(page.after.as_deref(), limit).await?;
+    let views = handle.list(page.after.as_deref(), limit + 1).await?;
+    let (views, next) = topics::cut(views, limit, |view| view.name.to_string());
+    let next = next.map(|last| last.or(page.after).unwrap_or_default());
     let with_subscriptions = views.into_iter().map(|view| {
         let handle = &handle;
         async move {
@@ -165,7 +173,7 @@ pub(super) async fn durable_topics(
         }
     });
     let topics = try_join_all(with_subscriptions).await?;
-    Ok(Json(DurableTopics { topics }))
+    Ok(Json(DurableTopics { topics, next }))
 }
 
 /// A connection that does not keep up.

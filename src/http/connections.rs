@@ -51,15 +51,21 @@ pub(crate) struct Connections {
 
 /// Which of them: all, unless less is asked for.
 #[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Which {
     /// Something shown of a connection contains this, whatever its case.
     pub(crate) contains: Option<String>,
     /// No more than so many.
     pub(crate) limit: Option<usize>,
+    /// Where they come from is shown, and looked at by `contains`.
+    #[serde(skip)]
+    #[param(ignore)]
+    pub(crate) addresses: bool,
 }
 
-/// `GET /v1/connections?contains=&limit=`: those of the caller's tenant.
+/// `GET /v1/connections?contains=&limit=`: those of the caller's tenant. Where rights are explicit
+/// it wants the role `manager` or `admin`, and only `admin` is told where they come from.
 #[utoipa::path(
     get,
     path = "/v1/connections",
@@ -73,6 +79,11 @@ pub(super) async fn list(
     Extension(caller): Extension<Arc<Caller>>,
     Query(which): Query<Which>,
 ) -> Result<Json<Connections>, Problem> {
+    caller.to_manage()?;
+    let which = Which {
+        addresses: caller.sees_addresses(),
+        ..which
+    };
     Ok(Json(deps.node.connections(&caller.tenant, which).await))
 }
 
@@ -91,7 +102,7 @@ pub(super) async fn close(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
     if !caller.has_role(ROLE_ADMIN) {
-        return Err(Problem::forbidden("the role admin is needed"));
+        return Err(Problem::forbidden("the role admin is needed").coded("forbidden"));
     }
     match deps.node.close(&caller.tenant, &id).await {
         true => Ok(StatusCode::NO_CONTENT),

@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use axum::extract::{Path, Request, State};
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ORIGIN, REFERRER_POLICY,
-    X_CONTENT_TYPE_OPTIONS,
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json, Router};
@@ -17,8 +16,7 @@ use serde::Serialize;
 use tower::ServiceExt;
 use utoipa::ToSchema;
 
-use crate::auth::{AuthConfig, Caller, Claims, ROLE_ADMIN};
-use crate::id::Tenant;
+use crate::auth::{AuthConfig, Caller};
 
 use super::etag;
 use super::problem::{Problem, Refused};
@@ -120,6 +118,8 @@ pub(super) async fn root(
     let shows = is_open(&deps, request.method(), "/");
     let known = !Arc::ptr_eq(&caller, &Caller::anonymous());
     let public = deps.public.has_root();
+    let known = !caller.is_anonymous();
+    let public = deps.public.iter().any(|route| route.path == "/");
     let asked = request.headers().clone();
     if shows && !known && !public {
         return match behind.takes_root().await {
@@ -225,47 +225,6 @@ pub(super) async fn config(State(deps): State<Deps>) -> Result<Json<Told>, Probl
     }
 }
 
-/// A token for the page.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Minted {
-    token: String,
-}
-
-/// `POST /v1/dev/token`, in development only. A browser names the origin of the page that posts,
-/// so that of a foreign name which was pointed at this machine gives it away.
-#[utoipa::path(
-    post,
-    path = "/v1/dev/token",
-    operation_id = "development_token",
-    tag = "console",
-    security(()),
-    responses((status = OK, body = Minted), Refused)
-)]
-pub(super) async fn mint(
-    State(deps): State<Deps>,
-    headers: HeaderMap,
-) -> Result<([(HeaderName, &'static str); 1], Json<Minted>), Problem> {
-    let Some(tokens) = &deps.console.tokens else {
-        return Err(Problem::not_found());
-    };
-    let origin = headers.get(ORIGIN).map(|origin| origin.to_str());
-    let origin = origin.transpose().ok().flatten();
-    let foreign = headers.contains_key(ORIGIN) && origin.is_none();
-    if foreign || !deps.access.load().origins.allows(origin) {
-        return Err(Problem::forbidden("this origin is not allowed"));
-    }
-    let tenant = Tenant::parse("demo").unwrap_or_default();
-    let claims = Claims::new(tenant, "console").role(ROLE_ADMIN);
-    let tokens = AuthConfig::clone(tokens).ttl_s(TOKEN_TTL_S);
-    let token = tokens.issue(&claims, (deps.unix_s)()).map_err(|_| {
-        Problem::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "no token could be signed",
-        )
-    })?;
-    Ok(([(CACHE_CONTROL, "no-store")], Json(Minted { token })))
-}
-
 const CLIENT: &str = include_str!("../web/client/client.js");
 const PAGE: &str = include_str!("../web/console/console.html");
 const HTML: &str = "text/html; charset=utf-8";
@@ -306,6 +265,3 @@ const FILES: [(&str, &str, &str); 6] = [
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
-
-/// The page asks again before it is over.
-const TOKEN_TTL_S: u64 = 3_600;

@@ -62,7 +62,9 @@ fn status_of(refused: &Refused) -> StatusCode {
         | Refused::NameBytes { .. }
         | Refused::NameIsId => StatusCode::UNPROCESSABLE_ENTITY,
         Refused::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-        Refused::TopicsFull { .. } | Refused::SubscriptionLimit { .. } => StatusCode::FORBIDDEN,
+        Refused::Forbidden | Refused::TopicsFull { .. } | Refused::SubscriptionLimit { .. } => {
+            StatusCode::FORBIDDEN
+        }
         Refused::BytesFull { .. } | Refused::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
         Refused::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
         Refused::StorageFailed | Refused::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,

@@ -52,6 +52,7 @@ pub(super) async fn readyz(State(deps): State<Deps>) -> Result<&'static str, Pro
 
 /// Which numbers.
 #[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Which {
     /// Only these, with commas between them and named as their `TYPE` lines name them; whoever
@@ -87,7 +88,9 @@ pub(super) async fn metrics(
             };
             Ok(([(CONTENT_TYPE, TEXT_CONTENT_TYPE)], text).into_response())
         }
-        (Inside::Admins, false) => Err(Problem::forbidden("the role admin is needed")),
+        (Inside::Admins, false) => {
+            Err(Problem::forbidden("the role admin is needed").coded("forbidden"))
+        }
         (Inside::Elsewhere, _) => Err(Problem::not_found()),
     }
 }

@@ -9,28 +9,29 @@
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::Path;
+use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::broker::durable::NewMessage;
+use crate::broker::durable::{Message as Stored, NewMessage};
 use crate::gateway::topics::{History, Published};
 
+use super::body;
 use super::problem::{self, Problem};
 use super::query::Query;
-use super::topics::{Owned, bad_json, read};
+use super::topics::Owned;
 
 /// A message in a body.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = NewMessage)]
+#[serde(deny_unknown_fields)]
 struct Written<'a> {
     /// Any JSON; it comes out as it was written.
     #[serde(borrow)]
-    #[schema(value_type = Value)]
+    #[schema(value_type = serde_json::Value)]
     payload: &'a RawValue,
     /// The same key again is the same message.
     #[serde(default)]
@@ -56,9 +57,9 @@ pub(super) async fn publish(
     Owned(topics): Owned,
     Path(topic): Path<String>,
     headers: HeaderMap,
-    body: Bytes,
+    bytes: Bytes,
 ) -> Result<Response, Problem> {
-    let (messages, is_one) = messages_of(&headers, &body)?;
+    let (messages, is_one) = messages_of(&headers, &bytes)?;
     let published = topics.publish_all(&topic, messages).await?;
     Ok(answer(&published, is_one))
 }
@@ -74,16 +75,8 @@ enum Body<'a> {
 }
 
 /// The messages of a body, and whether it was one alone.
-fn messages_of(headers: &HeaderMap, body: &[u8]) -> Result<(Vec<NewMessage>, bool), Problem> {
-    let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
-    let written: Vec<Written<'_>> = if first == Some(&b'[') {
-        read(body)?
-    } else {
-        let lines = serde_json::Deserializer::from_slice(body).into_iter();
-        lines
-            .collect::<Result<_, _>>()
-            .map_err(|error| bad_json(&error))?
-    };
+fn messages_of(headers: &HeaderMap, bytes: &[u8]) -> Result<(Vec<NewMessage>, bool), Problem> {
+    let (written, is_alone) = body::read_many::<Written<'_>>(bytes)?;
     if written.is_empty() {
         return Err(Problem::unprocessable("the body holds no message"));
     }
@@ -91,7 +84,7 @@ fn messages_of(headers: &HeaderMap, body: &[u8]) -> Result<(Vec<NewMessage>, boo
         .get(CONTENT_TYPE)
         .and_then(|kind| kind.to_str().ok());
     let by_line = kind.is_some_and(|kind| kind.contains("ndjson"));
-    let is_one = written.len() == 1 && first != Some(&b'[') && !by_line;
+    let is_one = is_alone && !by_line;
     let messages = written
         .into_iter()
         .map(message_of)
@@ -188,100 +181,110 @@ fn is_false(flag: &bool) -> bool {
 
 /// Which messages.
 #[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Range {
     /// The first seq that is wanted [default: 1].
     from_seq: Option<u64>,
     /// How many at most [default: 100]; 1000 are the most that are ever shown.
     limit: Option<u32>,
+    /// The last so many, in place of `from_seq` and `limit`; 1000 are the most that are ever shown.
+    last: Option<u32>,
 }
 
 const LIMIT: u32 = 100;
 const LIMIT_MAX: u32 = 1_000;
 
-/// `GET /v1/topics/{id}/messages?from_seq&limit`: up to the last durable one.
+/// `GET /v1/topics/{id}/messages?from_seq&limit` or `?last`: up to the last durable one.
 #[utoipa::path(
     get,
     path = "/v1/topics/{id}/messages",
     operation_id = "messages",
     tag = "messages",
     params(("id" = String, Path, description = "The topic's id or its name."), Range),
-    responses((status = OK, body = Page), problem::Refused)
+    responses((status = OK, body = Page<'static>), problem::Refused)
 )]
 pub(super) async fn history(
     Owned(topics): Owned,
     Path(topic): Path<String>,
     Query(range): Query<Range>,
 ) -> Result<Response, Problem> {
-    let limit = range.limit.unwrap_or(LIMIT).min(LIMIT_MAX);
-    let from_seq = range.from_seq.unwrap_or(1);
+    let (from_seq, limit) = match range.last {
+        Some(_) if range.from_seq.is_some() || range.limit.is_some() => {
+            let detail = "`last` or `from_seq` and `limit`, not both";
+            return Err(Problem::unprocessable(detail));
+        }
+        Some(last) => {
+            let limit = last.min(LIMIT_MAX);
+            let view = topics.topic(&topic).await?;
+            (view.last_seq.saturating_sub(limit.into()) + 1, limit)
+        }
+        None => (
+            range.from_seq.unwrap_or(1),
+            range.limit.unwrap_or(LIMIT).min(LIMIT_MAX),
+        ),
+    };
     let history = topics.history(&topic, from_seq, limit).await?;
-    Ok(json(written(&history)))
+    Ok(Json(Page::of(&history)?).into_response())
 }
 
 /// A page of messages, and what is missing between them.
-#[derive(ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[schema(as = History)]
-#[expect(
-    dead_code,
-    reason = "its schema is read; payloads are written as they came"
-)]
-pub(super) struct Page {
-    messages: Vec<Message>,
+pub(super) struct Page<'a> {
+    messages: Vec<Message<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     gaps: Vec<Gap>,
+    /// The last message of the topic; 0 if there never was one.
+    last_seq: u64,
+    /// What `from_seq` is for the next page; this is the last one if it is missing. A page ends at
+    /// its number of messages or of bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<u64>,
 }
 
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "as above")]
-struct Message {
+#[derive(Serialize, ToSchema)]
+struct Message<'a> {
     seq: u64,
-    payload: Value,
+    #[schema(value_type = serde_json::Value)]
+    payload: &'a RawValue,
     /// When it was stored, in milliseconds since 1970.
     ts: u64,
 }
 
 /// Messages that are not there any more, the last of them too.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "as above")]
+#[derive(Serialize, ToSchema)]
 struct Gap {
     from: u64,
     to: u64,
-    reason: String,
+    reason: &'static str,
 }
 
-/// The payloads go in as they are: they were checked when they came.
-fn written(history: &History) -> Vec<u8> {
-    let payloads: usize = history
-        .messages
-        .iter()
-        .map(|message| message.payload.len())
-        .sum();
-    let mut out = Vec::with_capacity(payloads + history.messages.len() * 64 + 64);
-    out.extend_from_slice(br#"{"messages":["#);
-    for (index, message) in history.messages.iter().enumerate() {
-        let comma = if 0 < index { "," } else { "" };
-        let head = format!(r#"{comma}{{"seq":{},"payload":"#, message.seq);
-        out.extend_from_slice(head.as_bytes());
-        out.extend_from_slice(&message.payload);
-        out.extend_from_slice(format!(r#","ts":{}}}"#, message.unix_ms).as_bytes());
-    }
-    out.push(b']');
-    if !history.gaps.is_empty() {
-        let gaps = history.gaps.iter().map(|gap| {
-            let (from, to, reason) = (gap.from, gap.to, gap.reason.as_str());
-            format!(r#"{{"from":{from},"to":{to},"reason":"{reason}"}}"#)
+impl<'a> Page<'a> {
+    /// The payloads go in as they are: they were checked when they came.
+    fn of(history: &'a History) -> Result<Self, Problem> {
+        let shown = |message: &'a Stored| {
+            Ok(Message {
+                seq: message.seq,
+                payload: serde_json::from_slice(&message.payload)
+                    .map_err(|_| Problem::internal())?,
+                ts: message.unix_ms,
+            })
+        };
+        let messages = history.messages.iter().map(shown);
+        let gaps = history.gaps.iter().map(|gap| Gap {
+            from: gap.from,
+            to: gap.to,
+            reason: gap.reason.as_str(),
         });
-        let gaps = gaps.collect::<Vec<_>>().join(",");
-        out.extend_from_slice(format!(r#","gaps":[{gaps}]"#).as_bytes());
+        Ok(Self {
+            messages: messages.collect::<Result<_, Problem>>()?,
+            gaps: gaps.collect(),
+            last_seq: history.last_seq,
+            next: history.next,
+        })
     }
-    out.push(b'}');
-    out
-}
-
-fn json(body: Vec<u8>) -> Response {
-    let kind = HeaderValue::from_static("application/json");
-    ([(CONTENT_TYPE, kind)], body).into_response()
 }
 
 #[cfg(test)]
@@ -299,7 +302,7 @@ mod tests {
     fn a_body_is_one_message_or_many() {
         let count = |body: &str, kind: &'static str| {
             let mut headers = HeaderMap::new();
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+            headers.insert(CONTENT_TYPE, kind.parse().unwrap());
             let found = messages_of(&headers, body.as_bytes());
             found
                 .map(|(messages, is_one)| (messages.len(), is_one))

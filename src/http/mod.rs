@@ -5,6 +5,8 @@ mod access;
 
 mod admin;
 
+mod body;
+
 mod connections;
 
 mod console;
@@ -16,6 +18,8 @@ mod failures;
 mod health;
 
 mod messages;
+
+mod mint;
 
 mod openapi;
 
@@ -48,9 +52,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use axum::body::HttpBody as _;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderValue, Method, request};
-use axum::middleware::{from_fn_with_state, map_request_with_state, map_response};
+use axum::http::{HeaderValue, Method, StatusCode, request};
+use axum::middleware::{Next, from_fn_with_state, map_request_with_state, map_response};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get};
 use axum::{Extension, Router};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -60,15 +66,19 @@ use utoipa_axum::routes;
 
 use crate::auth::{Authenticator, OriginPolicy};
 use crate::broker::relay::{TopicFilter, TopicPage};
-use crate::config::Limits;
 use crate::config::setting::Setting;
+use crate::config::{Limits, RestPush};
+use crate::gateway::send::SendError;
 use crate::id::Tenant;
 use crate::metrics::Metrics;
+
+use problem::Problem;
 
 pub(crate) use admin::SlowInfo;
 pub(crate) use connections::{ConnectionInfo, Connections, Which};
 pub(crate) use console::Console;
 pub(crate) use public::{PathError, PublicRoute, PublicRoutes};
+pub(crate) use mint::Wish;
 
 /// What the routes need of the server that they belong to.
 #[derive(Clone)]
@@ -83,6 +93,8 @@ pub(crate) struct Deps {
     pub(crate) public: Arc<PublicRoutes>,
     /// What shows the inside of the server, and to whom.
     pub(crate) inside: Inside,
+    /// Who takes a push.
+    pub(crate) rest_push: RestPush,
     /// What the console page has to know.
     pub(crate) console: Console,
     /// The configuration in force; a reload replaces it.
@@ -126,7 +138,7 @@ pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub(crate) trait Node: Send + Sync {
     /// It takes connections and its storage works.
     fn is_ready(&self) -> bool;
-    /// The open connections of a tenant, over all shards.
+    /// The open connections of a tenant, over all shards; where they come from, only if it is seen.
     fn connections(&self, tenant: &Tenant, which: Which) -> Answer<'_, Connections>;
     /// Closes a connection of a tenant; whether there was one.
     fn close(&self, tenant: &Tenant, id: &str) -> Answer<'_, bool>;
@@ -145,12 +157,27 @@ pub(crate) fn router(deps: Deps, user: Router) -> Router {
         .layer(map_response(problem::of_text))
         .with_state(deps.clone());
     own.fallback_service(user)
+        .layer(from_fn_with_state(deps.clone(), missing_relay))
         .layer(map_response(problem::of_empty))
         .layer(map_request_with_state(deps.clone(), bound_body))
         .layer(CatchPanicLayer::custom(problem::of_panic))
         .layer(from_fn_with_state(deps.clone(), access::check))
         .layer(cors(&deps.access))
 }
+
+/// Says at the relay's usual path that there is none, where nothing else is there.
+async fn missing_relay(State(deps): State<Deps>, request: Request, next: Next) -> Response {
+    let is_usual = request.uri().path() == RELAY_PATH;
+    let answer = next.run(request).await;
+    let is_empty = answer.status() == StatusCode::NOT_FOUND && answer.body().is_end_stream();
+    match is_usual && is_empty && deps.console.relay.is_none() {
+        true => Problem::from(SendError::NoRelay).into_response(),
+        false => answer,
+    }
+}
+
+/// Where clients look for the relay.
+const RELAY_PATH: &str = "/ws";
 
 /// How long a body may be, for extractors. A route may have set another limit for itself.
 async fn bound_body(State(deps): State<Deps>, mut request: Request) -> Request {
@@ -173,7 +200,7 @@ fn table() -> OpenApiRouter<Deps> {
         .routes(routes!(connections::list))
         .routes(routes!(connections::close))
         .routes(routes!(topics::resolve, topics::list))
-        .routes(routes!(topics::get, topics::delete))
+        .routes(routes!(topics::get, topics::change, topics::delete))
         .routes(routes!(messages::publish, messages::history))
         .routes(routes!(subscriptions::list))
         .routes(routes!(
@@ -181,7 +208,7 @@ fn table() -> OpenApiRouter<Deps> {
             subscriptions::move_to,
             subscriptions::delete
         ))
-        .routes(routes!(console::mint))
+        .routes(routes!(mint::mint))
         .routes(routes!(admin::relay_topics))
         .routes(routes!(admin::durable_topics))
         .routes(routes!(admin::slow))

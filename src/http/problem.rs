@@ -4,11 +4,13 @@
 use std::any::Any;
 
 use axum::body::{Body, HttpBody as _, to_bytes};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::{IntoResponses, ToSchema};
+
+use crate::auth::Forbidden;
 
 /// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +37,16 @@ impl Problem {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn status(&self) -> u16 {
+        self.status.as_u16()
+    }
+
+    #[cfg(test)]
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// The one answer to every missing or bad token.
     pub(super) fn unauthorized() -> Self {
         Self::new(
@@ -45,6 +57,11 @@ impl Problem {
 
     pub(super) fn forbidden(detail: &str) -> Self {
         Self::new(StatusCode::FORBIDDEN, detail)
+    }
+
+    /// What a token's rights do not allow, whether it is there or not.
+    pub(super) fn not_allowed() -> Self {
+        Self::forbidden(&Forbidden.to_string()).coded("forbidden")
     }
 
     pub(super) fn unprocessable(detail: impl Into<String>) -> Self {
@@ -69,6 +86,12 @@ impl Problem {
             other => other.canonical_reason().unwrap_or("the request failed"),
         };
         Self::new(status, detail)
+    }
+}
+
+impl From<Forbidden> for Problem {
+    fn from(_: Forbidden) -> Self {
+        Self::not_allowed()
     }
 }
 
@@ -106,6 +129,11 @@ impl IntoResponse for Problem {
         let body = serde_json::to_vec(&document).unwrap_or_default();
         let mut response = (self.status, body).into_response();
         response.headers_mut().insert(CONTENT_TYPE, PROBLEM);
+        if let StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE = self.status {
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
+        }
         if self.status == StatusCode::UNAUTHORIZED {
             response
                 .headers_mut()
@@ -114,6 +142,9 @@ impl IntoResponse for Problem {
         response
     }
 }
+
+/// What is full or about to stop is another a second later.
+const RETRY_AFTER_S: &str = "1";
 
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 

@@ -16,11 +16,12 @@ use crate::gateway::engine::program::Program;
 use crate::gateway::server::Scope;
 use crate::id::ConnId;
 
+use super::body;
 use super::problem::{Problem, Refused};
-use super::topics::read;
 
 /// What goes out, and to whom: to everybody, to a room, or to one connection.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Broadcast<'a> {
     event: String,
     #[serde(borrow)]
@@ -38,7 +39,8 @@ pub(super) struct Accepted {
 }
 
 /// `POST /v1/registries/{name}/broadcast {"event","data","room"?,"client"?}`. The body is read as
-/// JSON whatever its content type says, and the data goes out as it was written.
+/// JSON whatever its content type says, and the data goes out as it was written. Wants the role
+/// `manager` or `admin` where rights are explicit, and where a gateway of the registry has guards.
 #[utoipa::path(
     post,
     path = "/v1/registries/{name}/broadcast",
@@ -52,12 +54,20 @@ pub(super) async fn broadcast(
     Extension(caller): Extension<Arc<Caller>>,
     program: Option<Extension<Program>>,
     Path(name): Path<String>,
-    body: Bytes,
+    bytes: Bytes,
 ) -> Result<Json<Accepted>, Problem> {
+    caller.to_manage()?;
+    if !caller.is_manager()
+        && program
+            .as_ref()
+            .is_some_and(|program| program.is_guarded(&name))
+    {
+        return Err(Problem::not_allowed());
+    }
     let unknown = || Problem::new(StatusCode::NOT_FOUND, format!("no registry `{name}`"));
     let scope = program.and_then(|program| program.registry(&name, &caller.tenant));
     let scope = scope.ok_or_else(unknown)?;
-    let broadcast: Broadcast<'_> = read(&body)?;
+    let broadcast: Broadcast<'_> = body::read(&bytes)?;
     let accepted = send(&scope, &broadcast).await?;
     Ok(Json(Accepted { accepted }))
 }

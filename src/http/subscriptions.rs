@@ -18,9 +18,10 @@ use crate::broker::durable::{Refused, SubscriptionView};
 use crate::gateway::topics::TopicError;
 use crate::id::HomedId;
 
+use super::body;
 use super::problem::{self, Problem};
 use super::query::Query;
-use super::topics::{Owned, PAGE_MAX, bad_json, read};
+use super::topics::{Owned, PAGE_MAX, cut};
 
 /// A subscription as it is shown: one that nobody reads is seen by `attached` and `active_at`.
 #[derive(Debug, Serialize, ToSchema)]
@@ -59,6 +60,7 @@ impl From<SubscriptionView> for Shown {
 
 /// Which of them.
 #[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Which {
     /// A topic's id or name.
@@ -76,6 +78,9 @@ pub(super) struct Which {
 #[schema(as = Subscriptions)]
 pub(super) struct List {
     subscriptions: Vec<Shown>,
+    /// What `after` is for the next page; this is the last one if it is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
 }
 
 /// `GET /v1/subscriptions?topic=&sub_name=`: by id.
@@ -95,10 +100,13 @@ pub(super) async fn list(
     let after = after
         .transpose()
         .map_err(|_| Problem::unprocessable("`after` is no id"))?;
-    let page = (after, which.limit.unwrap_or(PAGE_MAX).min(PAGE_MAX));
+    let limit = which.limit.unwrap_or(PAGE_MAX).min(PAGE_MAX);
+    let page = (after, limit + 1);
     let views = topics.subscriptions(which.topic.as_deref(), which.sub_name.as_deref(), page);
-    let views = views.await?;
+    let (views, next) = cut(views.await?, limit, |view| view.id.to_string());
+    let first = || after.map_or_else(|| FIRST_ID.to_owned(), |after| after.to_string());
     Ok(Json(List {
+        next: next.map(|last| last.unwrap_or_else(first)),
         subscriptions: views.into_iter().map(Shown::from).collect(),
     }))
 }
@@ -143,11 +151,9 @@ pub(super) enum Move {
 pub(super) async fn move_to(
     Owned(topics): Owned,
     Path(id): Path<String>,
-    body: Bytes,
+    bytes: Bytes,
 ) -> Result<Json<Shown>, Problem> {
-    // Read as a value first, what is JSON and no move can be told from what is no JSON.
-    let wanted: serde_json::Value = read(&body)?;
-    let from_seq = match Move::deserialize(wanted).map_err(|error| bad_json(&error))? {
+    let from_seq = match body::read(&bytes)? {
         Move::FromSeq(from_seq) => from_seq,
         Move::Cursor(cursor) => cursor.saturating_add(1),
     };
@@ -171,6 +177,9 @@ pub(super) async fn delete(
     topics.delete_subscription(parse(&id)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
+
+/// Before all ids.
+const FIRST_ID: &str = "00000000-0000-7000-8000-000000000000";
 
 /// What is no id names nothing.
 fn parse(id: &str) -> Result<HomedId, Problem> {

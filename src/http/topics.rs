@@ -20,6 +20,7 @@ use crate::auth::Caller;
 use crate::broker::durable::{Retention, TopicView};
 use crate::gateway::topics::Topics;
 
+use super::body;
 use super::problem::{self, Problem};
 use super::query::Query;
 
@@ -41,7 +42,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Owned {
         }
         let Ok(topics) = Topics::from_request_parts(parts, state).await;
         let publisher = caller.subject.as_deref().unwrap_or_default();
-        Ok(Self(topics.publisher(publisher)))
+        Ok(Self(
+            topics.publisher(publisher).rights(caller.rights.clone()),
+        ))
     }
 }
 
@@ -80,6 +83,16 @@ impl Kept {
     }
 }
 
+impl From<Kept> for Retention {
+    fn from(kept: Kept) -> Self {
+        Self {
+            age_ms_max: kept.max_age_ms,
+            bytes_max: kept.max_bytes,
+            messages_max: kept.max_messages,
+        }
+    }
+}
+
 impl From<TopicView> for Shown {
     fn from(view: TopicView) -> Self {
         let Retention {
@@ -106,6 +119,7 @@ impl From<TopicView> for Shown {
 /// A topic that is to be there.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = NewTopic)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
     #[schema(min_length = 1, max_length = 255)]
     name: String,
@@ -127,20 +141,15 @@ pub(super) struct Wanted {
         problem::Refused
     )
 )]
-pub(super) async fn resolve(Owned(topics): Owned, body: Bytes) -> Result<Response, Problem> {
-    let wanted: Wanted = read(&body)?;
-    let Kept {
-        max_age_ms,
-        max_bytes,
-        max_messages,
-    } = wanted.retention;
-    let retention = Retention {
-        age_ms_max: max_age_ms,
-        bytes_max: max_bytes,
-        messages_max: max_messages,
-    };
+pub(super) async fn resolve(Owned(topics): Owned, bytes: Bytes) -> Result<Response, Problem> {
+    let wanted: Wanted = body::read(&bytes)?;
+    let retention = Retention::from(wanted.retention);
     let resolved = topics.resolve_with(&wanted.name, retention).await;
     let (view, created) = resolved?;
+    if !created && retention.is_bounded() && retention != view.retention {
+        let detail = "the topic keeps something else: PATCH it, or leave `retention` out";
+        return Err(Problem::new(StatusCode::CONFLICT, detail).coded("retention_conflict"));
+    }
     let status = if created {
         StatusCode::CREATED
     } else {
@@ -151,6 +160,7 @@ pub(super) async fn resolve(Owned(topics): Owned, body: Bytes) -> Result<Respons
 
 /// Which page of a list.
 #[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Page {
     /// The last name of the page before.
@@ -164,6 +174,9 @@ pub(super) struct Page {
 #[schema(as = Topics)]
 pub(super) struct List {
     topics: Vec<Shown>,
+    /// What `after` is for the next page; this is the last one if it is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
 }
 
 /// What a page holds, unless less is asked for.
@@ -183,10 +196,24 @@ pub(super) async fn list(
     Query(page): Query<Page>,
 ) -> Result<Json<List>, Problem> {
     let limit = page.limit.unwrap_or(PAGE_MAX).min(PAGE_MAX);
-    let views = topics.list(page.after.as_deref(), limit).await?;
+    let views = topics.list(page.after.as_deref(), limit + 1).await?;
+    let (views, next) = cut(views, limit, |view| view.name.to_string());
     Ok(Json(List {
         topics: views.into_iter().map(Shown::from).collect(),
+        next: next.map(|last| last.or(page.after).unwrap_or_default()),
     }))
+}
+
+/// A page of so many, of one more than is shown; and if there is more, what stands last on it.
+pub(super) fn cut<T>(
+    mut found: Vec<T>,
+    limit: usize,
+    key: impl Fn(&T) -> String,
+) -> (Vec<T>, Option<Option<String>>) {
+    let more = limit < found.len();
+    found.truncate(limit);
+    let last = found.last().map(key);
+    (found, more.then_some(last))
 }
 
 /// `GET /v1/topics/{id}`.
@@ -206,6 +233,35 @@ pub(super) async fn get(
     Ok(Json(view.into()))
 }
 
+/// What a topic is to keep.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = TopicChange)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Change {
+    /// The whole of it: what is left out has no bound from now on.
+    retention: Kept,
+}
+
+/// `PATCH /v1/topics/{id} {"retention":{..}}`: what it keeps from now on.
+#[utoipa::path(
+    patch,
+    path = "/v1/topics/{id}",
+    operation_id = "change_topic",
+    tag = "topics",
+    params(("id" = String, Path, description = "The topic's id or its name.")),
+    request_body = Change,
+    responses((status = OK, body = Shown), problem::Refused)
+)]
+pub(super) async fn change(
+    Owned(topics): Owned,
+    Path(topic): Path<String>,
+    bytes: Bytes,
+) -> Result<Json<Shown>, Problem> {
+    let change: Change = body::read(&bytes)?;
+    let changed = topics.change_retention(&topic, change.retention.into());
+    Ok(Json(changed.await?.into()))
+}
+
 /// `DELETE /v1/topics/{id}`.
 #[utoipa::path(
     delete,
@@ -221,17 +277,4 @@ pub(super) async fn delete(
 ) -> Result<StatusCode, Problem> {
     topics.delete(&topic).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// Reads a body: what is no JSON is a bad request, what is other JSON cannot be processed.
-pub(super) fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|error| bad_json(&error))
-}
-
-pub(super) fn bad_json(error: &serde_json::Error) -> Problem {
-    let status = match error.is_data() {
-        true => StatusCode::UNPROCESSABLE_ENTITY,
-        false => StatusCode::BAD_REQUEST,
-    };
-    Problem::new(status, format!("the body is not as expected: {error}"))
 }

@@ -17,6 +17,8 @@ pub enum ErrorCode {
     UnknownTopic,
     /// The token does not allow it.
     Unauthorized,
+    /// The token's rights do not allow it.
+    Forbidden,
     /// Another binding took the subscription over.
     Fenced,
     /// An ack beyond what was delivered.
@@ -62,6 +64,10 @@ impl ErrorCode {
         (Self::UnknownTopic, "the tenant has no such topic"),
         (Self::Unauthorized, "the token does not allow it"),
         (
+            Self::Forbidden,
+            "the token's rights (claims publish, subscribe, roles) do not allow it",
+        ),
+        (
             Self::Fenced,
             "another connection took the subscription over",
         ),
@@ -92,6 +98,7 @@ impl ErrorCode {
             Self::HandlerError => "handler_error",
             Self::UnknownTopic => "unknown_topic",
             Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
             Self::Fenced => "fenced",
             Self::AckAhead => "ack_ahead",
             Self::SeqOutOfRange => "seq_out_of_range",

@@ -178,6 +178,10 @@ const RELAY: &[(&str, &str)] = &[
         "to get what is pushed there",
     ),
     (
+        r#"{"type":"subscribe","topic":"room:1","presence":true,"last":true}"#,
+        "the same, and to be told who is there, comes and goes, and the last push of before, where relay.keep_last keeps it",
+    ),
+    (
         r#"{"type":"unsubscribe","topic":"room:1"}"#,
         "not to get it any more",
     ),
@@ -205,6 +209,14 @@ fn relay_answers() -> Vec<Row> {
         written(
             |out| relay::put_push(out, "room:1", "said", br#"{"text":"hi"}"#),
             "what was pushed",
+        ),
+        written(
+            |out| {
+                let ada: &[u8] = br#"{"sub":"ada"}"#;
+                let joined = [(7, ada)].into_iter();
+                relay::put_presence(out, "room:1", joined, std::iter::empty());
+            },
+            "who has come and who has gone since the last such frame; the first names all who are there; to those who asked for it",
         ),
         written(
             |out| relay::put_lagged(out, "room:1", 12),

@@ -14,6 +14,8 @@ mod boot;
 
 mod stop;
 
+mod told;
+
 mod durable;
 
 mod service;
@@ -207,19 +209,18 @@ impl ServerBuilder {
     pub fn start(mut self) -> Result<Server, StartError> {
         probe()?;
         admin::check(&self.config.admin)?;
-        let relay = self.relay_world()?;
+        let shards = shard_count(&self.config);
+        let relay = self.relay_world(shards)?;
         let topics = Topics::unbound();
         self.app.provide(topics.clone());
         self.app.provide(EventNumbers::default());
         let program = std::mem::take(&mut self.app).build()?;
         let (mounts, mount_of) = self.mounts(&program)?;
-        let shards = shard_count(&self.config);
-        let limits = &self.config.limits;
-        let ports: Arc<[Port<Command>]> = (0..shards)
-            .map(|_| Port::new(limits.outside_queue_max))
-            .collect();
+        let ports = ports(shards, self.config.limits.outside_queue_max);
         let live = Arc::new(self.live(&mounts)?);
+        let began = crate::shard::now();
         let durable = self.open_topics(shards, topics)?;
+        let recovered_ms = crate::shard::us_since(began) / 1_000;
         let (world, stores, directory) = match durable {
             Some(opened) => (Some(opened.world), opened.stores, Some(opened.directory)),
             None => (None, Vec::new(), None),
@@ -261,6 +262,7 @@ impl ServerBuilder {
         samples::of_config(&metrics, &self.config, live.connections_max);
         let threads = boot.start(&self.config, &self.routes(deps), stores)?;
         gateways::open(&shared, address);
+        self.tell_start(&shared, address, recovered_ms);
         Ok(Server {
             shared,
             metrics,
@@ -375,7 +377,7 @@ impl ServerBuilder {
             .transpose()
     }
 
-    fn relay_world(&mut self) -> Result<Option<RelayWorld>, StartError> {
+    fn relay_world(&mut self, shards: u16) -> Result<Option<RelayWorld>, StartError> {
         let mut patterns = Patterns::default();
         let relays = self.app.take_relays();
         for (index, relay) in relays.iter().enumerate() {
@@ -394,6 +396,10 @@ impl ServerBuilder {
             patterns: Arc::new(patterns),
             handlers: handlers.collect(),
             topic_capacity: section.topic_capacity,
+            last_bytes_max: match section.keep_last {
+                true => section.last_bytes_max / usize::from(shards),
+                false => 0,
+            },
             subscriptions_max: section.max_subscriptions_per_connection,
             unhandled: match section.unhandled {
                 Unhandled::Broadcast => Policy::Broadcast,
@@ -415,6 +421,10 @@ impl Mount {
             Dialect::Durable => "the mount of durable topics".to_owned(),
         }
     }
+}
+
+fn ports(shards: u16, queue_max: usize) -> Arc<[Port<Command>]> {
+    (0..shards).map(|_| Port::new(queue_max)).collect()
 }
 
 /// A handler that needs no code of the user's.

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::auth::Authenticator;
 use crate::broker::relay::{TopicFilter, TopicPage};
-use crate::config::Config;
+use crate::config::{Config, RestPush};
 use crate::http::{
     self, Access, Answer, ConnectionInfo, Connections, Console, Deps, Inside, Node, PathError,
     PublicRoute, PublicRoutes, SlowInfo, Which,
@@ -45,6 +45,7 @@ impl Node for ServerNode {
         let filter = ListFilter {
             contains: which.contains.unwrap_or_default().to_lowercase().into(),
             limit,
+            addresses: which.addresses,
         };
         Box::pin(async move {
             let question = move |state: &mut State| state.listed(&tenant, &filter);
@@ -204,6 +205,10 @@ impl ServerBuilder {
             metrics: metrics.clone(),
             public: Arc::new(self.public_routes(shared)?),
             inside,
+            rest_push: config
+                .relay
+                .as_ref()
+                .map_or(RestPush::Handlers, |relay| relay.rest_push),
             console: self.console(shared),
             settings: Arc::new(ArcSwap::from_pointee(self.settings.clone())),
             unix_s: run::unix_s,

@@ -10,13 +10,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::auth::{AuthConfig, Claims, Key};
 use crate::cli::{EXIT_CONFIG, ServeOptions};
-use crate::config::secret::Identity;
+use crate::config::secret::{Identity, Unkept};
 use crate::config::setting::Setting;
 use crate::config::{Config, LogFormat, Sources};
 use crate::id::Tenant;
 use crate::logging::{LogError, Logging};
 
 use super::service::{self, Stage};
+use super::told;
 use super::{Server, ServerBuilder, StartError};
 
 /// Why a process that serves ends early.
@@ -85,6 +86,18 @@ pub(super) struct Process {
 }
 
 impl Process {
+    /// A server that runs keeps the secret that was made up for it, so that its tokens outlive it.
+    fn keep_secret(&self) {
+        let kept = self.issuer.unkept.as_ref().map(Unkept::keep);
+        if let Some(Err(error)) = kept {
+            tracing::warn!(
+                target: "tidegate::server",
+                %error,
+                "the secret of --dev is not kept: its tokens end with this run"
+            );
+        }
+    }
+
     /// Signs what its own server believes.
     pub(super) fn tokens(&self) -> Option<Arc<AuthConfig>> {
         self.issuer.tokens.clone().map(Arc::new)
@@ -96,6 +109,8 @@ impl Process {
 struct Issuer {
     tokens: Option<AuthConfig>,
     made_up: Option<Key>,
+    /// The same, if the data directory does not have it yet.
+    unkept: Option<Unkept>,
 }
 
 impl Server {
@@ -127,6 +142,7 @@ impl Server {
             authenticator,
             issuer,
             made_up,
+            unkept,
         } = config.identity(&sources)?;
         let inherited = service::inherited(config.dev).map_err(RunError::Start)?;
         let mut builder = Self::builder(config, Arc::new(authenticator));
@@ -135,6 +151,7 @@ impl Server {
         let issuer = Issuer {
             tokens: issuer,
             made_up,
+            unkept,
         };
         builder.process = Some(Arc::new(Process {
             sources,
@@ -174,6 +191,9 @@ impl ServerBuilder {
         let mut signals = Signals::new().map_err(RunError::Signals)?;
         warn_of(&self.config, &self.inherited);
         let server = self.start()?;
+        if let Some(process) = process.as_deref() {
+            process.keep_secret();
+        }
         announce(&server);
         service::notify(Stage::Ready);
         if let Some(process) = process.as_deref().filter(|_| dev) {
@@ -221,8 +241,12 @@ fn reload(server: &Server, process: Option<&Process>) {
     let reloaded = try_reload(server, process);
     service::notify(Stage::Ready);
     match reloaded {
-        Ok(()) => tracing::info!("reloaded keys, limits, proxies and log level"),
-        Err(error) => tracing::error!(error = crate::cli::with_causes(&error), "not reloaded"),
+        Ok(()) => {
+            tracing::info!(target: "tidegate::server", "reloaded keys, limits, proxies and log level")
+        }
+        Err(error) => {
+            tracing::error!(target: "tidegate::server", error = crate::cli::with_causes(&error), "not reloaded")
+        }
     }
 }
 
@@ -234,7 +258,9 @@ fn try_reload(server: &Server, process: &Process) -> Result<(), RunError> {
     let made_up = process.issuer.made_up.as_ref();
     let keys = config.identity_again(made_up, &process.sources)?;
     server.reload(&config, Some(Arc::new(keys)));
-    let settings = Setting::reloaded(&server.settings.load(), &settings);
+    let before = server.settings.load();
+    told::needs_a_restart(&Setting::waiting_for_a_restart(&before, &settings));
+    let settings = Setting::reloaded(&before, &settings);
     server.settings.store(Arc::new(settings));
     Ok(())
 }

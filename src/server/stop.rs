@@ -4,12 +4,21 @@ use std::sync::atomic::Ordering;
 
 use crate::shard::post::command::Command;
 
+use super::told;
 use super::{Server, StartError};
 
 impl Server {
     /// Begins to drain: nobody new is accepted, everybody is closed with 1012.
     pub fn drain(&self) {
-        self.shared.draining.store(true, Ordering::Relaxed);
+        let before = self.shared.draining.swap(true, Ordering::Relaxed);
+        if !before {
+            let open = self
+                .shared
+                .loads
+                .iter()
+                .map(|load| load.load(Ordering::Relaxed));
+            told::draining(open.sum());
+        }
         self.tell_all(|| Command::Drain);
     }
 
@@ -33,6 +42,7 @@ impl Server {
                 Err(_) => std::process::abort(),
             }
         }
+        told::stopped();
         Ok(())
     }
 }

@@ -13,9 +13,9 @@ use smallvec::SmallVec;
 
 use crate::auth::Caller;
 use crate::broker::durable::{
-    Answer, Command, Ended, Message, NewMessage, Open, Subscribed, TopicRef,
+    Answer, Command, Ended, Message, NewMessage, Open, Subscribed, TopicRef, Who,
 };
-use crate::id::{HomedId, Partition, Tenant};
+use crate::id::{HomedId, Partition};
 use crate::proto::durable::{
     self as wire, DurableRequest, ErrorFrame, MessageExtras, MessagePrefix, Subscribe,
 };
@@ -47,7 +47,8 @@ const CREDIT_SHARES_MAX: u16 = 4;
 pub(crate) struct DurableSession {
     /// It asked for `tidegate.durable.v1`, and so gets what goes beyond the seed (D-04).
     pub(crate) negotiated: bool,
-    pub(crate) tenant: Tenant,
+    /// Its tenant and what it may do there.
+    pub(crate) who: Who,
     publisher: Arc<str>,
     /// Stands before the `sub_name`s that the client sends.
     prefix: Option<Box<str>>,
@@ -57,6 +58,13 @@ pub(crate) struct DurableSession {
     publishing: usize,
     /// It is closed as soon as nothing of it waits.
     pub(crate) closing: bool,
+}
+
+fn who_of(caller: &Caller) -> Who {
+    Who {
+        tenant: caller.tenant.clone(),
+        rights: caller.rights.clone(),
+    }
 }
 
 /// What stands before the `sub_name`s of a subject. The first `/` of a key ends the subject: one
@@ -88,13 +96,19 @@ impl DurableSession {
         let subject = caller.subject.as_deref().unwrap_or_default();
         Self {
             negotiated,
-            tenant: caller.tenant.clone(),
+            who: who_of(caller),
             publisher: subject.into(),
             prefix: rules.bind_sub_names.then(|| prefix_of(subject)),
             homes: SmallVec::new(),
             publishing: 0,
             closing: false,
         }
+    }
+
+    /// Goes on with the rights of another token: true if they are others.
+    pub(crate) fn renew(&mut self, caller: &Caller) -> bool {
+        let before = std::mem::replace(&mut self.who.rights, caller.rights.clone());
+        before != self.who.rights
     }
 
     /// Decides what `request` means here.
@@ -179,6 +193,7 @@ impl DurableSession {
             Command::Subscribe {
                 topic,
                 sub_name,
+                maker: Arc::clone(&self.publisher),
                 open,
             },
             request.reference,
@@ -223,7 +238,7 @@ impl DurableSession {
     fn place(&self, topic: &TopicRef, rules: &DurableRules) -> Partition {
         match topic {
             TopicRef::Id(id) => id.partition(rules.partitions),
-            TopicRef::Name(name) => Partition::of(&self.tenant, name, rules.partitions),
+            TopicRef::Name(name) => Partition::of(&self.who.tenant, name, rules.partitions),
         }
     }
 

@@ -8,10 +8,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::auth::{Caller, Forbidden, MayPublish, MaySubscribe, Rights};
 use crate::id::ConnId;
-
 use crate::proto::ErrorCode;
-use crate::proto::relay::RelayRequest;
+use crate::proto::relay::{RelayRequest, Wishes};
 
 /// The bounds of one connection on a relay mount.
 #[derive(Debug, Clone, Copy)]
@@ -47,14 +47,14 @@ struct Held {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Step<'a> {
     /// The topic's home decides; the number of the request.
-    Subscribe(&'a str, u32),
+    Subscribe(MaySubscribe<'a>, Wishes, u32),
     /// The topic's home is told, and answers; the number of the request.
     Unsubscribe(&'a str, u32),
     /// Nothing to leave: `unsubscribed` at once.
     AnswerUnsubscribed(&'a str),
     /// The topic's home decides.
     Message {
-        topic: &'a str,
+        topic: MayPublish<'a>,
         event: &'a str,
         payload: &'a [u8],
     },
@@ -74,6 +74,8 @@ pub(crate) enum Step<'a> {
 /// Why this connection may not do that.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
     #[error("subscription limit reached (max {0})")]
     SubscriptionLimit(usize),
     #[error("not subscribed to {0}")]
@@ -91,6 +93,7 @@ impl Refusal {
     /// The code for those who negotiated it.
     pub(crate) fn code(&self) -> ErrorCode {
         match self {
+            Self::Forbidden(_) => ErrorCode::Forbidden,
             Self::SubscriptionLimit(_) => ErrorCode::SubscriptionLimit,
             Self::NotSubscribed(_) => ErrorCode::NotSubscribed,
             Self::TooLong { .. } => ErrorCode::InvalidMessage,
@@ -137,20 +140,36 @@ impl RelaySession {
         }
     }
 
-    /// Decides what `request` means here.
+    /// Topics that the rights of another token do not allow: it is to leave them.
+    pub(crate) fn lost<'s>(&'s self, rights: &'s Rights) -> impl Iterator<Item = &'s str> {
+        let topics = self.topics.iter().map(|held| &*held.name);
+        topics.filter(|topic| !rights.may_subscribe(topic))
+    }
+
+    /// Leaves a topic: the number of the request.
+    pub(crate) fn leave(&mut self, topic: &str) -> Option<u32> {
+        match self.unsubscribe(topic) {
+            Step::Unsubscribe(_, asked) => Some(asked),
+            _ => None,
+        }
+    }
+
+    /// Decides what `request` means here, for `caller`.
     pub(crate) fn handle<'a>(
         &mut self,
         request: RelayRequest<'a>,
-        limits: &RelayLimits,
+        (caller, limits): (&Caller, &RelayLimits),
     ) -> Step<'a> {
         match request {
-            RelayRequest::Subscribe { topic } => self.subscribe(topic, limits),
+            RelayRequest::Subscribe { topic, wishes } => {
+                self.subscribe((topic, wishes), (caller, limits))
+            }
             RelayRequest::Unsubscribe { topic } => self.unsubscribe(topic),
             RelayRequest::Message {
                 topic,
                 event,
                 payload,
-            } => self.message((topic, event, payload), limits),
+            } => self.message((topic, event, payload), (caller, limits)),
             RelayRequest::Ping => Step::Pong,
             RelayRequest::Auth { token } => Step::Renew(token),
         }
@@ -168,7 +187,11 @@ impl RelaySession {
         }
     }
 
-    fn subscribe<'a>(&mut self, topic: &'a str, limits: &RelayLimits) -> Step<'a> {
+    fn subscribe<'a>(
+        &mut self,
+        (topic, wishes): (&'a str, Wishes),
+        (caller, limits): (&Caller, &RelayLimits),
+    ) -> Step<'a> {
         if limits.name_bytes_max < topic.len() {
             let (bytes, max) = (topic.len(), limits.name_bytes_max);
             let refusal = Refusal::TooLong {
@@ -179,6 +202,10 @@ impl RelaySession {
             };
             return self.refuse(topic, refusal);
         }
+        let allowed = match caller.to_subscribe(topic) {
+            Ok(allowed) => allowed,
+            Err(forbidden) => return self.refuse(topic, forbidden.into()),
+        };
         let asked = self.asked.wrapping_add(1);
         let count = self.topics.len();
         let held = self.topics.iter_mut().find(|held| *held.name == *topic);
@@ -197,7 +224,7 @@ impl RelaySession {
             }
         }
         self.asked = asked;
-        Step::Subscribe(topic, asked)
+        Step::Subscribe(allowed, wishes, asked)
     }
 
     /// From here on the topic counts as left, whatever its home is still to answer.
@@ -217,8 +244,12 @@ impl RelaySession {
     fn message<'a>(
         &self,
         (topic, event, payload): (&'a str, &'a str, &'a [u8]),
-        limits: &RelayLimits,
+        (caller, limits): (&Caller, &RelayLimits),
     ) -> Step<'a> {
+        let allowed = match caller.to_publish(topic) {
+            Ok(allowed) => allowed,
+            Err(forbidden) => return self.refuse(topic, forbidden.into()),
+        };
         if !self.holds(topic) {
             return self.refuse(topic, Refusal::NotSubscribed(topic.to_owned()));
         }
@@ -233,7 +264,7 @@ impl RelaySession {
             return self.refuse(topic, refusal);
         }
         Step::Message {
-            topic,
+            topic: allowed,
             event,
             payload,
         }
@@ -244,23 +275,40 @@ impl RelaySession {
 mod tests {
     use super::*;
 
+    const WISHES: Wishes = Wishes {
+        presence: false,
+        last: false,
+    };
+
     const LIMITS: RelayLimits = RelayLimits {
         subscriptions_max: 2,
         name_bytes_max: 8,
         event_bytes_max: 4,
     };
 
+    fn handle<'a>(session: &mut RelaySession, request: RelayRequest<'a>) -> Step<'a> {
+        session.handle(request, (&Caller::anonymous(), &LIMITS))
+    }
+
     fn subscribe<'a>(session: &mut RelaySession, topic: &'a str) -> Step<'a> {
-        session.handle(RelayRequest::Subscribe { topic }, &LIMITS)
+        handle(
+            session,
+            RelayRequest::Subscribe {
+                topic,
+                wishes: WISHES,
+            },
+        )
     }
 
     ///
     #[test]
     fn the_limit_counts_topics_and_not_requests() {
+        let caller = Caller::anonymous();
+        let to = |topic, asked| Step::Subscribe(caller.to_subscribe(topic).unwrap(), WISHES, asked);
         let mut session = RelaySession::new(1, false);
-        assert_eq!(subscribe(&mut session, "a"), Step::Subscribe("a", 1));
-        assert_eq!(subscribe(&mut session, "a"), Step::Subscribe("a", 2));
-        assert_eq!(subscribe(&mut session, "b"), Step::Subscribe("b", 3));
+        assert_eq!(subscribe(&mut session, "a"), to("a", 1));
+        assert_eq!(subscribe(&mut session, "a"), to("a", 2));
+        assert_eq!(subscribe(&mut session, "b"), to("b", 3));
         let refusal = Refusal::SubscriptionLimit(2);
         assert_eq!(refusal.to_string(), "subscription limit reached (max 2)");
         assert_eq!(
@@ -274,35 +322,37 @@ mod tests {
         session.handle_detached("a", 1);
         assert!(session.holds("a"), "a newer request is under way");
         session.handle_detached("a", 2);
-        assert_eq!(subscribe(&mut session, "c"), Step::Subscribe("c", 4));
+        assert_eq!(subscribe(&mut session, "c"), to("c", 4));
     }
 
     /// S1: what was asked for last holds, whenever the answers come.
     #[test]
     fn an_answer_that_comes_late_undoes_nothing() {
+        let caller = Caller::anonymous();
+        let to = |topic, asked| Step::Subscribe(caller.to_subscribe(topic).unwrap(), WISHES, asked);
         let mut session = RelaySession::new(1, false);
         let leave = RelayRequest::Unsubscribe { topic: "a" };
-        assert_eq!(subscribe(&mut session, "a"), Step::Subscribe("a", 1));
-        assert_eq!(session.handle(leave, &LIMITS), Step::Unsubscribe("a", 2));
+        assert_eq!(subscribe(&mut session, "a"), to("a", 1));
+        assert_eq!(handle(&mut session, leave), Step::Unsubscribe("a", 2));
         // It does not count any more, and what is said of it comes from its home.
         assert!(!session.is_subscribed());
-        assert_eq!(session.handle(leave, &LIMITS), Step::Unsubscribe("a", 3));
+        assert_eq!(handle(&mut session, leave), Step::Unsubscribe("a", 3));
         let message = RelayRequest::Message {
             topic: "a",
             event: "e",
             payload: b"1",
         };
         assert!(matches!(
-            session.handle(message, &LIMITS),
+            handle(&mut session, message),
             Step::Refuse { behind: true, .. }
         ));
-        assert_eq!(subscribe(&mut session, "a"), Step::Subscribe("a", 4));
+        assert_eq!(subscribe(&mut session, "a"), to("a", 4));
         session.handle_detached("a", 2);
         session.handle_detached("a", 3);
         assert!(session.holds("a") && session.leaving.is_empty());
-        assert_eq!(session.handle(leave, &LIMITS), Step::Unsubscribe("a", 5));
+        assert_eq!(handle(&mut session, leave), Step::Unsubscribe("a", 5));
         session.handle_detached("a", 5);
-        let left = session.handle(leave, &LIMITS);
+        let left = handle(&mut session, leave);
         assert_eq!(left, Step::AnswerUnsubscribed("a"));
     }
 
@@ -315,15 +365,12 @@ mod tests {
             event: "e",
             payload: b"1",
         };
-        let Step::Refuse { refusal, .. } = session.handle(message, &LIMITS) else {
+        let Step::Refuse { refusal, .. } = handle(&mut session, message) else {
             panic!("a stranger may not send");
         };
         assert_eq!(refusal.to_string(), "not subscribed to chat:lobby");
         let leave = RelayRequest::Unsubscribe { topic: "x" };
-        assert_eq!(
-            session.handle(leave, &LIMITS),
-            Step::AnswerUnsubscribed("x")
-        );
+        assert_eq!(handle(&mut session, leave), Step::AnswerUnsubscribed("x"));
     }
 
     #[test]

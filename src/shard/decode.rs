@@ -24,6 +24,7 @@ use super::kernel::buffers::{BufferId, PADDING_BYTES};
 use super::kernel::ring::SlotKey;
 use super::socket::connection::Kept;
 use super::socket::machine::{Ended, Pause};
+use super::socket::who::Who;
 use super::state::{State, mark_dirty};
 use super::turn::{Turn, now};
 
@@ -336,7 +337,15 @@ impl State {
         connection.decoder = decoder;
         if let Err(error) = outcome {
             let code = error.close_code();
-            tracing::warn!(target: "tidegate::ws", code, %error, "protocol error");
+            if tracing::enabled!(target: "tidegate::ws", tracing::Level::WARN) {
+                let Who {
+                    tenant,
+                    sub,
+                    peer,
+                    conn,
+                } = self.who(key);
+                tracing::warn!(target: "tidegate::ws", tenant, sub, peer, conn, code, %error, "protocol error");
+            }
             self.metrics.closed(code);
             let close = frame::close(code, &error.to_string());
             // What follows cannot be read any more, the peer's close least of all.

@@ -11,14 +11,14 @@ use crate::gateway::relay::{HomeJob, Relay, RelayLink};
 use crate::gateway::send::{Connected, SendError};
 use crate::gateway::socket::{Message, SocketError};
 use crate::gateway::topics::{Ask, TopicError, TopicsLink};
-use crate::id::Tenant;
+use crate::id::{ConnId, Tenant};
 use crate::metrics::Counter;
 use crate::proto::frame::{self, Opcode};
 
 use super::Shard;
 use super::kernel::ring::SlotKey;
 use super::post::command::Command;
-use super::shared::Shared;
+use super::shared::{RelayWorld, Shared};
 use super::socket::machine::Pause;
 use super::speak::durable::posted_of;
 use super::state::{State, mark_dirty};
@@ -95,6 +95,11 @@ impl RelayLink for HomeLink {
             }
         }
         Ok(())
+    }
+
+    fn next_conn_id(&self) -> ConnId {
+        let relay = self.0.relay.as_ref();
+        relay.map_or(0, RelayWorld::next_conn_id)
     }
 
     fn is_shared(&self) -> bool {

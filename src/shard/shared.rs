@@ -98,6 +98,8 @@ pub(crate) struct RelayWorld {
     pub(crate) patterns: Arc<Patterns>,
     pub(crate) handlers: Box<[Box<dyn AnyRelayHandler>]>,
     pub(crate) topic_capacity: usize,
+    /// What each home keeps of last pushes; 0 is nothing.
+    pub(crate) last_bytes_max: usize,
     pub(crate) subscriptions_max: usize,
     pub(crate) unhandled: Unhandled,
     pub(crate) shared: bool,

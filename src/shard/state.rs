@@ -419,6 +419,7 @@ impl State {
             || !self.ended.is_empty()
             || self.members.has_open()
             || self.posts.has_posted()
+            || self.home.as_ref().is_some_and(Home::has_changes)
             || self.homes.has_work()
     }
 }
@@ -439,6 +440,7 @@ pub(crate) fn home_limits(limits: &Limits, relay: &RelayWorld) -> HomeLimits {
         handler_queue_max: limits.handler_queue_max,
         unhandled: relay.unhandled,
         topic_capacity: relay.topic_capacity,
+        last_bytes_max: relay.last_bytes_max,
     }
 }
 

@@ -251,6 +251,7 @@ impl Turn {
             self.run_handlers();
         }
         self.run_homes();
+        self.shard.state.borrow_mut().tell_presence();
         let flushed = self.flush();
         let mut state = self.shard.state.borrow_mut();
         state.posts.flush();
@@ -523,7 +524,7 @@ impl Turn {
 const IDLE_MS_MAX: u64 = 1_000;
 
 /// Microseconds since `began`.
-pub(super) fn us_since(began: Instant) -> u64 {
+pub(crate) fn us_since(began: Instant) -> u64 {
     us_between(began, now())
 }
 
@@ -557,7 +558,7 @@ fn unix_ms() -> u64 {
 }
 
 /// The monotonic clock.
-pub(super) fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     #[expect(
         clippy::disallowed_methods,
         reason = "the shard is where clocks are read"

@@ -373,7 +373,7 @@ both_shards! {
         assert_eq!(
             read,
             format!(
-                r#"{{"messages":[{{"seq":1,"payload":42.50,"ts":{}}},{{"seq":2,"payload":1,"ts":{}}},{{"seq":3,"payload":{{"a" : 2}},"ts":{}}}]}}"#,
+                r#"{{"messages":[{{"seq":1,"payload":42.50,"ts":{}}},{{"seq":2,"payload":1,"ts":{}}},{{"seq":3,"payload":{{"a" : 2}},"ts":{}}}],"last_seq":6,"next":4}}"#,
                 ts(0), ts(1), ts(2)
             )
         );

@@ -47,6 +47,7 @@ mod pairs;
 mod pressure;
 
 mod rest;
+mod rights;
 
 mod admin;
 

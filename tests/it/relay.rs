@@ -318,3 +318,39 @@ both_shards! {
         stalled.expect_text(r#"{"type":"pong"}"#);
     }
 }
+
+both_shards! {
+    /// N12: who asks for it is told who is there, comes and goes; and what was said last
+    fn presence_and_the_last_push_are_for_who_asks(shards) {
+        let site = Plan::new(shards)
+            .config(|config| {
+                if let Some(relay) = &mut config.relay {
+                    relay.keep_last = true;
+                }
+            })
+            .start();
+        let (mut ada, mut bob) = site.join_two("demo");
+        ada.send(r#"{"type":"subscribe","topic":"t","presence":true}"#);
+        ada.expect(r#"{"type":"subscribed","topic":"t"}"#);
+        let there = ada.receive();
+        assert!(there.starts_with(r#"{"type":"presence","topic":"t","joined":[{"conn_id":"#), "{there}");
+        assert!(there.ends_with(r#""meta":{"sub":"ada"}}],"left":[]}"#), "{there}");
+        bob.subscribe("t");
+        let came = ada.receive();
+        assert!(came.contains(r#""joined":[{"conn_id":"#) && came.contains(r#"{"sub":"bob"}"#), "{came}");
+        bob.say("t", "e", "42.50");
+        ada.expect_push("t", "e", "42.50");
+        bob.expect_push("t", "e", "42.50");
+        bob.unsubscribe("t");
+        let went = ada.receive();
+        assert!(went.contains(r#""joined":[],"left":[{"conn_id":"#), "{went}");
+        bob.send(r#"{"type":"subscribe","topic":"t","last":true}"#);
+        bob.expect(r#"{"type":"subscribed","topic":"t"}"#);
+        bob.expect_push("t", "e", "42.50");
+        bob.expect_nothing();
+        let mut eve = site.join("other", "eve");
+        eve.send(r#"{"type":"subscribe","topic":"t","last":true}"#);
+        eve.expect(r#"{"type":"subscribed","topic":"t"}"#);
+        eve.expect_nothing();
+    }
+}

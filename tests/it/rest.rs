@@ -39,7 +39,7 @@ both_shards! {
         }
         let body = r#"{ "event":"created", "payload": {"total": 42.50,"big":123456789012345678901}, "topic":"orders:new"}"#;
         let pushed = ask(&site, "POST", "/v1/relay/push", &token("demo", "svc"), body);
-        assert_eq!((pushed.status, pushed.body.as_str()), (200, "{}"));
+        assert_eq!((pushed.status, pushed.body.as_str()), (200, r#"{"accepted":2}"#));
         for client in [&mut ada, &mut bob] {
             client.expect_push("orders:new", "created", r#"{"total": 42.50,"big":123456789012345678901}"#);
         }
@@ -195,4 +195,18 @@ fn presence_is_asked_over_rest() {
         "",
     );
     assert_eq!(json_of(&answer), json!({"count": 0, "members": []}));
+}
+
+/// N9: where the relay usually is, a server without one says so
+#[test]
+fn a_missing_relay_is_said_to_be_missing() {
+    let site = Plan::new(1)
+        .config(|config| {
+            config.relay = None;
+            config.mounts.retain(|mount| mount.path != "/ws");
+        })
+        .start();
+    let answer = ask(&site, "GET", "/ws", &token("demo", "ada"), "");
+    assert_eq!(answer.status, 404);
+    assert!(answer.body.contains("no relay mount"), "{answer:?}");
 }

@@ -79,6 +79,8 @@ pub enum Ended {
     TopicDeleted,
     /// The log cannot be read.
     StorageFailed,
+    /// The connection goes on with a token that does not allow it.
+    Forbidden,
 }
 
 impl Ended {
@@ -90,6 +92,7 @@ impl Ended {
             Self::Deleted => "deleted",
             Self::TopicDeleted => "topic_deleted",
             Self::StorageFailed => "storage_failed",
+            Self::Forbidden => "forbidden",
         }
     }
 }
@@ -234,6 +237,10 @@ pub enum Answer {
         messages: Vec<Message>,
         /// Damaged places that were passed.
         gaps: Vec<Gap>,
+        /// The seq behind the page, unless it is the last page.
+        next: Option<Seq>,
+        /// The last durable message.
+        last_seq: Seq,
     },
     /// Nothing was done.
     Refused {
@@ -251,6 +258,9 @@ pub enum Answer {
 /// Why a request is refused. The connection stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Refused {
+    /// The token does not allow it; whether there is such a topic is not told.
+    #[error("forbidden: the token does not allow it")]
+    Forbidden,
     /// No such topic in the caller's tenant; whether another tenant has it is not told.
     #[error("unknown topic")]
     UnknownTopic,
@@ -359,6 +369,7 @@ impl Refused {
     /// The stable code on the wire.
     pub fn code(&self) -> ErrorCode {
         match self {
+            Self::Forbidden => ErrorCode::Forbidden,
             Self::UnknownTopic => ErrorCode::UnknownTopic,
             Self::UnknownSubscription | Self::NotSubscribed => ErrorCode::NotSubscribed,
             Self::Fenced | Self::Duplicate => ErrorCode::Fenced,

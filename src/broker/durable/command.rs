@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::auth::Rights;
 use crate::id::{HomedId, Seq, Tenant};
 use crate::log::Retention;
 
@@ -41,10 +42,21 @@ pub struct Request {
 pub struct Caller {
     /// The world of the caller: nothing outside it exists.
     pub tenant: Tenant,
+    /// What of that world it may have.
+    pub rights: Rights,
     /// Where the answer goes.
     pub peer: Peer,
     /// The caller's own mark on the request, sent back unread.
     pub reference: Option<Bytes>,
+}
+
+/// Whose request it is, and what its owner may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Who {
+    /// The tenant.
+    pub tenant: Tenant,
+    /// The rights in it.
+    pub rights: Rights,
 }
 
 /// A topic by its id or by its name in the tenant of the caller.
@@ -150,6 +162,8 @@ pub enum Command {
         topic: TopicRef,
         /// The key of the subscription in the topic.
         sub_name: Arc<str>,
+        /// The claim `sub` of the caller, kept as that of the maker if it is made.
+        maker: Arc<str>,
         /// Where it starts and how much it takes.
         open: Open,
     },
@@ -174,6 +188,8 @@ pub enum Command {
         /// As `Message::cost` counts them.
         bytes: u64,
     },
+    /// The caller goes on with these rights: bindings that they do not allow end.
+    Renew,
     /// The caller is gone with all its bindings.
     Disconnect,
     /// Subscriptions of the tenant in this partition.
@@ -236,6 +252,7 @@ pub(super) fn named(command: &Command) -> (Option<TopicRef>, Option<Arc<str>>) {
         Command::ResolveTopic { .. }
         | Command::ListTopics { .. }
         | Command::Credit { .. }
+        | Command::Renew
         | Command::Disconnect
         | Command::GetSubscription { .. }
         | Command::MoveSubscription { .. }
@@ -250,6 +267,7 @@ pub(super) fn names_something(command: &Command) -> bool {
         Command::ListTopics { .. }
             | Command::ListSubscriptions { topic: None, .. }
             | Command::Credit { .. }
+            | Command::Renew
             | Command::Disconnect
     )
 }

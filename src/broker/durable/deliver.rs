@@ -5,6 +5,7 @@
 use crate::broker::subscription::{Step, Subscription};
 use crate::id::{HomedId, Seq};
 
+use super::rights::Need;
 use super::{
     Answer, Caller, Durable, Effect, Ended, Gap, GapReason, Message, Peer, ReadId, ReadItem,
     Reading, Refused, TopicRef,
@@ -348,7 +349,7 @@ impl Durable {
         from_seq: Seq,
         limit: u32,
     ) -> Result<(), Refused> {
-        let id = self.find_topic(caller, topic)?;
+        let id = self.find_topic(caller, topic, Need::Subscribe)?;
         let Some(topic) = self.topics.get(&id) else {
             return Err(Refused::UnknownTopic);
         };
@@ -383,6 +384,8 @@ impl Durable {
                 topic,
                 messages,
                 gaps,
+                next,
+                through,
                 ..
             } = *history;
             self.answer(
@@ -391,6 +394,8 @@ impl Durable {
                     topic,
                     messages,
                     gaps,
+                    next: (next <= through).then_some(next),
+                    last_seq: through,
                 },
             );
             return;

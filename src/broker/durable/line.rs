@@ -13,6 +13,7 @@ use crate::log::{Class, ENTRY_BYTES, RUN_BYTES, TEXT_BYTES_MAX};
 
 use super::effect::Need;
 use super::publish::stored;
+use super::rights::Need as Right;
 use super::{Appended, Caller, Command, Durable, Now, Peer, Refused, Request};
 
 /// Requests in the order in which they came.
@@ -174,7 +175,7 @@ impl Durable {
             Command::Subscribe {
                 topic, sub_name, ..
             } => {
-                let topic = self.find_topic(caller, topic).ok();
+                let topic = self.find_topic(caller, topic, Right::Subscribe).ok();
                 let topic = topic.and_then(|id| self.topics.get(&id))?;
                 let is_new = !topic.subscriptions.contains_key(sub_name);
                 let bytes = ENTRY_BYTES + sub_name.len() + TEXT_BYTES_MAX;
@@ -182,7 +183,7 @@ impl Durable {
             }
             // The whole topic is written again.
             Command::ChangeRetention { topic, .. } => {
-                let id = self.find_topic(caller, topic).ok()?;
+                let id = self.find_topic(caller, topic, Right::Manage).ok()?;
                 let name = self.topics.get(&id).map_or(0, |topic| topic.name.len());
                 let bytes = ENTRY_BYTES + caller.tenant.as_str().len() + name;
                 Some((Class::Control, bytes))

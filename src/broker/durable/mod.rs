@@ -25,6 +25,8 @@ mod ledger;
 
 mod effect;
 
+mod rights;
+
 mod topics;
 
 mod line;
@@ -63,7 +65,9 @@ pub use answer::{
     Answer, Ended, Gap, GapReason, MESSAGE_OVERHEAD_BYTES, Message, Refused, Subscribed,
     SubscriptionView, TopicView,
 };
-pub use command::{Caller, Command, NewMessage, NewMessages, Now, Open, Peer, Request, TopicRef};
+pub use command::{
+    Caller, Command, NewMessage, NewMessages, Now, Open, Peer, Request, TopicRef, Who,
+};
 pub use effect::{AppendId, Effect, Need, ReadId, ReadItem, Value};
 pub use ledger::Ledger;
 pub use restore::{Restored, RestoredKey, RestoredSubscription, RestoredTopic};
@@ -395,8 +399,9 @@ impl Durable {
             Command::Subscribe {
                 topic,
                 sub_name,
+                maker,
                 open,
-            } => self.subscribe(now, caller, &topic, sub_name, &open),
+            } => self.subscribe(now, caller, &topic, (sub_name, maker), &open),
             Command::Unsubscribe { topic, sub_name } => self.unsubscribe(caller, &topic, &sub_name),
             Command::Ack {
                 topic,
@@ -405,6 +410,10 @@ impl Durable {
             } => self.ack(now, caller, (&topic, &sub_name), seq),
             Command::Credit { bytes } => {
                 self.grant(caller.peer, bytes);
+                Ok(())
+            }
+            Command::Renew => {
+                self.renew(caller);
                 Ok(())
             }
             Command::Disconnect => {
@@ -580,20 +589,5 @@ impl Durable {
             account: ledger.account(tenant),
             ..World::default()
         })
-    }
-
-    /// The topic that the caller means. An unknown id and a foreign one take the same path.
-    fn find_topic(&self, caller: &Caller, topic: &TopicRef) -> Result<HomedId, Refused> {
-        let id = match topic {
-            TopicRef::Id(id) => *id,
-            TopicRef::Name(name) => {
-                let world = self.tenants.get(&caller.tenant);
-                let id = world.and_then(|world| world.names.get(name));
-                *id.ok_or(Refused::UnknownTopic)?
-            }
-        };
-        let found = self.topics.get(&id);
-        let own = found.filter(|topic| topic.tenant == caller.tenant && !topic.deleting());
-        own.map(|_| id).ok_or(Refused::UnknownTopic)
     }
 }

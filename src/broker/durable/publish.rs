@@ -11,6 +11,7 @@ use crate::broker::topic::Repeat;
 use crate::id::{HomedId, Seq};
 use crate::log::TEXT_BYTES_MAX;
 
+use super::rights::Need;
 use super::topics::check_name;
 use super::{
     Answer, AppendId, Appended, Caller, Durable, Effect, Held, Message, NewMessages, Now, Peer,
@@ -47,7 +48,7 @@ impl Durable {
         if let Some(refused @ Refused::Overloaded { .. }) = self.lack {
             return Err(refused);
         }
-        let id = self.find_topic(caller, topic)?;
+        let id = self.find_topic(caller, topic, Need::Publish)?;
         if self.log.failed {
             return Err(Refused::StorageFailed);
         }

@@ -6,8 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::broker::subscription::{Opening, Subscription, cursor_of, window};
+use crate::broker::topic::Topic;
 use crate::id::{HomedId, Seq};
+use crate::log::TEXT_BYTES_MAX;
 
+use super::rights::{Need, Touch};
 use super::topics::check_name;
 use super::{
     Answer, Appended, Caller, Durable, Ended, Moved, Now, Open, Peer, Refused, TopicRef, Usage,
@@ -20,17 +23,17 @@ impl Durable {
         now: Now,
         caller: &Caller,
         topic: &TopicRef,
-        sub_name: Arc<str>,
+        (sub_name, maker): (Arc<str>, Arc<str>),
         open: &Open,
     ) -> Result<(), Refused> {
-        let topic = self.find_topic(caller, topic)?;
+        let topic = self.find_topic(caller, topic, Need::Subscribe)?;
         check_name("sub_name", &sub_name, self.limits.sub_name_bytes_max)?;
         let known = self
             .topics
             .get(&topic)
             .and_then(|topic| topic.subscriptions.get(&sub_name));
         let Some(id) = known.copied() else {
-            return self.make_subscription(now, caller, (topic, sub_name), open);
+            return self.make_subscription(now, caller, (topic, sub_name, maker), open);
         };
         self.check_binding(caller.peer, id)?;
         let bound_to = self.bound_to(id).filter(|peer| *peer != caller.peer);
@@ -55,7 +58,7 @@ impl Durable {
         &mut self,
         now: Now,
         caller: &Caller,
-        (topic_id, sub_name): (HomedId, Arc<str>),
+        (topic_id, sub_name, maker): (HomedId, Arc<str>, Arc<str>),
         open: &Open,
     ) -> Result<(), Refused> {
         self.writable()?;
@@ -69,7 +72,13 @@ impl Durable {
         self.check_binding(caller.peer, id)?;
         self.room_for_subscription(caller)?;
         let tenant = caller.tenant.clone();
-        let subscription = Subscription::new(tenant, topic_id, sub_name.clone(), cursor);
+        let maker = if maker.len() <= TEXT_BYTES_MAX {
+            maker
+        } else {
+            "".into()
+        };
+        let mut subscription = Subscription::new(tenant, topic_id, sub_name.clone(), cursor);
+        subscription.maker = (*maker).into();
         self.insert_subscription(id, subscription);
         self.bind(now, caller, id, (open, false));
         if other_epoch {
@@ -79,7 +88,7 @@ impl Durable {
             subscription: id,
             topic: topic_id,
             sub_name,
-            maker: "".into(),
+            maker,
             cursor,
             unix_ms: now.unix_ms,
         };
@@ -286,7 +295,7 @@ impl Durable {
         topic: &TopicRef,
         sub_name: &Arc<str>,
     ) -> Result<HomedId, Refused> {
-        let topic = self.find_topic(caller, topic)?;
+        let topic = self.find_topic(caller, topic, Need::Subscribe)?;
         let connection = self
             .connections
             .get(&caller.peer)
@@ -369,16 +378,8 @@ impl Durable {
         }
     }
 
-    fn find_subscription(&self, caller: &Caller, id: HomedId) -> Result<HomedId, Refused> {
-        let found = self.subscriptions.get(&id);
-        let own = found.filter(|own| own.tenant == caller.tenant && own.made && !own.deleting);
-        let topic = own.and_then(|own| self.topics.get(&own.topic));
-        let kept = topic.filter(|topic| !topic.deleting());
-        kept.map(|_| id).ok_or(Refused::UnknownSubscription)
-    }
-
     pub(super) fn get_subscription(&mut self, caller: &Caller, id: HomedId) -> Result<(), Refused> {
-        let id = self.find_subscription(caller, id)?;
+        let id = self.find_subscription(caller, id, Touch::See)?;
         let found = self.subscriptions.get(&id).and_then(|subscription| {
             Some(subscription.view(id, self.topics.get(&subscription.topic)?))
         });
@@ -395,7 +396,7 @@ impl Durable {
         (after, limit): (Option<HomedId>, usize),
     ) -> Result<(), Refused> {
         let topics: Vec<HomedId> = match topic {
-            Some(topic) => vec![self.find_topic(caller, topic)?],
+            Some(topic) => vec![self.find_topic(caller, topic, Need::Subscribe)?],
             None => {
                 let world = self.tenants.get(&caller.tenant);
                 world
@@ -405,7 +406,9 @@ impl Durable {
             }
         };
         let mut views = Vec::new();
-        for topic in topics.iter().filter_map(|id| self.topics.get(id)) {
+        let readable = |topic: &&Topic| caller.rights.may_subscribe(&topic.name);
+        let topics = topics.iter().filter_map(|id| self.topics.get(id));
+        for topic in topics.filter(readable) {
             let ids = topic.subscriptions.iter();
             let named = ids.filter(|(name, _)| sub_name.is_none_or(|wanted| wanted == *name));
             for (_, id) in named.filter(|(_, id)| after < Some(**id)) {
@@ -429,7 +432,7 @@ impl Durable {
         id: HomedId,
         from_seq: Seq,
     ) -> Result<(), Refused> {
-        let id = self.find_subscription(caller, id)?;
+        let id = self.find_subscription(caller, id, Touch::Change)?;
         self.writable()?;
         self.seek(now, id, Some(from_seq))?;
         self.tell_when_moved(caller, id, None);
@@ -441,7 +444,7 @@ impl Durable {
         caller: &Caller,
         id: HomedId,
     ) -> Result<(), Refused> {
-        let id = self.find_subscription(caller, id)?;
+        let id = self.find_subscription(caller, id, Touch::Change)?;
         self.writable()?;
         let Some(subscription) = self.subscriptions.get_mut(&id) else {
             return Err(Refused::UnknownSubscription);

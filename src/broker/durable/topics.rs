@@ -1,13 +1,13 @@
 //! Topics by request: made or resolved, listed, deleted. A topic is seen
 //! once its record is durable and found no more once its end was asked for.
 
-use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::broker::topic::{Life, Topic};
 use crate::id::HomedId;
 use crate::log::TEXT_BYTES_MAX;
 
+use super::rights::{Need, Page};
 use super::{
     Answer, Appended, Caller, Durable, Ended, Now, Refused, Retention, TopicRef, Usage, Value,
     World,
@@ -26,7 +26,9 @@ impl Durable {
             .tenants
             .get(&caller.tenant)
             .and_then(|world| world.names.get(&name));
-        if let Some(id) = known.copied() {
+        let known = known.copied();
+        Self::check_resolve(caller, &name, known.is_some())?;
+        if let Some(id) = known {
             return self.resolve_known(caller, id);
         }
         if name.parse::<HomedId>().is_ok() {
@@ -125,23 +127,24 @@ impl Durable {
     }
 
     pub(super) fn list_topics(&mut self, caller: &Caller, after: Option<&Arc<str>>, limit: usize) {
-        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let names = self.tenants.get(&caller.tenant).map(|world| &world.names);
-        let pages = names.into_iter().flat_map(|names| {
-            names
-                .range::<Arc<str>, _>((start, Bound::Unbounded))
-                .map(|(_, id)| *id)
-        });
-        let views = pages.filter_map(|id| {
-            let topic = self.topics.get(&id)?;
-            matches!(topic.life, Life::Kept).then(|| topic.view(id))
-        });
-        let page = views.take(limit).collect();
-        self.answer(caller, Answer::Topics(page));
+        let page = Page {
+            after,
+            limit,
+            shown: &|id| {
+                let topic = self.topics.get(&id);
+                topic.is_some_and(|topic| matches!(topic.life, Life::Kept))
+            },
+        };
+        let world = self.tenants.get(&caller.tenant);
+        let ids = world.map(|world| world.granted(caller.rights.subscribe(), &page));
+        let ids = ids.unwrap_or_default().into_iter();
+        let views = ids.filter_map(|id| self.topics.get(&id).map(|topic| topic.view(id)));
+        let views = views.collect();
+        self.answer(caller, Answer::Topics(views));
     }
 
     pub(super) fn get_topic(&mut self, caller: &Caller, topic: &TopicRef) -> Result<(), Refused> {
-        let id = self.find_topic(caller, topic)?;
+        let id = self.find_topic(caller, topic, Need::Subscribe)?;
         self.resolve_known(caller, id)
     }
 
@@ -173,9 +176,10 @@ impl Durable {
         self.answer(caller, Answer::Topic { view, created });
     }
 
-    /// A topic whose own record is durable: before that nobody was told of it.
+    /// A topic that the caller may change for everybody, whose own record is durable: before that
+    /// nobody was told of it.
     fn find_kept(&self, caller: &Caller, topic: &TopicRef) -> Result<HomedId, Refused> {
-        let id = self.find_topic(caller, topic)?;
+        let id = self.find_topic(caller, topic, Need::Manage)?;
         let found = self.topics.get(&id);
         let kept = found.filter(|topic| matches!(topic.life, Life::Kept));
         kept.map(|_| id).ok_or(Refused::UnknownTopic)

@@ -10,6 +10,8 @@ use crate::broker::ConnKey;
 use crate::broker::pattern::HandlerIndex;
 use crate::id::{ConnId, Tenant};
 
+use super::visit::Visit;
+
 /// Name of a topic, with the tenant that it belongs to: there is no name without one.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct TopicKey {
@@ -107,6 +109,15 @@ pub struct LaneId {
     pub(super) conn_id: ConnId,
 }
 
+/// Whose join is being decided: what its handler pushes to its own topic has to wait for that.
+#[derive(Debug, Clone)]
+pub enum Joining {
+    /// A member's; it is held at home.
+    Member(LaneId),
+    /// A visitor's join or leave; it is dropped.
+    Visitor(Arc<TopicKey>),
+}
+
 /// Why a request was refused; the connection stays.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -179,6 +190,15 @@ pub enum Effect {
         /// One encoded frame.
         frame: Bytes,
     },
+    /// One member gets `frame`.
+    Give {
+        /// The member.
+        key: ConnKey,
+        /// The topic.
+        topic: Arc<TopicKey>,
+        /// One encoded frame.
+        frame: Bytes,
+    },
     /// All members on `shard` are told that so many frames found no room.
     Missed {
         /// The shard.
@@ -190,4 +210,6 @@ pub enum Effect {
     },
     /// A handler runs.
     Call(Call),
+    /// Somebody who is no member speaks to a handler.
+    Visit(Visit),
 }

@@ -9,8 +9,11 @@
 
 mod event;
 mod held;
+mod last;
 mod listing;
 mod topic;
+mod visit;
+mod watch;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,17 +25,22 @@ use slab::Slab;
 use crate::id::{ConnId, Tenant};
 
 use held::Held;
+use last::Lasts;
 use topic::{Member, Running, Standing, Topic};
+use watch::Watch;
+
+use crate::proto::relay::Wishes;
 
 use super::ConnKey;
 use super::pattern::Patterns;
 use super::presence::{Presence, PresenceEntry};
 
 pub use event::{
-    Call, Effect, Farewell, HandlerEvent, LaneId, LeaveReason, Leaver, Refusal, Subscriber,
-    TopicKey, Unhandled,
+    Call, Effect, Farewell, HandlerEvent, Joining, LaneId, LeaveReason, Leaver, Refusal,
+    Subscriber, TopicKey, Unhandled,
 };
 pub use listing::{TopicCount, TopicFilter, TopicPage};
+pub use visit::{Push, Pushed, Told, Visit};
 
 /// The bounds of the relay topics of a shard.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +51,8 @@ pub struct HomeLimits {
     pub unhandled: Unhandled,
     /// Pushes of a join to its own topic that are held until it has been decided.
     pub topic_capacity: usize,
+    /// Bytes of last pushes that are kept; 0 keeps none.
+    pub last_bytes_max: usize,
 }
 
 /// All relay topics whose home is this shard.
@@ -58,6 +68,9 @@ pub struct Home {
     overloads: u64,
     /// Events that wait in all lanes.
     waiting: usize,
+    /// Topics in which somebody came or went since it was told.
+    changed: Vec<usize>,
+    lasts: Lasts,
 }
 
 impl Home {
@@ -72,6 +85,8 @@ impl Home {
             effects: VecDeque::new(),
             overloads: 0,
             waiting: 0,
+            changed: Vec::new(),
+            lasts: Lasts::default(),
         }
     }
 
@@ -103,6 +118,7 @@ impl Home {
             members: AHashMap::new(),
             on_shard: vec![0; self.shards],
             presence: Presence::default(),
+            watch: Watch::default(),
         });
         self.by_name
             .entry(tenant.clone())
@@ -126,7 +142,12 @@ impl Home {
     }
 
     /// A connection subscribes. A second time is answered like the first.
-    pub fn handle_subscribe(&mut self, tenant: &Tenant, name: &str, subscriber: Subscriber) {
+    pub fn handle_subscribe(
+        &mut self,
+        tenant: &Tenant,
+        name: &str,
+        (subscriber, wishes): (Subscriber, Wishes),
+    ) {
         let index = self.find_or_make(tenant, name);
         let topic = &mut self.topics[index];
         let conn_id = subscriber.conn_id;
@@ -136,9 +157,14 @@ impl Home {
         {
             // What becomes of the membership answers the newest request.
             member.subscriber.asked = subscriber.asked;
+            member.wishes = wishes;
             if member.standing == Standing::Joined {
                 let topic = Arc::clone(&topic.key);
                 self.effects.push_back(Effect::Joined { key, topic });
+                self.grant(LaneId {
+                    topic: index,
+                    conn_id,
+                });
             } else {
                 member.joins_asked += 1;
             }
@@ -159,8 +185,10 @@ impl Home {
             waiting: VecDeque::new(),
             held: Held::default(),
             joins_asked: 0,
+            wishes,
         });
         member.standing = Standing::Joining;
+        member.wishes = wishes;
         member.joins_asked = 1;
         member.subscriber.asked = subscriber.asked;
         let key_of_topic = Arc::clone(&topic.key);
@@ -182,10 +210,10 @@ impl Home {
 
     /// Without a handler the server says who is there (C-07).
     fn track_by_itself(&mut self, lane: LaneId) {
-        let topic = &mut self.topics[lane.topic];
+        let topic = &self.topics[lane.topic];
         if let Some(member) = topic.members.get(&lane.conn_id) {
             let meta = serde_json::json!({ "sub": member.subscriber.caller.subject });
-            topic.presence.track(lane.conn_id, meta);
+            self.track(lane.topic, lane.conn_id, meta);
         }
     }
 
@@ -202,6 +230,8 @@ impl Home {
                 let topic = Arc::clone(&topic.key);
                 self.effects.push_back(Effect::Joined { key, topic });
             }
+            self.grant(lane);
+            self.note_admitted(lane);
         }
         if 0 < held.missed {
             self.tell_missed(lane.topic, held.missed);
@@ -263,6 +293,7 @@ impl Home {
             return;
         };
         member.standing = Standing::Gone;
+        topic.watch.remove(lane.conn_id);
         let shard = usize::from(member.subscriber.key.shard);
         assert!(
             0 < topic.on_shard[shard],
@@ -297,7 +328,7 @@ impl Home {
         let standing = topic.members.get(&conn_id).map(|member| member.standing);
         if let Some(Standing::Joining | Standing::Joined) = standing {
             let has_handler = topic.handler.is_some();
-            topic.presence.untrack(conn_id);
+            self.untrack(index, conn_id);
             self.retire(lane);
             if has_handler {
                 self.enqueue(lane, HandlerEvent::Leave(reason));
@@ -386,7 +417,7 @@ impl Home {
     /// until the join has been decided (D-17); nobody subscribed means dropped.
     pub fn handle_push(&mut self, tenant: &Tenant, name: &str, frame: Bytes, by: Option<LaneId>) {
         let Some(index) = self.find(tenant, name) else {
-            return;
+            return self.note_last(tenant, name, &frame);
         };
         if let Some(lane) = by.filter(|lane| lane.topic == index)
             && let Some(member) = self.topics[index].members.get_mut(&lane.conn_id)
@@ -411,6 +442,8 @@ impl Home {
 
     fn deliver(&mut self, index: usize, frame: &Bytes) {
         let topic = &self.topics[index];
+        self.lasts
+            .note(&topic.key, frame, self.limits.last_bytes_max);
         self.effects
             .extend(topic.shards().map(|shard| Effect::Deliver {
                 shard,
@@ -440,11 +473,10 @@ impl Home {
         let Some(index) = self.find(tenant, name) else {
             return false;
         };
-        let topic = &mut self.topics[index];
-        let member = topic.members.get(&conn_id);
+        let member = self.topics[index].members.get(&conn_id);
         let is_member = member.is_some_and(|member| member.standing != Standing::Gone);
         if is_member {
-            topic.presence.track(conn_id, meta);
+            self.track(index, conn_id, meta);
         }
         is_member
     }
@@ -452,7 +484,7 @@ impl Home {
     /// Says that a connection is no longer present; whether it was.
     pub fn handle_untrack(&mut self, tenant: &Tenant, name: &str, conn_id: ConnId) -> bool {
         let index = self.find(tenant, name);
-        index.is_some_and(|index| self.topics[index].presence.untrack(conn_id))
+        index.is_some_and(|index| self.untrack(index, conn_id))
     }
 
     /// Who is present.

@@ -8,6 +8,7 @@ const LIMITS: HomeLimits = HomeLimits {
     handler_queue_max: 2,
     unhandled: Unhandled::Broadcast,
     topic_capacity: 2,
+    last_bytes_max: 4_096,
 };
 
 struct Driver {
@@ -37,6 +38,10 @@ impl Driver {
     }
 
     fn subscribe(&mut self, topic: &str, conn_id: ConnId) -> Vec<Effect> {
+        self.subscribe_with(topic, conn_id, Wishes::default())
+    }
+
+    fn subscribe_with(&mut self, topic: &str, conn_id: ConnId, wishes: Wishes) -> Vec<Effect> {
         let caller = Caller::anonymous();
         let subscriber = Subscriber {
             key: Self::key(conn_id),
@@ -44,7 +49,8 @@ impl Driver {
             caller,
             asked: 0,
         };
-        self.home.handle_subscribe(&self.tenant, topic, subscriber);
+        self.home
+            .handle_subscribe(&self.tenant, topic, (subscriber, wishes));
         self.effects()
     }
 
@@ -89,6 +95,10 @@ impl Driver {
 /// The effects in one line each.
 fn names(effects: &[Effect]) -> Vec<String> {
     let name = |effect: &Effect| match effect {
+        Effect::Give { key, frame, .. } => {
+            format!("give {} {}", key.slot, String::from_utf8_lossy(&frame[2..]))
+        }
+        Effect::Visit(visit) => format!("visit {}", visit.push.conn_id),
         Effect::Attach { subscriber, .. } => format!("attach {}", subscriber.conn_id),
         Effect::Joined { key, .. } => format!("joined {}", key.slot),
         Effect::Detach { key, answer, .. } => match answer {
@@ -288,4 +298,54 @@ fn tenants_have_topics_of_their_own() {
     assert_eq!(driver.home.presence_count(&other, "a"), 0);
     driver.home.handle_push_all("a", &Bytes::from_static(b"x"));
     assert_eq!(names(&driver.effects()), ["deliver 1 x"]);
+}
+
+/// N12: who asks for it is told who is there, then who comes and goes, once a turn; a join that is
+/// refused is told to nobody.
+#[test]
+fn presence_is_told_to_who_asks() {
+    let watching = Wishes {
+        presence: true,
+        last: false,
+    };
+    let mut driver = Driver::new(&[]);
+    let told = |driver: &mut Driver| {
+        driver.home.tell_presence();
+        names(&driver.effects())
+    };
+    driver.subscribe("t", 1);
+    assert_eq!(told(&mut driver), Vec::<String>::new());
+    driver.subscribe_with("t", 2, watching);
+    let all = r#"give 2 {"type":"presence","topic":"t","joined":[{"conn_id":1,"meta":{"sub":null}},{"conn_id":2,"meta":{"sub":null}}],"left":[]}"#;
+    assert_eq!(told(&mut driver), [all]);
+    driver.subscribe("t", 3);
+    driver.leave("t", 1, LeaveReason::Closed);
+    assert!(driver.home.has_changes());
+    let both = r#"give 2 {"type":"presence","topic":"t","joined":[{"conn_id":3,"meta":{"sub":null}}],"left":[{"conn_id":1,"meta":{"sub":null}}]}"#;
+    assert_eq!(told(&mut driver), [both]);
+    driver.subscribe("t", 2);
+    driver.leave("t", 3, LeaveReason::Closed);
+    assert_eq!(told(&mut driver), Vec::<String>::new());
+}
+
+/// N12: the last push is given to who asks for it when it joins, also if nobody was there.
+#[test]
+fn the_last_push_is_given_to_who_asks() {
+    let wish = Wishes {
+        presence: false,
+        last: true,
+    };
+    let mut driver = Driver::new(&[]);
+    let frame = |text: &str| Bytes::from(format!("\u{1}\u{1}{text}"));
+    for text in ["first", "second"] {
+        let tenant = driver.tenant.clone();
+        driver.home.handle_push(&tenant, "t", frame(text), None);
+    }
+    let given = names(&driver.subscribe_with("t", 1, wish));
+    assert_eq!(given, ["attach 1", "joined 1", "give 1 second"]);
+    assert_eq!(names(&driver.subscribe("t", 2)), ["attach 2", "joined 2"]);
+    let other = Tenant::parse("other").unwrap();
+    driver.home.handle_push(&other, "t", frame("foreign"), None);
+    let again = names(&driver.subscribe_with("t", 3, wish));
+    assert_eq!(again, ["attach 3", "joined 3", "give 3 second"]);
 }

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use ahash::AHashMap;
 
 use crate::id::ConnId;
+use crate::proto::relay::Wishes;
 
 use super::super::pattern::HandlerIndex;
 use super::super::presence::Presence;
 use super::event::{HandlerEvent, Subscriber, TopicKey};
 use super::held::Held;
+use super::watch::Watch;
 
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub(super) enum Standing {
@@ -32,6 +34,8 @@ pub(super) struct Member {
     pub(super) held: Held,
     /// Requests that the decision on its join answers.
     pub(super) joins_asked: u32,
+    /// What it wants beside pushes.
+    pub(super) wishes: Wishes,
 }
 
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -71,6 +75,8 @@ pub(super) struct Topic {
     /// How many members each shard has.
     pub(super) on_shard: Vec<u32>,
     pub(super) presence: Presence,
+    /// Who wants to know of that, and what they are to be told.
+    pub(super) watch: Watch,
 }
 
 impl Topic {

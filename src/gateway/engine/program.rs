@@ -74,6 +74,13 @@ impl Program {
         Some(Scope::of(registry.pool(), tenant))
     }
 
+    /// Whether guards stand around a gateway of the registry of that name.
+    pub(crate) fn is_guarded(&self, name: &str) -> bool {
+        let of_registry = |plan: &&GatewayPlan| plan.registry.name() == name;
+        let mut gateways = self.gateways.iter().filter(of_registry);
+        gateways.any(|plan| plan.is_guarded || self.layers.has_guards())
+    }
+
     /// Opens a gateway on the calling shard.
     ///
     /// # Errors
@@ -107,6 +114,8 @@ pub struct GatewayPlan {
     /// How many hooks.
     pub hooks: usize,
     registry: Arc<dyn Registry>,
+    /// Guards stand around it.
+    is_guarded: bool,
     open: OpenGateway,
     after_init: fn(Container) -> LocalBoxFuture<'static, Result<(), StartError>>,
 }
@@ -142,6 +151,7 @@ impl GatewayPlan {
             messages: table.bindings.len(),
             hooks: table.connect.len() + table.disconnect.len() + table.ready.len(),
             registry,
+            is_guarded: own_layers::<G>().has_guards(),
             open: |container, server| {
                 Ok(Rc::new(Dispatcher::<G>::open(
                     container,

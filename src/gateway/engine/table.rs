@@ -312,6 +312,11 @@ impl Layers {
         self
     }
 
+    /// Whether any of them guards upgrades or events.
+    pub(crate) fn has_guards(&self) -> bool {
+        !self.upgrade_guards.is_empty() || !self.message_guards.is_empty()
+    }
+
     /// Lists the layers as services, to be built with all others.
     pub(crate) fn provide(&self, builder: &mut ContainerBuilder) {
         let provide = [

@@ -10,9 +10,10 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::auth::Rights;
 use crate::broker::durable::{
     Answer, Command, Gap, Message, NewMessage, NewMessages, Open, Refused, Retention,
-    SubscriptionView, TopicRef, TopicView,
+    SubscriptionView, TopicRef, TopicView, Who,
 };
 use crate::id::{HomedId, Partition, Seq, Tenant};
 
@@ -34,7 +35,7 @@ pub(crate) trait TopicsLink: Send + Sync {
 #[derive(Debug)]
 pub(crate) struct Ask {
     pub(crate) partition: Partition,
-    pub(crate) tenant: Tenant,
+    pub(crate) who: Who,
     pub(crate) command: Command,
     pub(crate) by: By,
 }
@@ -80,6 +81,8 @@ pub struct Topics {
     link: Arc<OnceLock<Arc<dyn TopicsLink>>>,
     scope: TenantScope,
     publisher: Arc<str>,
+    /// Everything for the program itself; a caller's where it asks by itself.
+    rights: Rights,
 }
 
 impl fmt::Debug for Topics {
@@ -110,6 +113,11 @@ pub struct History {
     pub messages: Vec<Message>,
     /// Damaged places.
     pub gaps: Vec<Gap>,
+    /// The seq behind this page, unless it is the last: a page ends at its number of messages or
+    /// bytes.
+    pub next: Option<Seq>,
+    /// The last message of the topic.
+    pub last_seq: Seq,
 }
 
 impl Topics {
@@ -119,6 +127,7 @@ impl Topics {
             link: Arc::default(),
             scope: TenantScope::Caller,
             publisher: "".into(),
+            rights: Rights::everything(),
         }
     }
 
@@ -145,6 +154,14 @@ impl Topics {
     pub fn publisher(&self, name: &str) -> Self {
         Self {
             publisher: name.into(),
+            ..self.clone()
+        }
+    }
+
+    /// The same topics with what a caller may do with them.
+    pub(crate) fn rights(&self, rights: Rights) -> Self {
+        Self {
+            rights,
             ..self.clone()
         }
     }
@@ -324,7 +341,18 @@ impl Topics {
             limit,
         };
         match self.ask(partition, command).await? {
-            Answer::Messages { messages, gaps, .. } => Ok(History { messages, gaps }),
+            Answer::Messages {
+                messages,
+                gaps,
+                next,
+                last_seq,
+                ..
+            } => Ok(History {
+                messages,
+                gaps,
+                next,
+                last_seq,
+            }),
             other => Err(refused(other)),
         }
     }
@@ -346,9 +374,10 @@ impl Topics {
         let command = Command::Subscribe {
             topic,
             sub_name,
+            maker: Arc::clone(&self.publisher),
             open,
         };
-        Subscription::open((link, partition, self.one_tenant()?), command).await
+        Subscription::open((link, partition, self.who()?), command).await
     }
 
     /// Subscriptions of the tenant, of one topic or with one name if that is given.
@@ -457,6 +486,13 @@ impl Topics {
         }
     }
 
+    fn who(&self) -> Result<Who, TopicError> {
+        Ok(Who {
+            tenant: self.one_tenant()?,
+            rights: self.rights.clone(),
+        })
+    }
+
     /// The home of a topic; names and ids take the same path.
     fn place(&self, topic: &TopicRef) -> Result<(Partition, TopicRef), TopicError> {
         let partitions = self.link()?.partitions();
@@ -473,10 +509,10 @@ impl Topics {
         command: Command,
     ) -> Result<oneshot::Receiver<Answer>, TopicError> {
         let (sender, receiver) = oneshot::channel();
-        let (tenant, by) = (self.one_tenant()?, By::Once(sender));
+        let (who, by) = (self.who()?, By::Once(sender));
         self.link()?.ask(Ask {
             partition,
-            tenant,
+            who,
             command,
             by,
         })?;

@@ -10,8 +10,8 @@ use futures_util::Stream;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use crate::broker::durable::{Answer, Command, Ended, Gap, Message, Subscribed, TopicRef};
-use crate::id::{Partition, Seq, Tenant};
+use crate::broker::durable::{Answer, Command, Ended, Gap, Message, Subscribed, TopicRef, Who};
+use crate::id::{Partition, Seq};
 
 use super::{Ask, By, TopicError, TopicsLink, refused};
 
@@ -19,7 +19,7 @@ use super::{Ask, By, TopicError, TopicsLink, refused};
 struct Remote {
     link: Arc<dyn TopicsLink>,
     partition: Partition,
-    tenant: Tenant,
+    who: Who,
     id: u64,
 }
 
@@ -29,11 +29,11 @@ impl Remote {
         command: Command,
         sender: Option<mpsc::UnboundedSender<Answer>>,
     ) -> Result<(), TopicError> {
-        let (partition, tenant) = (self.partition, self.tenant.clone());
+        let (partition, who) = (self.partition, self.who.clone());
         let by = By::Stream(self.id, sender);
         self.link.ask(Ask {
             partition,
-            tenant,
+            who,
             command,
             by,
         })
@@ -96,7 +96,7 @@ impl Delivery {
 
 impl Subscription {
     pub(super) async fn open(
-        (link, partition, tenant): (Arc<dyn TopicsLink>, Partition, Tenant),
+        (link, partition, who): (Arc<dyn TopicsLink>, Partition, Who),
         subscribe: Command,
     ) -> Result<Self, TopicError> {
         let (sender, mut answers) = mpsc::unbounded_channel();
@@ -104,7 +104,7 @@ impl Subscription {
         let remote = Remote {
             link,
             partition,
-            tenant,
+            who,
             id,
         };
         remote.send(

@@ -116,6 +116,7 @@ pub(super) fn rig_of(inside: Inside, origins: OriginPolicy, console: Console) ->
         metrics: Metrics::new(1),
         public: Arc::new(public),
         inside,
+        rest_push: RestPush::Handlers,
         console,
         settings: Arc::new(ArcSwap::from_pointee(vec![setting()])),
         unix_s: || NOW,

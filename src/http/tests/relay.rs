@@ -42,6 +42,10 @@ impl RelayLink for OneHome {
         Ok(())
     }
 
+    fn next_conn_id(&self) -> u64 {
+        0
+    }
+
     fn is_shared(&self) -> bool {
         false
     }
@@ -59,6 +63,7 @@ fn a_push_reaches_the_home_of_its_topic() {
         handler_queue_max: 1,
         unhandled: Unhandled::Broadcast,
         topic_capacity: 1,
+        last_bytes_max: 0,
     };
     let home = OneHome(Mutex::new(Home::new(
         Arc::new(Patterns::default()),
@@ -71,7 +76,10 @@ fn a_push_reaches_the_home_of_its_topic() {
         "/v1/relay/push",
         "{\"topic\":\"t\",\"event\":\"e\",\"payload\":42.50}",
     );
-    assert_eq!((pushed.status, pushed.text.as_str()), (200, "{}"));
+    assert_eq!(
+        (pushed.status, pushed.text.as_str()),
+        (200, "{\"accepted\":0}")
+    );
     assert_eq!(
         rig.post("/v1/relay/push", "{\"topic\":\"t\",\"event\":\"e\"}")
             .status,

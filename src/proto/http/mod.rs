@@ -378,7 +378,7 @@ fn has_end(input: &[u8]) -> bool {
 /// A complete response that says why the request was refused, as an RFC 9457 problem document,
 /// and closes the connection.
 pub fn error_response(status: u16, reason: &str) -> Bytes {
-    problem_response(status, reason, challenge(status))
+    problem_response(status, reason, advice(status))
 }
 
 /// The same with more header lines, each ended by CR LF.
@@ -405,11 +405,12 @@ pub(super) fn problem_response(status: u16, reason: &str, header_lines: &str) ->
     out.into()
 }
 
-fn challenge(status: u16) -> &'static str {
-    if status == 401 {
-        "www-authenticate: Bearer\r\n"
-    } else {
-        ""
+/// What the peer may do about it.
+fn advice(status: u16) -> &'static str {
+    match status {
+        401 => "www-authenticate: Bearer\r\n",
+        429 | 503 => "retry-after: 1\r\n",
+        _ => "",
     }
 }
 

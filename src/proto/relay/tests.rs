@@ -30,6 +30,17 @@ fn requests_of_the_seed() {
         r#"{"type": "subscribe", "topic": "orders:new"}"#,
         &RelayRequest::Subscribe {
             topic: "orders:new",
+            wishes: Wishes::default(),
+        },
+    );
+    request(
+        r#"{"type":"subscribe","topic":"t","presence":true,"last":true}"#,
+        &RelayRequest::Subscribe {
+            topic: "t",
+            wishes: Wishes {
+                presence: true,
+                last: true,
+            },
         },
     );
     request(

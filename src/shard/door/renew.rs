@@ -92,6 +92,9 @@ impl State {
             note_end(connection, &caller, leeway_s, now_ms);
         }
         self.look_at_next(key);
+        // What the new token does not allow ends with the old one.
+        self.leave_lost(key, &caller);
+        self.renew_at_homes(key, &caller);
     }
 
     fn refuse_token(&mut self, key: SlotKey) {

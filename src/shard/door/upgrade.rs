@@ -123,7 +123,7 @@ fn identify(
         Some((token, _)) => tokens
             .verify(&live.authenticator, token, unix_s)
             .map_err(|_| Refused)?,
-        None if mount.public => Caller::anonymous(),
+        None if mount.public => live.authenticator.anonymous(),
         None => return Err(Refused),
     };
     caller_on(mount, caller).ok_or(Refused)

@@ -12,3 +12,4 @@ pub(crate) mod share;
 pub(crate) mod steps;
 pub(crate) mod timer;
 pub(crate) mod transport;
+pub(crate) mod who;

@@ -11,9 +11,10 @@ use ahash::AHashMap;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::broker::durable::{Answer, Caller, Command as Asked, Peer, Request};
+use crate::auth::Caller as Identified;
+use crate::broker::durable::{Answer, Caller, Command as Asked, Peer, Request, Who};
 use crate::gateway::topics::{Ask, By, Topics};
-use crate::id::{HomedId, Partition, Tenant};
+use crate::id::{HomedId, Partition};
 use crate::metrics::{Counter, Gauge, Recorder};
 use crate::proto::durable::{self as wire, DurableRequest, ErrorFrame, MessagePrefix};
 use crate::proto::{ErrorCode, frame};
@@ -40,7 +41,7 @@ pub(crate) struct DurableWorld {
 #[derive(Debug)]
 pub(crate) struct Posted {
     pub(crate) partition: Partition,
-    pub(crate) tenant: Tenant,
+    pub(crate) who: Who,
     pub(crate) command: Asked,
     pub(crate) from: From,
 }
@@ -273,7 +274,7 @@ impl State {
     fn request(&mut self, posted: Posted) -> Option<(usize, Request)> {
         let Posted {
             partition,
-            tenant,
+            who,
             command,
             from,
         } = posted;
@@ -283,8 +284,10 @@ impl State {
         if is_end && peer.key & STREAM != 0 {
             self.homes.streams.remove(&(peer.key & !STREAM));
         }
+        let Who { tenant, rights } = who;
         let caller = Caller {
             tenant,
+            rights,
             peer,
             reference,
         };
@@ -451,15 +454,15 @@ impl State {
                 reference,
                 is_new,
             } => {
-                let tenant = session.tenant.clone();
+                let who = session.who.clone();
                 let publishing = session.publishing();
                 if is_new {
                     let credit = Asked::Credit {
                         bytes: world.rules.credit_bytes(),
                     };
-                    self.ask_as(key, (partition, tenant.clone()), credit, None);
+                    self.ask_as(key, (partition, who.clone()), credit, None);
                 }
-                self.ask_as(key, (partition, tenant), command, reference);
+                self.ask_as(key, (partition, who), command, reference);
                 self.pause_publishing(key, publishing);
             }
         }
@@ -468,14 +471,14 @@ impl State {
     fn ask_as(
         &mut self,
         key: SlotKey,
-        (partition, tenant): (Partition, Tenant),
+        (partition, who): (Partition, Who),
         command: Asked,
         reference: Option<Bytes>,
     ) {
         let from = From::Peer(peer_of(self.index, key), reference);
         self.ask_home(Posted {
             partition,
-            tenant,
+            who,
             command,
             from,
         });
@@ -535,22 +538,31 @@ impl State {
         let Some(session) = self.durable_session(key) else {
             return;
         };
-        let tenant = session.tenant.clone();
+        let who = session.who.clone();
         for (partition, bytes) in session.take_owed(&world.rules) {
-            self.ask_as(
-                key,
-                (partition, tenant.clone()),
-                Asked::Credit { bytes },
-                None,
-            );
+            self.ask_as(key, (partition, who.clone()), Asked::Credit { bytes }, None);
         }
     }
 
     /// Tells the homes that a connection is gone.
     pub(crate) fn leave_homes(&mut self, key: SlotKey, session: &DurableSession) {
         for partition in session.homes() {
-            let home = (partition, session.tenant.clone());
+            let home = (partition, session.who.clone());
             self.ask_as(key, home, Asked::Disconnect, None);
+        }
+    }
+
+    /// The connection goes on with another token: its homes end what that does not allow.
+    pub(crate) fn renew_at_homes(&mut self, key: SlotKey, caller: &Identified) {
+        let Some(session) = self.durable_session(key) else {
+            return;
+        };
+        if !session.renew(caller) {
+            return;
+        }
+        let (who, homes) = (session.who.clone(), session.homes().collect::<Vec<_>>());
+        for partition in homes {
+            self.ask_as(key, (partition, who.clone()), Asked::Renew, None);
         }
     }
 
@@ -576,13 +588,13 @@ impl State {
 pub(crate) fn posted_of(ask: Ask) -> Posted {
     let Ask {
         partition,
-        tenant,
+        who,
         command,
         by,
     } = ask;
     Posted {
         partition,
-        tenant,
+        who,
         command,
         from: From::Code(by),
     }

@@ -95,6 +95,11 @@ impl Members {
         index
     }
 
+    /// Under which tag frames of a topic wait.
+    pub(crate) fn tag_of(&self, key: &TopicKey) -> Option<TopicTag> {
+        self.by_key.get(key).map(|index| self.topics[*index].tag)
+    }
+
     /// The member's join was confirmed: what was held for it, and under which tag it goes out.
     pub(crate) fn confirm(
         &mut self,

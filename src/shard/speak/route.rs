@@ -1,10 +1,12 @@
 //! From the decisions of sessions and homes to outboxes and mailboxes. Knows where a topic's home
 //! is and where its members are; decides nothing about them.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::auth::{Caller, Forbidden, MayPublish, MaySubscribe};
 use crate::broker::ConnKey;
 use crate::broker::relay::{
     Effect, Farewell, HandlerEvent, Home, LaneId, LeaveReason, Leaver, Refusal, Subscriber,
@@ -22,6 +24,9 @@ use crate::shard::kernel::ring::SlotKey;
 use crate::shard::post::command::Command;
 use crate::shard::post::mailbox::Full;
 use crate::shard::socket::connection::Connection;
+use crate::shard::socket::outbox::Piece;
+use crate::shard::socket::who::Who;
+use crate::shard::speak::call::spawn_visit;
 use crate::shard::state::{State, mark_dirty, mark_given};
 
 impl State {
@@ -100,7 +105,9 @@ impl State {
                 topic,
                 refusal,
             } => self.refuse_topic(slot_key(key), &topic, &refusal),
+            Effect::Give { key, topic, frame } => self.give(slot_key(key), &topic, &frame),
             Effect::Call(call) => self.calls.push_back(call),
+            Effect::Visit(visit) => spawn_visit(&self.shared, visit),
         }
     }
 
@@ -184,6 +191,36 @@ impl State {
         self.metrics.add(Counter::FramesLagged, lost as u64);
     }
 
+    /// A frame of a topic for one member; it counts against the member's backlog of that topic.
+    fn give(&mut self, key: SlotKey, topic: &Arc<TopicKey>, frame: &Bytes) {
+        self.give_out();
+        let Some(tag) = self.members.tag_of(topic) else {
+            return;
+        };
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        let limits = self
+            .live
+            .outbox_limits(connection.mount, self.shared.topic_capacity());
+        let piece = Rc::new(Piece::of_frame(frame.clone()));
+        let topic = (tag, connection.machine.is_sending());
+        let lost = connection
+            .outbox
+            .push_topic(&mut self.spare, &piece, topic, &limits);
+        self.metrics.add(Counter::MessagesSent, 1);
+        self.metrics.add(Counter::FramesLagged, lost as u64);
+        mark_dirty(&mut self.dirty, connection, key);
+    }
+
+    /// What has changed at the homes in this turn goes to who wants to know, as one frame each.
+    pub(crate) fn tell_presence(&mut self) {
+        if let Some(home) = &mut self.home {
+            home.tell_presence();
+        }
+        self.drain_home();
+    }
+
     fn detach(&mut self, key: SlotKey, topic: &Arc<TopicKey>, (asked, answer): (u32, &Farewell)) {
         self.give_out();
         if let Some(tag) = self.members.detach(topic, key)
@@ -238,11 +275,14 @@ impl State {
             name_bytes_max: limits.name_bytes_max,
             event_bytes_max: limits.event_bytes_max,
         };
-        let Session::Relay(session) = &mut connection.session else {
+        let (Session::Relay(session), Some(caller)) = (&mut connection.session, &connection.caller)
+        else {
             return;
         };
-        match session.handle(request, &limits) {
-            Step::Subscribe(topic, asked) => self.subscribe(key, topic, asked),
+        match session.handle(request, (caller, &limits)) {
+            Step::Subscribe(topic, wishes, asked) => {
+                self.subscribe(key, (topic, wishes), asked);
+            }
             Step::Unsubscribe(topic, asked) => self.unsubscribe(key, topic, asked),
             Step::AnswerUnsubscribed(topic) => {
                 self.queue_text_with(key, |out| wire::put_unsubscribed(out, topic));
@@ -301,13 +341,21 @@ impl State {
         let Some(session) = self.relay_session(key) else {
             return;
         };
-        let negotiated = session.negotiated;
+        let (negotiated, conn_id) = (session.negotiated, session.conn_id);
         // What is said of an invalid message quotes it, and in it may stand anything.
         let told = match code {
             ErrorCode::InvalidMessage => code.as_str(),
             _ => text,
         };
-        tracing::warn!(target: "tidegate::relay", conn_id = session.conn_id, topic, text = told, "refused");
+        if tracing::enabled!(target: "tidegate::relay", tracing::Level::WARN) {
+            let Who {
+                tenant,
+                sub,
+                peer,
+                conn,
+            } = self.who(key);
+            tracing::warn!(target: "tidegate::relay", tenant, sub, peer, conn, conn_id, topic, text = told, "refused");
+        }
         let frame = ErrorFrame {
             message: text,
             code: negotiated.then_some(code),
@@ -319,13 +367,19 @@ impl State {
     }
 
     /// Asks the home of a topic to take a subscriber.
-    pub(crate) fn subscribe(&mut self, key: SlotKey, topic: &str, asked: u32) {
+    pub(crate) fn subscribe(
+        &mut self,
+        key: SlotKey,
+        (topic, wishes): (MaySubscribe<'_>, wire::Wishes),
+        asked: u32,
+    ) {
+        let topic = topic.topic();
         let Some(subscriber) = self.subscriber(key, asked) else {
             return;
         };
         let (tenant, name) = (subscriber.caller.tenant.clone(), Box::<str>::from(topic));
         let of = tenant.clone();
-        let job = move |home: &mut Home| home.handle_subscribe(&of, &name, subscriber);
+        let job = move |home: &mut Home| home.handle_subscribe(&of, &name, (subscriber, wishes));
         self.surely_at_home(&tenant, topic, Box::new(job));
     }
 
@@ -333,6 +387,27 @@ impl State {
     pub(crate) fn unsubscribe(&mut self, key: SlotKey, topic: &str, asked: u32) {
         if let Some(subscriber) = self.subscriber(key, asked) {
             self.leave(&subscriber, topic, LeaveReason::Unsubscribe);
+        }
+    }
+
+    /// The connection goes on with another token: it leaves the topics that this does not allow.
+    pub(crate) fn leave_lost(&mut self, key: SlotKey, caller: &Caller) {
+        let Some(session) = self.relay_session(key) else {
+            return;
+        };
+        let lost: Vec<Box<str>> = session.lost(&caller.rights).map(Into::into).collect();
+        for name in lost {
+            self.refuse_relay(key, &name, &Forbidden.to_string(), ErrorCode::Forbidden);
+            let asked = self
+                .relay_session(key)
+                .and_then(|session| session.leave(&name));
+            if let Some(asked) = asked {
+                self.unsubscribe(key, &name, asked);
+            }
+            // Here at once, so that nothing more is given out; at home in its turn.
+            let tenant = caller.tenant.clone();
+            self.give_out();
+            self.members.detach(&TopicKey { tenant, name }, key);
         }
     }
 
@@ -383,7 +458,14 @@ impl State {
     }
 
     /// Hands a client's message to the home of its topic.
-    pub(crate) fn message(&mut self, key: SlotKey, topic: &str, event: &str, payload: &[u8]) {
+    pub(crate) fn message(
+        &mut self,
+        key: SlotKey,
+        topic: MayPublish<'_>,
+        event: &str,
+        payload: &[u8],
+    ) {
+        let topic = topic.topic();
         let Some(subscriber) = self.subscriber(key, 0) else {
             return;
         };
@@ -456,10 +538,11 @@ fn shard_of(effect: &Effect) -> Option<u16> {
     match effect {
         Effect::Deliver { shard, .. } | Effect::Missed { shard, .. } => Some(*shard),
         Effect::Attach { subscriber, .. } => Some(subscriber.key.shard),
-        Effect::Joined { key, .. } | Effect::Detach { key, .. } | Effect::Refuse { key, .. } => {
-            Some(key.shard)
-        }
-        Effect::Call(_) => None,
+        Effect::Give { key, .. }
+        | Effect::Joined { key, .. }
+        | Effect::Detach { key, .. }
+        | Effect::Refuse { key, .. } => Some(key.shard),
+        Effect::Call(_) | Effect::Visit(_) => None,
     }
 }
 

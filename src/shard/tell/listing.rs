@@ -27,6 +27,8 @@ pub(crate) struct Listed {
 pub(crate) struct ListFilter {
     /// Only those of which something shown contains this text, which is in lower case.
     pub(crate) contains: Box<str>,
+    /// Where they come from is shown, and looked at.
+    pub(crate) addresses: bool,
     /// No more than so many.
     pub(crate) limit: usize,
 }
@@ -93,15 +95,18 @@ impl State {
             let first = theirs.take(filter.limit);
             return ListPage {
                 count: self.roll.count(tenant),
-                listed: first.map(|(key, one)| Self::listed_one(key, one)).collect(),
+                listed: first
+                    .map(|(key, one)| Self::listed_one(key, one, filter.addresses))
+                    .collect(),
             };
         }
         let mut page = ListPage::default();
-        for (key, connection) in theirs.filter(|(key, one)| self.has(*key, one, &filter.contains)) {
+        for (key, connection) in theirs.filter(|(key, one)| self.has(*key, one, filter)) {
             page.count += 1;
             // Where a peer is only the kernel knows, so it is not asked for what nobody sees.
             if page.listed.len() < filter.limit {
-                page.listed.push(Self::listed_one(key, connection));
+                page.listed
+                    .push(Self::listed_one(key, connection, filter.addresses));
             }
         }
         page
@@ -109,7 +114,8 @@ impl State {
 
     /// Whether a text, in lower case, stands in what is shown of a connection. What costs least is
     /// looked at first, and the kernel is asked only for what may be an address.
-    fn has(&self, key: SlotKey, connection: &Connection, text: &str) -> bool {
+    fn has(&self, key: SlotKey, connection: &Connection, filter: &ListFilter) -> bool {
+        let text = &*filter.contains;
         let mount = self.shared.mounts.get(usize::from(connection.mount));
         let subject = connection.caller.as_ref();
         let subject = subject.and_then(|caller| caller.subject.as_ref());
@@ -124,17 +130,17 @@ impl State {
             || subject.is_some_and(|subject| subject.to_lowercase().contains(text))
             || id_of(key, self.index).contains(text)
             || in_number()
-            || (is_of_address(text) && in_peer().unwrap_or(false))
+            || (filter.addresses && is_of_address(text) && in_peer().unwrap_or(false))
     }
 
-    pub(crate) fn listed_one(key: SlotKey, connection: &Connection) -> Listed {
+    pub(crate) fn listed_one(key: SlotKey, connection: &Connection, addresses: bool) -> Listed {
         let caller = connection.caller.as_ref();
         Listed {
             key,
             mount: connection.mount,
             conn_id: conn_id(&connection.session),
             subject: caller.and_then(|caller| caller.subject.clone()),
-            peer: connection.peer(),
+            peer: if addresses { connection.peer() } else { None },
         }
     }
 

@@ -17,6 +17,7 @@ use crate::metrics::{Counter, Gauge};
 use crate::session::Session;
 
 use crate::shard::socket::connection::Connection;
+use crate::shard::socket::who::Who;
 use crate::shard::state::State;
 
 /// What the last sample found.
@@ -118,7 +119,13 @@ impl State {
                 break;
             }
             freed += bytes as u64;
-            tracing::warn!(target: "tidegate::shard", bytes, "ended: memory is short");
+            let Who {
+                tenant,
+                sub,
+                peer,
+                conn,
+            } = self.who(key);
+            tracing::warn!(target: "tidegate::shard", tenant, sub, peer, conn, bytes, "ended: memory is short");
             self.metrics.add(Counter::MemoryCloses, 1);
             self.metrics.closed(1013);
             // A close frame would wait behind all that is to be freed.

@@ -30,7 +30,7 @@ impl State {
         for (key, connection) in self.connections.iter() {
             if Self::belongs(connection, tenant) && is_slow(connection, now_ms) {
                 slow.push(Slow {
-                    who: Self::listed_one(key, connection),
+                    who: Self::listed_one(key, connection, true),
                     queued_frames: connection.outbox.frames(),
                     queued_bytes: connection.outbox.bytes(),
                     missed: connection.outbox.missed(),

@@ -18,10 +18,11 @@ let token;
 
 // --- who we are
 
-async function mint() {
-  const answer = await fetch('/v1/dev/token', { method: 'POST' });
-  if (!answer.ok) throw new Error(`no token: HTTP ${answer.status}`);
-  return (await answer.json()).token;
+async function mint(wish) {
+  const answer = await fetch('/v1/dev/token', { method: 'POST', body: wish && JSON.stringify(wish) });
+  const told = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new Error(told.detail ?? `no token: HTTP ${answer.status}`);
+  return told.token;
 }
 
 const currentToken = async ({ renew }) => {
@@ -48,12 +49,20 @@ function status(kind, text) {
 async function copy(button, textOf) {
   const name = button.dataset.name ??= button.textContent;
   try {
-    await navigator.clipboard.writeText(textOf(await mint()));
+    await navigator.clipboard.writeText(textOf(await mint(wished())));
     write(button, 'Copied');
   } catch (error) {
     write(button, `Not copied: ${error.message}`);
   }
   setTimeout(() => write(button, name), 2_000);
+}
+
+/** Who the copied token is of: the page's own admin, unless a name is given. */
+function wished() {
+  const sub = byId('mint-sub').value.trim();
+  const ns = byId('mint-ns').value.trim();
+  if (!sub && !ns) return undefined;
+  return { sub: sub || undefined, ns: ns || undefined };
 }
 
 byId('mint').hidden = !settings.mints;
@@ -103,13 +112,16 @@ async function start() {
   while (mine === running) {
     try {
       numbers.show(await rest.request('GET', NUMBERS));
+      document.body.classList.remove('stale');
       if (!began) begin();
       await look();
       status('good', 'live');
     } catch (error) {
       if (error.status === 401 && settings.mints) token = undefined;
       else if (error.status === 401 || error.status === 403) return refused(error);
-      status('bad', error.status ? error.message : 'the server does not answer');
+      // What still stands here is of before.
+      document.body.classList.add('stale');
+      status('bad', error.status ? error.message : 'the server does not answer: these numbers are old');
     }
     await new Promise((resolve) => { setTimeout(resolve, POLL_MS); });
     // Nobody looks: nothing is asked.
@@ -125,8 +137,13 @@ document.addEventListener('visibilitychange', () => {
   else parts.relay?.wake();
 });
 
+function reason({ status: code }) {
+  if (code === 403) return 'this token has not the role admin';
+  return token ? 'this token is not accepted: it is wrong or has expired' : 'a token is needed';
+}
+
 function refused(error) {
-  status('bad', error.status === 403 ? 'this token has not the role admin' : 'a token is needed');
+  status('bad', reason(error));
   token = undefined;
   parts.relay?.close();
   byId('token-form').hidden = false;

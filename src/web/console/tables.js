@@ -7,6 +7,7 @@ const ROWS_MAX = 50;
 // Somewhat less than the ticks of the page's clock that lie between.
 const TABLE_MS = 2_900;
 const CONFIG_MS = 29_900;
+const ASKED_MS = 4_000;
 
 const cell = (text, className = '') => make('td', { textContent: text, className });
 
@@ -39,7 +40,15 @@ export function connections(rest, complain) {
     const button = make('button', {
       type: 'button', className: 'danger', textContent: 'Disconnect', ariaLabel: `Disconnect ${sub ?? ''} ${id}`,
     });
+    let asked;
     button.addEventListener('click', async () => {
+      if (!asked) {
+        // Whoever goes on to something else has not meant it.
+        asked = setTimeout(() => { asked = undefined; write(button, 'Disconnect'); }, ASKED_MS);
+        write(button, 'Really?');
+        return;
+      }
+      clearTimeout(asked);
       button.disabled = true;
       try {
         await rest.disconnect(id);

@@ -158,7 +158,11 @@ impl Plan {
 
     /// Starts it, or says why not.
     pub(crate) fn try_start(self) -> Result<Server, tidegate::server::StartError> {
-        let builder = Server::builder(self.config, Arc::new(authenticator(self.rules)));
+        let rules = Rules {
+            rights: self.config.auth.rights.mode(),
+            ..self.rules
+        };
+        let builder = Server::builder(self.config, Arc::new(authenticator(rules)));
         let register =
             |builder, register: Box<dyn FnOnce(ServerBuilder) -> ServerBuilder>| register(builder);
         self.builder.into_iter().fold(builder, register).start()

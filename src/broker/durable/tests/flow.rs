@@ -176,6 +176,7 @@ fn without_credit_only_the_own_delivery_pauses() {
     let subscribe = |sub_name: &str| Command::Subscribe {
         topic: TopicRef::Id(topic),
         sub_name: sub_name.into(),
+        maker: "".into(),
         open: from(0),
     };
     rig.ask(1, subscribe("slow"));

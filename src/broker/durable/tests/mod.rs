@@ -112,6 +112,7 @@ impl Rig {
         let reference = reference.map(|text| Bytes::copy_from_slice(text.as_bytes()));
         let caller = Caller {
             tenant: tenant(ns),
+            rights: crate::auth::Rights::everything(),
             peer: peer(key),
             reference,
         };
@@ -340,6 +341,7 @@ impl Rig {
             Command::Subscribe {
                 topic,
                 sub_name,
+                maker: "".into(),
                 open,
             },
         );

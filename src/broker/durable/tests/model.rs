@@ -167,6 +167,7 @@ impl World {
                     Command::Subscribe {
                         topic,
                         sub_name,
+                        maker: "".into(),
                         open,
                     },
                 );
@@ -463,6 +464,7 @@ impl World {
                 Command::Subscribe {
                     topic,
                     sub_name: name(sub_name),
+                    maker: "".into(),
                     open,
                 },
             );

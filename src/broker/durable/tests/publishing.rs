@@ -236,6 +236,7 @@ fn what_is_too_long_is_refused_with_its_limit() {
             Command::Subscribe {
                 topic,
                 sub_name,
+                maker: "".into(),
                 open,
             },
         );

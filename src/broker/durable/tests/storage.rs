@@ -154,6 +154,7 @@ fn a_log_that_fails_before_an_append_is_carried_out_is_given_nothing() {
     for key in [2, 3] {
         let caller = Caller {
             tenant: tenant("demo"),
+            rights: crate::auth::Rights::everything(),
             peer: peer(key),
             reference: None,
         };

@@ -54,6 +54,7 @@ fn a_foreign_topic_answers_as_an_unknown_one_in_every_operation() {
         Command::Subscribe {
             topic: TopicRef::Id(foreign),
             sub_name: name("A"),
+            maker: "".into(),
             open: Open::default(),
         },
     );
@@ -122,6 +123,7 @@ fn topic_commands(id: HomedId) -> [Command; 8] {
         Command::Subscribe {
             topic: topic.clone(),
             sub_name: sub_name.clone(),
+            maker: "".into(),
             open: Open::default(),
         },
         Command::Unsubscribe {
