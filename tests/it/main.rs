@@ -76,6 +76,8 @@ mod programs;
 
 mod seeds;
 
+mod cli_output;
+
 mod generate;
 
 mod registries;
@@ -85,6 +87,8 @@ mod readers;
 mod reconnect;
 
 mod rust_client;
+
+mod rust_client_faults;
 
 mod service;
 

@@ -261,7 +261,7 @@ pub(super) fn close_payload(payload: &[u8]) -> Result<Option<(u16, &str)>, Proto
         [_] => return Err(ProtocolError::CloseTooShort),
         [high, low, reason @ ..] => (u16::from_be_bytes([*high, *low]), reason),
     };
-    if !matches!(code, 1000..=1003 | 1007..=1011 | 3000..=4999) {
+    if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
         return Err(ProtocolError::CloseCode(code));
     }
     let reason = std::str::from_utf8(reason).map_err(|_| ProtocolError::Utf8)?;
