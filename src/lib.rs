@@ -83,11 +83,11 @@
 //! );
 //! ```
 //!
-//! Until it is published, depend on it by git:
+//! Until it is published, depend on a copy of its sources:
 //!
 //! ```toml
 //! [dependencies]
-//! tidegate = { git = "https://github.com/tidegate/tidegate" }
+//! tidegate = { path = "../tidegate" }
 //! ```
 //!
 //! The guide:
@@ -98,7 +98,9 @@
 //! 4. [relay topics](guide::relay) and [durable topics](guide::durable), with their
 //!    [backup](guide::backup),
 //! 5. [streaming](guide::streaming): tokens, a live dashboard, agent to agent, the progress of a job,
-//! 6. [testing](guide::testing);
+//! 6. [testing](guide::testing),
+//! 7. [a browser app end to end](guide::browser), [other languages](guide::other_languages),
+//!    [deployment](guide::deployment), [upgrade](guide::upgrade);
 //!
 //! and for those who know something like it, [coming from](guide::coming_from) nest-rs, NestJS,
 //! PyNest, Rapina or Socket.IO; [by hand](guide::by_hand) shows what the macros write.
@@ -128,6 +130,13 @@ pub mod log;
 pub mod broker;
 
 pub mod gateway;
+
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "Tidegate runs on Linux alone, for it is made of io_uring; on macOS and Windows run its image in a \
+     container or a virtual machine: README.md, `Not on Linux?`, has the line. The client \
+     (`tidegate-client`) is for Linux too; `src/web/client` and `src/client-python` run anywhere"
+);
 
 mod session;
 

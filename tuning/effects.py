@@ -2,8 +2,8 @@
 """What each knob of the profiles does: the same load, or the same question, on a server with the
 default and on one with the profile's value, by turns. Wants a machine that does nothing else:
 
-    cargo build --release --package tidegate --package loadgen
-    python3 tuning/effects.py [--rounds 3] [--seconds 3] [--only NAME] [--folder DIR]
+    cargo build --profile dist --package tidegate --package loadgen
+    TIDEGATE_BIN=target/dist/tidegate LOADGEN_BIN=target/dist/loadgen python3 tuning/effects.py [--rounds 3] [--seconds 3] [--only NAME] [--folder DIR]
 
 Server on CPU 0, load on CPU 1. Prints the tables of `tuning/README.md`: medians `before > after`,
 and how far the rounds were apart, so that chance can be seen. Standard library only.

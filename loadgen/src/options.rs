@@ -45,7 +45,7 @@ Examples:
   loadgen durable topics  --count 20000 --data-dir DIR --token $TOKEN --pid $!
   loadgen durable replay  --mib 256 --bytes 1024 --token $TOKEN --pid $!
   loadgen durable stalled --mib 200 --token $TOKEN --pid $!
-  loadgen run loadgen/scenarios/chat_rooms.toml --start target/release/tidegate --cpu 1 --report report.html";
+  loadgen run loadgen/scenarios/chat_rooms.toml --start target/dist/tidegate --cpu 1 --report report.html";
 
 /// The kinds of load.
 #[derive(Debug, Subcommand)]

@@ -100,8 +100,10 @@ fn cure(error: &client::ClientError) -> &'static str {
     }
 }
 
-/// One line for whoever reads: it is written when this returns.
-pub(super) fn print_line(line: &str) -> Result<(), ClientError> {
+/// One frame on one line, for whoever reads lines: a payload may have been written on several, and
+/// in JSON a line end outside of texts is as good as a space.
+pub(super) fn print_frame(text: &str) -> Result<(), ClientError> {
+    let line = text.replace(['\n', '\r'], " ");
     let mut out = std::io::stdout().lock();
     let written = writeln!(out, "{line}").and_then(|()| out.flush());
     written.map_err(ClientError::Output)
@@ -129,7 +131,7 @@ impl Target {
 
     /// What is printed is what came, so nothing more than the dialect itself is agreed on. A token
     /// in a file is read again for each connection: whoever renews it writes it there.
-    fn client(&self) -> Result<Client, ClientError> {
+    pub(super) fn client(&self) -> Result<Client, ClientError> {
         let client = Client::new(&self.url, &self.token()?)?.plain();
         Ok(match self.token_file.clone() {
             Some(path) => client.token_from(move |_| token_in(&path)),

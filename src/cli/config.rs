@@ -42,7 +42,7 @@ pub(super) fn run(verb: &ConfigVerb) -> Result<ExitCode, Failure> {
     match verb {
         ConfigVerb::Init(options) => init(options)?,
         ConfigVerb::Check(options) => check(options)?,
-        ConfigVerb::Show(options) => answer(text::show(&options.load()?).trim_end()),
+        ConfigVerb::Show(options) => answer(text::show(&options.load()?).trim_end())?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -67,9 +67,9 @@ fn init(options: &InitOptions) -> Result<(), Failure> {
     match &options.file {
         Some(path) => {
             write_new(path, &text)?;
-            answer(format_args!("wrote {}", path.display()));
+            answer(format_args!("wrote {}", path.display()))?;
         }
-        None => answer(text.trim_end()),
+        None => answer(text.trim_end())?,
     }
     Ok(())
 }
@@ -111,9 +111,8 @@ fn check(options: &ReadOptions) -> Result<(), Failure> {
         answer(format_args!(
             "GET {} -> {:?}, {who}",
             mount.path, mount.dialect
-        ));
+        ))?;
     }
-    answer(format_args!("secret: {secret}"));
-    answer("the configuration is right");
-    Ok(())
+    answer(format_args!("secret: {secret}"))?;
+    answer("the configuration is right")
 }

@@ -45,6 +45,13 @@ pub(super) enum GenerateError {
     /// What is there is never written over.
     #[error("{} is there already: nothing was written", .0.display())]
     Exists(PathBuf),
+    /// There is nothing to add a gateway to.
+    #[error(
+        "{} is not the manifest of a program: nothing was written; go to a project, name one with \
+         --project DIR, or make one with `tidegate generate project NAME`",
+        .0.display()
+    )]
+    NoProject(PathBuf),
     /// Cargo keeps the name for itself.
     #[error("`{0}` is a folder of Cargo's own: no package can be called that; nothing was written")]
     Package(String),
@@ -58,14 +65,42 @@ pub(super) enum GenerateError {
 
 /// Generates what is asked for and says what was written.
 pub(super) fn run(verb: &GenerateVerb) -> Result<ExitCode, Failure> {
+    let mut told = Vec::new();
     match verb {
-        GenerateVerb::Gateway(options) => gateway(&options.project, &options.name)?,
-        GenerateVerb::Project(options) => project(options)?,
+        GenerateVerb::Gateway(options) => {
+            inside_project(&options.project)?;
+            gateway(&options.project, &options.name, &mut told)?;
+        }
+        GenerateVerb::Project(options) => project(options, &mut told)?,
     }
+    // All is there before anything is said, whether or not somebody reads it.
+    answer(told.join("\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn project(options: &ProjectOptions) -> Result<(), GenerateError> {
+/// Where there is a program that a gateway can be added to.
+fn inside_project(folder: &Path) -> Result<(), GenerateError> {
+    let manifest = folder.join("Cargo.toml");
+    let text = match fs::read_to_string(&manifest) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(GenerateError::NoProject(manifest));
+        }
+        Err(source) => {
+            return Err(GenerateError::Read {
+                path: manifest,
+                source,
+            });
+        }
+    };
+    let has_package = text.lines().any(|line| line.trim() == "[package]");
+    match has_package && folder.join("src").is_dir() {
+        true => Ok(()),
+        false => Err(GenerateError::NoProject(manifest)),
+    }
+}
+
+fn project(options: &ProjectOptions, told: &mut Vec<String>) -> Result<(), GenerateError> {
     if OF_CARGO.contains(&&*options.name.kebab) {
         return Err(GenerateError::Package(options.name.kebab.clone()));
     }
@@ -78,43 +113,50 @@ fn project(options: &ProjectOptions) -> Result<(), GenerateError> {
     write(
         &folder.join("Cargo.toml"),
         &cargo.replace("{{tidegate}}", &tidegate),
+        told,
     )?;
-    write(&folder.join(".gitignore"), "/target\n")?;
-    write(&folder.join("src/main.rs"), &options.name.fill(MAIN))?;
+    write(&folder.join(".gitignore"), "/target\n/data\n", told)?;
+    write(&folder.join("src/main.rs"), &options.name.fill(MAIN), told)?;
+    write(
+        &folder.join("src/index.html"),
+        &options.name.fill(PAGE),
+        told,
+    )?;
     let chat = Name::parse("chat").map_err(|text| GenerateError::Write {
         path: folder.clone(),
         source: io::Error::other(text),
     })?;
-    gateway(&folder, &chat)?;
-    answer(format_args!(
-        "\nrun it:\n  cd {} && cargo run -- --dev",
-        folder.display()
+    gateway(&folder, &chat, told)?;
+    let folder = folder.display();
+    told.push(format!(
+        "\nrun it, and open its address in a browser:\n  cd {folder} && cargo run -- --dev\ntest \
+         it:\n  cargo test"
     ));
     Ok(())
 }
 
-/// From a checkout that is still there, else from where packages come from.
+/// The sources that this program was built from, if they are still there, else their version.
 fn dependency() -> String {
     let checkout = env!("CARGO_MANIFEST_DIR");
     match Path::new(checkout).join("Cargo.toml").exists() {
         true => format!("{{ path = \"{checkout}\" }}"),
-        false => format!("{{ git = \"{}\" }}", env!("CARGO_PKG_REPOSITORY")),
+        false => format!("\"{}\"", env!("CARGO_PKG_VERSION")),
     }
 }
 
-fn gateway(project: &Path, name: &Name) -> Result<(), GenerateError> {
+fn gateway(project: &Path, name: &Name, told: &mut Vec<String>) -> Result<(), GenerateError> {
     let folder = project.join("src").join(&name.snake);
     if folder.exists() {
         return Err(GenerateError::Exists(folder));
     }
-    write(&folder.join("mod.rs"), &name.fill(MOD))?;
-    write(&folder.join("gateway.rs"), &name.fill(GATEWAY))?;
-    write(&folder.join("module.rs"), &name.fill(MODULE))?;
-    register(&project.join("src/main.rs"), name)
+    write(&folder.join("mod.rs"), &name.fill(MOD), told)?;
+    write(&folder.join("gateway.rs"), &name.fill(GATEWAY), told)?;
+    write(&folder.join("module.rs"), &name.fill(MODULE), told)?;
+    register(&project.join("src/main.rs"), name, told)
 }
 
 /// Adds the module to the program. Where its text is not as expected, says what to add.
-fn register(main: &Path, name: &Name) -> Result<(), GenerateError> {
+fn register(main: &Path, name: &Name, told: &mut Vec<String>) -> Result<(), GenerateError> {
     let (mod_line, call) = (
         format!("mod {};\n", name.snake),
         format!(".module::<{}::{}Module>()", name.snake, name.pascal),
@@ -130,12 +172,10 @@ fn register(main: &Path, name: &Name) -> Result<(), GenerateError> {
         }
     };
     match text.and_then(|text| registered(&text, &mod_line, &call)) {
-        Some(text) => write(main, &text),
+        Some(text) => write(main, &text, told),
         None => {
             let main = main.display();
-            answer(format_args!(
-                "\nadd to {main}:\n  {mod_line}  {START}{call}"
-            ));
+            told.push(format!("\nadd to {main}:\n  {mod_line}  {START}{call}"));
             Ok(())
         }
     }
@@ -156,7 +196,7 @@ fn registered(text: &str, mod_line: &str, call: &str) -> Option<String> {
     Some(registered)
 }
 
-fn write(path: &Path, text: &str) -> Result<(), GenerateError> {
+fn write(path: &Path, text: &str, told: &mut Vec<String>) -> Result<(), GenerateError> {
     let failed = |source| GenerateError::Write {
         path: path.to_owned(),
         source,
@@ -165,7 +205,7 @@ fn write(path: &Path, text: &str) -> Result<(), GenerateError> {
         fs::create_dir_all(folder).map_err(failed)?;
     }
     fs::write(path, text).map_err(failed)?;
-    answer(format_args!("wrote {}", path.display()));
+    told.push(format!("wrote {}", path.display()));
     Ok(())
 }
 
@@ -236,6 +276,7 @@ const KEYWORDS: &[&str] = &[
 /// The crates of a generated program, and its own file.
 const TAKEN: &[&str] = &[
     "alloc",
+    "axum",
     "core",
     "main",
     "serde",
@@ -253,6 +294,7 @@ const MODULE: &str = include_str!("templates/module.txt");
 const MOD: &str = include_str!("templates/mod.txt");
 const MAIN: &str = include_str!("templates/main.txt");
 const CARGO: &str = include_str!("templates/cargo.txt");
+const PAGE: &str = include_str!("templates/index.html.txt");
 const START: &str = "Server::from_args()?";
 
 #[cfg(test)]
@@ -291,11 +333,11 @@ mod tests {
         let once = registered(&main, "mod chat;\n", ".module::<chat::ChatModule>()").unwrap();
         let twice = registered(&once, "mod book;\n", ".module::<book::BookModule>()").unwrap();
         assert!(
-            twice.contains("\nmod book;\nmod chat;\n\nuse tidegate"),
+            twice.contains("\nmod book;\nmod chat;\n\nuse axum"),
             "{twice}"
         );
         let calls = "Server::from_args()?\n        .module::<book::BookModule>()\n        \
-                     .module::<chat::ChatModule>()\n        .run()?;";
+                     .module::<chat::ChatModule>()\n        .router(";
         assert!(twice.contains(calls), "{twice}");
         assert_eq!(registered("fn main() {}", "", ""), None);
     }

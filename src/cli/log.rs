@@ -34,18 +34,18 @@ pub(super) fn run(verb: &LogVerb) -> Result<ExitCode, Failure> {
     match verb {
         LogVerb::Verify(options) => {
             let report = verify(&options.directory)?;
-            report.partitions.iter().for_each(print_verdict);
-            Ok(verdict(&options.directory, &report))
+            report.partitions.iter().try_for_each(print_verdict)?;
+            verdict(&options.directory, &report)
         }
         LogVerb::Inspect(options) => {
             let report = inspect(&options.directory)?;
-            report.partitions.iter().for_each(print_partition);
+            report.partitions.iter().try_for_each(print_partition)?;
             Ok(ExitCode::SUCCESS)
         }
     }
 }
 
-fn verdict(directory: &Path, report: &DirectoryReport) -> ExitCode {
+fn verdict(directory: &Path, report: &DirectoryReport) -> Result<ExitCode, Failure> {
     let sum =
         |count: fn(&PartitionReport) -> u64| -> u64 { report.partitions.iter().map(count).sum() };
     let records = sum(|partition| {
@@ -62,21 +62,21 @@ fn verdict(directory: &Path, report: &DirectoryReport) -> ExitCode {
         report.partitions.len()
     );
     if report.is_intact() {
-        answer(format!("{found}: intact"));
-        return ExitCode::SUCCESS;
+        answer(format!("{found}: intact"))?;
+        return Ok(ExitCode::SUCCESS);
     }
-    answer(format!("{found}: DAMAGED"));
-    ExitCode::FAILURE
+    answer(format!("{found}: DAMAGED"))?;
+    Ok(ExitCode::FAILURE)
 }
 
 /// What is not as it should be.
-fn print_verdict(report: &PartitionReport) {
+fn print_verdict(report: &PartitionReport) -> Result<(), Failure> {
     let partition = report.partition.0;
     if let Some((segment, offset)) = report.recovery.replay.torn {
         answer(format!(
             "partition {partition}: segment {segment} ends at {offset} with a batch that nobody was \
              told of; a start cuts it off"
-        ));
+        ))?;
     }
     for damage in &report.damage {
         answer(format!(
@@ -91,41 +91,43 @@ fn print_verdict(report: &PartitionReport) {
             } else {
                 "not all known"
             }
-        ));
+        ))?;
     }
     for segment in &report.indexes_bad {
         answer(format!(
             "partition {partition}: the index of segment {segment} is bad; it is made again"
-        ));
+        ))?;
     }
     for segment in &report.recovery.segments_missing {
         answer(format!(
             "partition {partition}: segment {segment} is missing"
-        ));
+        ))?;
     }
+    Ok(())
 }
 
-fn print_partition(report: &PartitionReport) {
+fn print_partition(report: &PartitionReport) -> Result<(), Failure> {
     let used: usize = report.segments.iter().map(|segment| segment.end).sum();
     answer(format!(
         "partition {}: {} segments, {used} bytes in them, {} topics",
         report.partition.0,
         report.segments.len(),
         report.topics.len()
-    ));
+    ))?;
     for segment in &report.segments {
         let (id, bytes, end) = (segment.id, segment.bytes, segment.end);
-        answer(format!("  segment {id}: {end} of {bytes} bytes"));
+        answer(format!("  segment {id}: {end} of {bytes} bytes"))?;
     }
-    print_verdict(report);
+    print_verdict(report)?;
     for topic in &report.topics {
         answer(format!(
             "  topic {} {}/{}: seq {} to {}, {} bytes",
             topic.id, topic.tenant, topic.name, topic.first_seq, topic.last_seq, topic.bytes
-        ));
+        ))?;
         for subscription in &topic.subscriptions {
             let (id, name, cursor) = (subscription.id, &subscription.name, subscription.cursor);
-            answer(format!("    subscription {id} {name}: cursor {cursor}"));
+            answer(format!("    subscription {id} {name}: cursor {cursor}"))?;
         }
     }
+    Ok(())
 }

@@ -24,12 +24,18 @@ mod publish;
 #[cfg(feature = "client")]
 mod subscribe;
 
+#[cfg(feature = "client")]
+mod operate;
+
 mod log;
 
 mod wire;
 
+mod shell;
+
 use std::ffi::OsString;
 use std::fmt::Display;
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -71,6 +77,21 @@ enum Verb {
     /// Print the messages of a durable topic as they come
     #[cfg(feature = "client")]
     Sub(subscribe::SubOptions),
+    /// Push to a relay topic
+    #[cfg(feature = "client")]
+    Push(operate::PushOptions),
+    /// Print the durable topics of a server, one JSON object a line
+    #[cfg(feature = "client")]
+    Topics(operate::ListOptions),
+    /// Print the durable subscriptions of a server, one JSON object a line
+    #[cfg(feature = "client")]
+    Subs(operate::SubsOptions),
+    /// Print who is present in a relay topic, one JSON object a line
+    #[cfg(feature = "client")]
+    Presence(operate::PresenceOptions),
+    /// Print the connections of a server, one JSON object a line
+    #[cfg(feature = "client")]
+    Connections(operate::ListOptions),
     /// Look at a data directory that no server uses
     #[command(subcommand)]
     Log(log::LogVerb),
@@ -79,6 +100,48 @@ enum Verb {
     Generate(generate::GenerateVerb),
     /// Print the wire reference: every frame of every dialect, with the codes of errors
     Wire,
+    /// Print completions for shells, write pages for man
+    #[command(subcommand)]
+    Shell(shell::ShellVerb),
+}
+
+/// The command line of a program that is built with the framework: the flags of `serve`, or one of
+/// the verbs that look after its tokens, its configuration and its machine.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true, after_help = AFTER_HELP)]
+pub struct OwnArguments {
+    #[command(subcommand)]
+    verb: Option<OwnVerb>,
+    #[command(flatten)]
+    serve: ServeOptions,
+}
+
+#[derive(Debug, Subcommand)]
+enum OwnVerb {
+    /// Make and check tokens
+    #[command(subcommand)]
+    Token(token::TokenVerb),
+    /// Write, check and explain configurations
+    #[command(subcommand)]
+    Config(config::ConfigVerb),
+    /// Look at this machine: kernel, io_uring, limits, settings, each with the line that mends it
+    Doctor(ServeOptions),
+}
+
+impl OwnArguments {
+    /// How to serve, or the code with which the process ends because a verb has.
+    pub fn serve_or_done(self) -> Result<ServeOptions, u8> {
+        let done = match &self.verb {
+            None => return Ok(self.serve),
+            Some(OwnVerb::Token(verb)) => token::run(verb),
+            Some(OwnVerb::Config(verb)) => config::run(verb),
+            Some(OwnVerb::Doctor(options)) => doctor::run(options),
+        };
+        let code = done.unwrap_or_else(|failure| failure.report());
+        let known = [0, EXIT_CONFIG].into_iter();
+        let mut known = known.filter(|known| ExitCode::from(*known) == code);
+        Err(known.next().unwrap_or(1))
+    }
 }
 
 /// Does what the command line asks for.
@@ -96,20 +159,30 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Pub(options) => publish::run(&options),
         #[cfg(feature = "client")]
         Verb::Sub(options) => subscribe::run(&options),
+        #[cfg(feature = "client")]
+        Verb::Push(options) => operate::push(&options),
+        #[cfg(feature = "client")]
+        Verb::Topics(options) => operate::topics(&options),
+        #[cfg(feature = "client")]
+        Verb::Subs(options) => operate::subs(&options),
+        #[cfg(feature = "client")]
+        Verb::Presence(options) => operate::presence(&options),
+        #[cfg(feature = "client")]
+        Verb::Connections(options) => operate::connections(&options),
         Verb::Log(verb) => log::run(&verb),
         Verb::Generate(verb) => generate::run(&verb),
         Verb::Wire => wire::run(),
+        Verb::Shell(verb) => shell::run(&verb),
     };
     done.unwrap_or_else(|failure| failure.report())
 }
 
 /// Prints help to stdout and complaints to stderr.
 fn usage(error: &clap::Error) -> ExitCode {
-    // Where nobody listens there is nobody to tell.
-    let _ = error.print();
-    match error.use_stderr() {
-        true => ExitCode::from(EXIT_USAGE),
-        false => ExitCode::SUCCESS,
+    match (error.use_stderr(), error.print()) {
+        (true, _) => ExitCode::from(EXIT_USAGE),
+        (false, Ok(())) => ExitCode::SUCCESS,
+        (false, Err(error)) => Failure::Output(error).report(),
     }
 }
 
@@ -148,6 +221,9 @@ enum Failure {
     #[cfg(feature = "client")]
     #[error("the payload begins like JSON and is none; --text publishes it as text")]
     Payload(#[source] serde_json::Error),
+    /// What was asked for cannot be written.
+    #[error("cannot write the standard output")]
+    Output(#[source] std::io::Error),
     /// Nothing can be read from the standard input.
     #[error("cannot read the standard input")]
     Input(#[source] std::io::Error),
@@ -156,7 +232,19 @@ enum Failure {
 impl Failure {
     /// Prints the error with its causes, and tells how the process ends.
     fn report(&self) -> ExitCode {
-        complain(format_args!("tidegate: {}", with_causes(self)));
+        // A reader that has seen enough, as `head` has, is no failure.
+        if matches!(self, Self::Output(error) if error.kind() == ErrorKind::BrokenPipe) {
+            return ExitCode::SUCCESS;
+        }
+        match self {
+            // Whoever mends one mistake wants to know of the others.
+            Self::Config(wrong) | Self::Serve(RunError::Config(wrong)) => {
+                for one in wrong.all() {
+                    complain(format_args!("tidegate: {}", with_causes(one)));
+                }
+            }
+            other => complain(format_args!("tidegate: {}", with_causes(other))),
+        }
         match self {
             Self::Config(_) => ExitCode::from(EXIT_CONFIG),
             Self::Serve(error) => ExitCode::from(error.exit_code()),
@@ -182,14 +270,16 @@ pub fn with_causes(error: &dyn std::error::Error) -> String {
     lines.collect::<Vec<_>>().join("; ")
 }
 
-#[expect(clippy::print_stdout, reason = "the answer of a verb")]
-fn answer(text: impl Display) {
-    println!("{text}");
+/// Prints a line for whoever reads: it is written when this returns.
+fn answer(text: impl Display) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    let written = writeln!(out, "{text}").and_then(|()| out.flush());
+    written.map_err(Failure::Output)
 }
 
-#[expect(clippy::print_stderr, reason = "a verb speaks before there is a log")]
+/// Prints a line for whoever looks on; where nobody can, nobody is told.
 fn complain(text: impl Display) {
-    eprintln!("{text}");
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
 #[expect(

@@ -22,7 +22,7 @@ pub struct ServeOptions {
     #[arg(long, value_name = "NAME", env = "TIDEGATE_PROFILE", value_parser = profile_names())]
     pub profile: Option<String>,
     /// Address and port; port 0 lets the system choose [server.listen]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     pub listen: Option<SocketAddr>,
     /// Development: listen for TLS too, with a certificate made for localhost [tls.dev]
     #[arg(long)]
@@ -73,6 +73,13 @@ impl ServeOptions {
             ..Sources::of_process()
         }
     }
+}
+
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| {
+        "write IP:PORT, such as 127.0.0.1:4000 or [::1]:4000; names are not looked up, and port 0 \
+         takes any that is free"
+    })
 }
 
 fn profile_names() -> Vec<&'static str> {

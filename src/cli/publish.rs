@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::client::{Durable, DurableFrame, Publish};
 
-use super::client::{ClientError, Target, print_line, told};
+use super::client::{ClientError, Target, print_frame, told};
 use super::{Failure, complain};
 
 #[derive(Debug, Args)]
@@ -143,7 +143,14 @@ fn next_line(lines: &Receiver<Line>, in_flight: usize) -> Next {
 fn lines_of_input() -> Receiver<Line> {
     let (sender, lines) = sync_channel(IN_FLIGHT_MAX);
     std::thread::spawn(move || {
+        let mut marked = Some('\u{feff}');
         for line in std::io::stdin().lock().lines() {
+            // Some editors put a mark of byte order before a text.
+            let mark = marked.take();
+            let line = line.map(|line| match mark.and_then(|mark| line.strip_prefix(mark)) {
+                Some(rest) => rest.to_owned(),
+                None => line,
+            });
             if sender.send(line.map_err(Failure::Input)).is_err() {
                 return;
             }
@@ -153,7 +160,8 @@ fn lines_of_input() -> Receiver<Line> {
 }
 
 /// JSON stays as it was written, and what begins like JSON must be JSON; anything else is a text.
-fn payload_of(line: &str, text: bool) -> Result<Box<RawValue>, serde_json::Error> {
+pub(super) fn payload_of(line: &str, text: bool) -> Result<Box<RawValue>, serde_json::Error> {
+    let line = line.strip_suffix('\r').unwrap_or(line);
     match serde_json::from_str::<Box<RawValue>>(line) {
         Ok(raw) if !text => Ok(raw),
         Err(error) if !text && line.trim_start().starts_with(['{', '[', '"']) => Err(error),
@@ -166,7 +174,7 @@ fn take_answer(connection: &mut Durable) -> Result<bool, ClientError> {
     let received = connection.receive()?;
     let refusal = match received.frame {
         DurableFrame::Published(_) => {
-            print_line(&received.text)?;
+            print_frame(&received.text)?;
             return Ok(true);
         }
         DurableFrame::Refused(refusal) => refusal,

@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::client::{Durable, DurableFrame, Reconnect, Subscribe, Subscribed};
 
-use super::client::{ClientError, Target, print_line, told};
+use super::client::{ClientError, Target, print_frame, told};
 use super::{Failure, complain};
 
 #[derive(Debug, Args)]
@@ -101,14 +101,14 @@ fn subscribe(options: &SubOptions) -> Result<ExitCode, ClientError> {
         let received = connection.receive()?;
         match &received.frame {
             DurableFrame::Message(message) => {
-                print_line(&received.text)?;
+                print_frame(&received.text)?;
                 left -= 1;
                 if !options.no_ack {
                     connection.ack(&topic, name, message.seq)?;
                     last = Some(message.seq);
                 }
             }
-            DurableFrame::Gap(_) => print_line(&received.text)?,
+            DurableFrame::Gap(_) => print_frame(&received.text)?,
             frame => {
                 if let Some(end) = handle(frame, &received.text) {
                     return Ok(end);

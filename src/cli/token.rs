@@ -89,7 +89,7 @@ fn new(options: &NewOptions) -> Result<ExitCode, Failure> {
     };
     let issuer = identity.issuer.ok_or(Error::SecretMissing)?;
     let issuer = issuer.ttl_s(options.ttl.unwrap_or(TOKEN_TTL_S));
-    answer(issuer.issue(&claims, unix_s())?);
+    answer(issuer.issue(&claims, unix_s())?)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -120,11 +120,11 @@ fn check(options: &CheckOptions) -> Result<ExitCode, Failure> {
     let authenticator = identity(&options.serve)?.authenticator;
     let now = unix_s();
     if let Some(claims) = unverified_claims(&token) {
-        answer(format_args!("{:#}", Value::Object(claims)));
+        answer(format_args!("{:#}", Value::Object(claims)))?;
     }
     match authenticator.examine(&token, now) {
         Ok((caller, key)) => {
-            answer(format_args!("signed with the key {key}"));
+            answer(format_args!("signed with the key {key}"))?;
             let left = caller.expires_at.unwrap_or(now).saturating_sub(now);
             answer(format_args!("valid for {left} s, tenant {}", caller.tenant));
             answer(format_args!("may publish to {}", caller.rights.publish()));
@@ -132,8 +132,9 @@ fn check(options: &CheckOptions) -> Result<ExitCode, Failure> {
                 "may subscribe to {}",
                 caller.rights.subscribe()
             ));
+            answer(format_args!("valid for {left} s, tenant {}", caller.tenant))?;
             if !caller.has_ns {
-                answer("it names no tenant (claim `ns`), which the durable mount requires");
+                answer("it names no tenant (claim `ns`), which the durable mount requires")?;
             }
             Ok(ExitCode::SUCCESS)
         }

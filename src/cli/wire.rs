@@ -6,6 +6,6 @@ use super::{Failure, answer};
 use crate::proto::reference::reference;
 
 pub(super) fn run() -> Result<ExitCode, Failure> {
-    answer(reference().trim_end());
+    answer(reference().trim_end())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -19,21 +19,25 @@ use crate::auth::Origin;
 pub(super) type SourceOf<'a> = &'a dyn Fn(&str) -> Source;
 
 /// Each number is within the bounds that its key declares.
-pub(super) fn bounds(table: &Table, source_of: SourceOf<'_>) -> Result<(), Error> {
+pub(super) fn bounds(table: &Table, source_of: SourceOf<'_>) -> Vec<Error> {
+    let mut wrong = Vec::new();
     for (section, value) in table {
         match value {
-            Value::Table(values) => section_bounds(section, section, values, source_of)?,
+            Value::Table(values) => {
+                wrong.extend(section_bounds(section, section, values, source_of));
+            }
             Value::Array(entries) => {
                 for (index, entry) in entries.iter().enumerate() {
                     if let Value::Table(values) = entry {
-                        section_bounds(section, &format!("{section}[{index}]"), values, source_of)?;
+                        let path = format!("{section}[{index}]");
+                        wrong.extend(section_bounds(section, &path, values, source_of));
                     }
                 }
             }
             _ => {}
         }
     }
-    Ok(())
+    wrong
 }
 
 fn section_bounds(
@@ -41,7 +45,8 @@ fn section_bounds(
     path: &str,
     values: &Table,
     source_of: SourceOf<'_>,
-) -> Result<(), Error> {
+) -> Vec<Error> {
+    let mut wrong = Vec::new();
     for key in keys_of(section) {
         let (Some((least, most)), Some(Value::Integer(value))) = (key.bounds, values.get(key.name))
         else {
@@ -50,7 +55,7 @@ fn section_bounds(
         let within = u64::try_from(*value).is_ok_and(|value| least <= value && value <= most);
         if !within {
             let key = format!("{path}.{}", key.name);
-            return Err(Error::Bounds {
+            wrong.push(Error::Bounds {
                 place: source_of(&key),
                 key,
                 value: *value,
@@ -59,7 +64,7 @@ fn section_bounds(
             });
         }
     }
-    Ok(())
+    wrong
 }
 
 /// The declared keys of a section; those of the limits too where they may stand in it.
@@ -86,22 +91,29 @@ pub(super) fn keys_of(section: &str) -> Vec<Key> {
 
 /// Everything that two values or more must keep together.
 pub(super) fn relations(config: &Config, source_of: SourceOf<'_>) -> Result<(), Error> {
-    limit_relations("limits", &config.limits, source_of)?;
+    let mut held = vec![limit_relations("limits", &config.limits, source_of)];
+    // A mount inherits the limits of the server, and their mistakes are told once.
+    let inherits = held.iter().all(Result::is_ok);
     for mount in named_mounts(config) {
         let limits = &mount.config.limits;
-        limit_relations(&mount.section, limits, source_of)?;
-        if mount.config.dialect == Dialect::Durable {
-            durable_relations(config, limits, source_of)?;
+        if inherits {
+            held.push(limit_relations(&mount.section, limits, source_of));
         }
-        mount_shape(&mount, source_of)?;
+        if mount.config.dialect == Dialect::Durable {
+            held.push(durable_relations(config, limits, source_of));
+        }
+        held.push(mount_shape(&mount, source_of));
     }
-    same_paths(config)?;
-    powers_of_two(config, source_of)?;
-    origins(config, source_of)?;
-    log_level(config, source_of)?;
-    admin_address(config, source_of)?;
-    tls_certificates(config, source_of)?;
-    dev_addresses(config, source_of)
+    held.extend([
+        same_paths(config),
+        powers_of_two(config, source_of),
+        origins(config, source_of),
+        log_level(config, source_of),
+        admin_address(config, source_of),
+        tls_certificates(config, source_of),
+        dev_addresses(config, source_of),
+    ]);
+    Error::of_all(held.into_iter().filter_map(Result::err).collect())
 }
 
 /// A value that another bounds, and why.
@@ -194,9 +206,8 @@ fn limit_relations(section: &str, limits: &Limits, source_of: SourceOf<'_>) -> R
             "who is new is refused before who is here is ended",
         ),
     ];
-    pairs
-        .iter()
-        .try_for_each(|pair| pair.check(section, source_of))
+    let wrong = pairs.iter().map(|pair| pair.check(section, source_of));
+    Error::of_all(wrong.filter_map(Result::err).collect())
 }
 
 fn durable_relations(
@@ -221,9 +232,8 @@ fn durable_relations(
             because: "a batch lies in one segment",
         },
     ];
-    pairs
-        .iter()
-        .try_for_each(|pair| pair.check("durable", source_of))
+    let wrong = pairs.iter().map(|pair| pair.check("durable", source_of));
+    Error::of_all(wrong.filter_map(Result::err).collect())
 }
 
 /// A mount with the words by which a message can name it.

@@ -67,12 +67,12 @@ pub enum Error {
         nearest: Option<String>,
     },
     /// A file is no TOML.
-    #[error("{place}: {}", source.message().trim_end())]
+    #[error("{place}: {}", one_line(fault.message()))]
     Syntax {
         /// Where.
         place: Source,
         /// Why.
-        source: Box<toml::de::Error>,
+        fault: Box<toml::de::Error>,
     },
     /// A key that nothing reads.
     #[error("{place}: unknown key `{key}`{}", Hint(nearest.as_deref()))]
@@ -84,6 +84,20 @@ pub enum Error {
         /// What it resembles.
         nearest: Option<String>,
     },
+    /// A variable that sets nothing, but looks as if it should.
+    #[error("{name}: sets nothing; write {meant}, or take the variable away")]
+    NearMiss {
+        /// As it is.
+        name: String,
+        /// As it should be.
+        meant: String,
+    },
+    /// Several mistakes.
+    #[error("{}", several.iter().map(Self::to_string).collect::<Vec<_>>().join("; "))]
+    Several {
+        /// Each of them, in the order of the layers.
+        several: Vec<Self>,
+    },
     /// A list of mounts can only be written in a file.
     #[error("{place}: `mount` is a list of tables, which only a file can hold")]
     MountOutsideFile {
@@ -91,14 +105,14 @@ pub enum Error {
         place: Source,
     },
     /// A value of the wrong type, or one that is not among the choices.
-    #[error("{place}: `{key}`: {}", source.message().trim_end())]
+    #[error("{place}: `{key}`: {}", plain(key, fault.message()))]
     Value {
         /// Where.
         place: Source,
         /// The key with its section.
         key: String,
         /// Why, with what is allowed.
-        source: Box<toml::de::Error>,
+        fault: Box<toml::de::Error>,
     },
     /// A number outside its bounds.
     #[error("{place}: {key} = {value} is outside {least} to {most}")]
@@ -274,6 +288,46 @@ pub enum Error {
 }
 
 impl Error {
+    /// Nothing, one mistake, or several.
+    pub(super) fn of_all(wrong: Vec<Self>) -> Result<(), Self> {
+        match wrong.is_empty() {
+            true => Ok(()),
+            false => Err(Self::several(wrong)),
+        }
+    }
+
+    /// One or several.
+    pub(super) fn several(wrong: Vec<Self>) -> Self {
+        let mut all: Vec<Self> = wrong.into_iter().flat_map(Self::each).collect();
+        match all.len() {
+            1 => all.remove(0),
+            _ => Self::Several { several: all },
+        }
+    }
+
+    /// The key of a value that is wrong by itself.
+    pub(super) fn key(&self) -> &str {
+        match self {
+            Self::Value { key, .. } | Self::Bounds { key, .. } => key,
+            _ => "",
+        }
+    }
+
+    fn each(self) -> Vec<Self> {
+        match self {
+            Self::Several { several } => several,
+            one => vec![one],
+        }
+    }
+
+    /// Each mistake by itself.
+    pub fn all(&self) -> &[Self] {
+        match self {
+            Self::Several { several } => several,
+            one => std::slice::from_ref(one),
+        }
+    }
+
     /// There is no profile of this name.
     pub fn no_profile(name: &str) -> Self {
         let names = super::layers::PROFILES
@@ -284,6 +338,32 @@ impl Error {
             nearest: nearest(name, names),
         }
     }
+}
+
+/// What the parser says, on one line.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// What the parser says of a value, in words of the configuration and not of the language that it
+/// is read by.
+fn plain(key: &str, text: &str) -> String {
+    let text = one_line(text);
+    if text.contains("invalid socket address") {
+        return "this is not an address: write IP:PORT, such as 127.0.0.1:4000; names are not looked up"
+            .to_owned();
+    }
+    let Some((found, wanted)) = text.rsplit_once(", expected ") else {
+        return text;
+    };
+    let of_rust = ["usize", "u8", "u16", "u32", "u64", "i64", "f64"];
+    let wanted = match wanted {
+        "a boolean" => "true or false",
+        "a sequence" => "a list, such as [\"a\", \"b\"]",
+        number if of_rust.contains(&number) => super::units::example(key),
+        other => other,
+    };
+    format!("{found}, expected {wanted}")
 }
 
 /// What a misspelt name resembles, as an addition to a message.

@@ -14,6 +14,7 @@ use super::limits::Limits;
 use super::merge::Merged;
 use super::section::Section;
 use super::sections::MountSection;
+use super::units;
 use super::{
     AdminSection, AuthSection, Config, DurableSection, LogSection, RelaySection, ServerSection,
     ShardSection, TlsSection,
@@ -111,6 +112,7 @@ impl Sources {
     /// Puts all layers on each other and checks the result.
     pub fn load(&self) -> Result<Loaded, Error> {
         let mut merged = Merged::new();
+        let mut wrong: Vec<Error> = Vec::new();
         if self.dev {
             merged.put(Layer::of_value(
                 "relay",
@@ -121,23 +123,32 @@ impl Sources {
         if let Some(name) = &self.profile {
             merged.put(Layer::of_profile(name)?);
         }
-        if let Some(path) = &self.file {
-            merged.put(Layer::of_file(path)?);
-        }
-        for (name, value) in &self.environment {
-            if let Some(key) = key_of_variable(name) {
-                merged.put(Layer::of_text(
-                    &key,
-                    value,
-                    Source::Environment(name.clone()),
-                )?);
+        let file = self.file.iter().map(|path| Layer::of_file(path));
+        let environment = self.environment.iter().filter_map(|(name, value)| {
+            if let Some(meant) = near_miss(name) {
+                let name = name.clone();
+                return Some(Err(Error::NearMiss { name, meant }));
+            }
+            let place = Source::Environment(name.clone());
+            Some(Layer::of_text(&key_of_variable(name)?, value, place))
+        });
+        let flags = self.flags.iter().map(|flag| {
+            let source = Source::Flag(flag.name.to_owned());
+            Layer::of_text(flag.key, &flag.value, source)
+        });
+        for layer in file.chain(environment).chain(flags) {
+            match layer {
+                Ok(layer) => merged.put(layer),
+                Err(error) => wrong.push(error),
             }
         }
-        for flag in &self.flags {
-            let source = Source::Flag(flag.name.to_owned());
-            merged.put(Layer::of_text(flag.key, &flag.value, source)?);
+        match merged.finish(self.dev) {
+            Ok(loaded) => Error::of_all(wrong).map(|()| loaded),
+            Err(error) => {
+                wrong.push(error);
+                Err(Error::several(wrong))
+            }
         }
-        merged.finish(self.dev)
     }
 }
 
@@ -147,6 +158,34 @@ fn key_of_variable(name: &str) -> Option<String> {
     let (section, key) = name.strip_prefix("TIDEGATE_")?.split_once("__")?;
     Some(format!("{}.{}", section.to_lowercase(), key.to_lowercase()))
 }
+
+/// The variable that somebody means by one that sets nothing: `TIDEGATE_LISTEN`,
+/// `TIDEGATE_SERVER_LISTEN`. What platforms set for a service of this name is not among them.
+fn near_miss(name: &str) -> Option<String> {
+    let rest = name.strip_prefix("TIDEGATE_")?;
+    if rest.contains("__") || OTHER_VARIABLES.contains(&rest) {
+        return None;
+    }
+    let rest = rest.to_lowercase();
+    let keys = SECTIONS.iter().filter(|section| **section != "mount");
+    let keys = keys.flat_map(|section| {
+        let own = own_defaults(section).into_iter();
+        own.map(move |(key, _)| (*section, key))
+    });
+    let is_it = |(section, key): &(&str, String)| {
+        rest == *key
+            || rest
+                .strip_prefix(section)
+                .and_then(|rest| rest.strip_prefix('_'))
+                == Some(key)
+    };
+    let (section, key) = keys.into_iter().find(is_it)?;
+    let variable = format!("TIDEGATE_{section}__{key}");
+    Some(variable.to_uppercase())
+}
+
+/// What the program reads beside keys, without its prefix.
+const OTHER_VARIABLES: &[&str] = &["CONFIG", "PROFILE", "JWT_SECRET", "URL", "TOKEN"];
 
 /// The names of all profiles, for a message.
 pub(super) fn profile_names() -> String {
@@ -184,7 +223,7 @@ impl Layer {
             let at = source.span().map_or(0, |span| span.start);
             Error::Syntax {
                 place: source_at(line_of(text, at)),
-                source: Box::new(source),
+                fault: Box::new(source),
             }
         };
         let tree = DeTable::parse(text).map_err(syntax)?;
@@ -196,7 +235,8 @@ impl Layer {
             &|at| source_at(line_of(text, at)),
             &mut places,
         );
-        let layer = Self { table, places };
+        let mut layer = Self { table, places };
+        layer.read_units();
         layer.check_keys()?;
         Ok(layer)
     }
@@ -207,10 +247,31 @@ impl Layer {
         if section == "mount" {
             return Err(Error::MountOutsideFile { place });
         }
-        let value = typed(text, schema_of(section).get(name));
+        let value = typed(name, text, schema_of(section).get(name));
         let layer = Self::of_value(key, value, place);
         layer.check_keys()?;
         Ok(layer)
+    }
+
+    /// Texts where numbers belong are numbers with a unit.
+    fn read_units(&mut self) {
+        for (section, value) in &mut self.table {
+            let schema = schema_of(section);
+            let tables: Vec<&mut Table> = match value {
+                Value::Table(table) => vec![table],
+                Value::Array(entries) => {
+                    entries.iter_mut().filter_map(Value::as_table_mut).collect()
+                }
+                _ => Vec::new(),
+            };
+            for (key, value) in tables.into_iter().flatten() {
+                if let (Value::String(text), Some(Value::Integer(_))) = (&*value, schema.get(key))
+                    && let Some(number) = units::parse(key, text)
+                {
+                    *value = Value::Integer(number);
+                }
+            }
+        }
     }
 
     fn of_value(key: &str, value: Value, place: Source) -> Self {
@@ -229,16 +290,19 @@ impl Layer {
 
     /// Each key must be one that something reads.
     fn check_keys(&self) -> Result<(), Error> {
+        let mut wrong = Vec::new();
         for (section, value) in &self.table {
             if !SECTIONS.contains(&section.as_str()) {
-                return Err(self.unknown(section, section, SECTIONS.iter().copied()));
+                wrong.push(self.unknown(section, section, SECTIONS.iter().copied()));
+                continue;
             }
             match value {
-                Value::Table(table) => self.check_section(section, section, table)?,
+                Value::Table(table) => self.check_section(section, section, table, &mut wrong),
                 Value::Array(entries) => {
                     for (index, entry) in entries.iter().enumerate() {
                         if let Value::Table(table) = entry {
-                            self.check_section(section, &format!("{section}[{index}]"), table)?;
+                            let path = format!("{section}[{index}]");
+                            self.check_section(section, &path, table, &mut wrong);
                         }
                     }
                 }
@@ -246,18 +310,15 @@ impl Layer {
                 _ => {}
             }
         }
-        Ok(())
+        Error::of_all(wrong)
     }
 
-    fn check_section(&self, section: &str, path: &str, table: &Table) -> Result<(), Error> {
+    fn check_section(&self, section: &str, path: &str, table: &Table, wrong: &mut Vec<Error>) {
         let schema = schema_of(section);
-        for name in table.keys() {
-            if !schema.contains_key(name) {
-                let candidates = schema.keys().map(String::as_str);
-                return Err(self.unknown(&format!("{path}.{name}"), name, candidates));
-            }
+        for name in table.keys().filter(|name| !schema.contains_key(*name)) {
+            let candidates = schema.keys().map(String::as_str);
+            wrong.push(self.unknown(&format!("{path}.{name}"), name, candidates));
         }
-        Ok(())
     }
 
     fn unknown<'a>(
@@ -266,7 +327,16 @@ impl Layer {
         name: &str,
         candidates: impl Iterator<Item = &'a str>,
     ) -> Error {
-        let place = self.places.get(path).cloned().unwrap_or(Source::Default);
+        // A variable or a flag names a key, of which a section that there is not is only a part.
+        let inside = |key: &str| {
+            key.strip_prefix(path)
+                .is_some_and(|rest| rest.starts_with('.'))
+        };
+        let place = self.places.get(path).or_else(|| {
+            let of_key = self.places.iter().find(|(key, _)| inside(key));
+            of_key.map(|(_, place)| place)
+        });
+        let place = place.cloned().unwrap_or(Source::Default);
         Error::UnknownKey {
             place,
             key: path.to_owned(),
@@ -320,9 +390,9 @@ fn defaults<S: Section + Default + Serialize>() -> Table {
 
 /// A text as the type that the default of its key has. What does not fit stays a text, and is
 /// refused with the expected type when it is read.
-fn typed(text: &str, default: Option<&Value>) -> Value {
+fn typed(name: &str, text: &str, default: Option<&Value>) -> Value {
     let parsed = match default {
-        Some(Value::Integer(_)) => text.parse().ok().map(Value::Integer),
+        Some(Value::Integer(_)) => units::parse(name, text).map(Value::Integer),
         Some(Value::Boolean(_)) => text.parse().ok().map(Value::Boolean),
         Some(Value::Array(_)) => Some(list_of(text)),
         _ => None,

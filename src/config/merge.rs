@@ -12,7 +12,10 @@ use super::layers::{Layer, Loaded, SECTIONS, own_defaults};
 use super::limits::Limits;
 use super::section::Section;
 use super::sections::{self, MountConfig, MountSection};
-use super::{Config, DurableSection};
+use super::{
+    AdminSection, AuthSection, Config, DurableSection, LogSection, RelaySection, ServerSection,
+    ShardSection, TlsSection,
+};
 
 /// The layers so far.
 #[derive(Debug)]
@@ -57,7 +60,12 @@ impl Merged {
 
     pub(super) fn finish(mut self, dev: bool) -> Result<Loaded, Error> {
         self.follow();
-        check::bounds(&self.table, &|key| self.source(key))?;
+        let mut wrong = check::bounds(&self.table, &|key| self.source(key));
+        // One that is told of already is not told of again.
+        let mistyped = self.mistyped().into_iter();
+        let told: Vec<_> = wrong.iter().map(|one| one.key().to_owned()).collect();
+        wrong.extend(mistyped.filter(|one| !told.iter().any(|key| key == one.key())));
+        Error::of_all(wrong)?;
         let config = self.read(dev)?;
         check::relations(&config, &|key| self.source(key))?;
         let mut table = self.table;
@@ -83,6 +91,45 @@ impl Merged {
                 self.sources.insert(follower_key, source);
             }
         }
+    }
+
+    /// Every value of the wrong type: reading a section whole would tell of the first alone.
+    fn mistyped(&self) -> Vec<Error> {
+        let mut wrong = Vec::new();
+        let mut each = |section: &str, path: &str, table: &Table| {
+            for (key, value) in table {
+                let alone = Value::Table(Table::from_iter([(key.clone(), value.clone())]));
+                let is_limit = !own_defaults(section).contains_key(key);
+                let read = match section {
+                    _ if is_limit => self.value::<Limits>(path, alone).map(drop),
+                    "server" => self.value::<ServerSection>(path, alone).map(drop),
+                    "tls" => self.value::<TlsSection>(path, alone).map(drop),
+                    "shard" => self.value::<ShardSection>(path, alone).map(drop),
+                    "auth" => self.value::<AuthSection>(path, alone).map(drop),
+                    "relay" => self.value::<RelaySection>(path, alone).map(drop),
+                    "durable" => self.value::<DurableSection>(path, alone).map(drop),
+                    "mount" => self.value::<MountSection>(path, alone).map(drop),
+                    "admin" => self.value::<AdminSection>(path, alone).map(drop),
+                    "log" => self.value::<LogSection>(path, alone).map(drop),
+                    _ => self.value::<Limits>(path, alone).map(drop),
+                };
+                wrong.extend(read.err());
+            }
+        };
+        for (section, value) in &self.table {
+            match value {
+                Value::Table(table) => each(section, section, table),
+                Value::Array(entries) => {
+                    for (index, entry) in entries.iter().enumerate() {
+                        if let Value::Table(table) = entry {
+                            each(section, &format!("{section}[{index}]"), table);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        wrong
     }
 
     fn read(&self, dev: bool) -> Result<Config, Error> {
@@ -194,7 +241,7 @@ impl Merged {
             Error::Value {
                 place,
                 key,
-                source: Box::new(error.into_inner()),
+                fault: Box::new(error.into_inner()),
             }
         })
     }

@@ -22,6 +22,8 @@ pub mod setting;
 
 mod merge;
 
+mod units;
+
 mod check;
 
 #[cfg(test)]

@@ -250,10 +250,9 @@ fn wrong_values_name_what_is_allowed() {
         "tidegate.toml:2: limits.headers_max = -1 is outside 8 to 1024"
     );
     assert!(message("[limits]\nheaders_max = 1\nheaders_max = 2\n").contains("duplicate key"));
-    assert!(
-        message("[server]\nlisten = \"nowhere\"\n")
-            .contains("`server.listen`: invalid socket address")
-    );
+    assert!(message("[server]\nlisten = \"nowhere\"\n").contains(
+        "`server.listen`: this is not an address: write IP:PORT, such as 127.0.0.1:4000"
+    ));
     for wrong in [
         "limits = 3\n",
         "limits = [1, 2]\n",
@@ -272,6 +271,129 @@ fn wrong_values_name_what_is_allowed() {
             .starts_with("TIDEGATE_LIMITS__HEADERS_MAX: "),
         "{error}"
     );
+}
+
+/// N7: once, on one line, in words of the configuration, with what to write
+#[test]
+fn a_mistake_is_told_once_on_one_line() {
+    for (text, expected) in [
+        (
+            "[limits]\nheaders_max = \"many\"\n",
+            "tidegate.toml:2: `limits.headers_max`: invalid type: string \"many\", expected a number, such as 10",
+        ),
+        (
+            "[limits]\nframe_bytes_max = true\n",
+            "tidegate.toml:2: `limits.frame_bytes_max`: invalid type: boolean `true`, expected a size, \
+             such as 65536 or \"64KiB\"",
+        ),
+        (
+            "[limits]\nping_interval_ms = \"30 parsecs\"\n",
+            "tidegate.toml:2: `limits.ping_interval_ms`: invalid type: string \"30 parsecs\", expected \
+             milliseconds, or a time such as \"500ms\" or \"30s\"",
+        ),
+        (
+            "[durable]\nenabled = 1\n",
+            "tidegate.toml:2: `durable.enabled`: invalid type: integer `1`, expected true or false",
+        ),
+    ] {
+        let error = of_text(text).unwrap_err();
+        let told = error.to_string();
+        assert!(std::error::Error::source(&error).is_none(), "{told}");
+        assert!(told.ends_with(expected), "{told}");
+        assert!(!told.contains('\n'), "{told}");
+    }
+    let broken = of_text("[limits\nx = = 1\n").unwrap_err().to_string();
+    assert!(
+        !broken.contains('\n') && broken.contains("tidegate.toml:1: "),
+        "{broken}"
+    );
+}
+
+/// N7: whoever mends one wants to know of the others
+#[test]
+fn all_mistakes_are_told() {
+    let count = |text: &str| of_text(text).unwrap_err().all().len();
+    assert_eq!(
+        count("[limit]\na = 1\n[limits]\nheadres_max = 1\n[serve]\n"),
+        3
+    );
+    assert_eq!(
+        count("[limits]\nheaders_max = 1\nframe_bytes_max = \"x\"\n[log]\nlevel = 3\n"),
+        3
+    );
+    assert_eq!(count("[limits]\nheaders_max = -1\n"), 1);
+    let relations = "[limits]\nmessage_bytes_max = 1000\nframe_bytes_max = 2000\n[shard]\nreceive_buffers = 1000\n\
+                     [[mount]]\npath = \"/a\"\ndialect = \"raw\"\n";
+    assert_eq!(count(relations), 3);
+    let sources = Sources {
+        environment: vec![("TIDEGATE_LIMIT__X".into(), "1".into())],
+        flags: vec![Flag {
+            name: "--listen",
+            key: "server.listen",
+            value: "localhost:4000".into(),
+        }],
+        ..Sources::default()
+    };
+    let error = sources.load().unwrap_err();
+    let told: Vec<_> = error.all().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "TIDEGATE_LIMIT__X: unknown key `limit`, did you mean `limits`?",
+            "--listen: `server.listen`: this is not an address: write IP:PORT, such as 127.0.0.1:4000; \
+             names are not looked up",
+        ]
+    );
+}
+
+/// K6: a variable that nearly sets something is not passed over; those of platforms are
+#[test]
+fn variables_that_nearly_set_something_are_named() {
+    for (name, meant) in [
+        ("TIDEGATE_LISTEN", "TIDEGATE_SERVER__LISTEN"),
+        ("TIDEGATE_SERVER_LISTEN", "TIDEGATE_SERVER__LISTEN"),
+        (
+            "TIDEGATE_LIMITS_HEADERS_MAX",
+            "TIDEGATE_LIMITS__HEADERS_MAX",
+        ),
+        ("TIDEGATE_DATA_DIR", "TIDEGATE_SERVER__DATA_DIR"),
+    ] {
+        let error = environment(&[(name, "1")]).load().unwrap_err();
+        let told = error.to_string();
+        assert!(
+            told.starts_with(&format!("{name}: sets nothing; write {meant}, ")),
+            "{told}"
+        );
+    }
+    for of_platform in [
+        "TIDEGATE_SERVICE_HOST",
+        "TIDEGATE_PORT",
+        "TIDEGATE_PORT_4000_TCP_ADDR",
+        "TIDEGATE_SERVER_SERVICE_PORT",
+        "TIDEGATE_URL",
+        "TIDEGATE_TOKEN",
+        "TIDEGATE_JWT_SECRET",
+    ] {
+        environment(&[(of_platform, "1")]).load().unwrap();
+    }
+}
+
+/// K6: sizes and times with units, in a file, a variable and a flag
+#[test]
+fn values_may_have_units() {
+    let limits =
+        config("[limits]\nmessage_bytes_max = \"128KiB\"\nping_interval_ms = \"40s\"\n").limits;
+    assert_eq!(
+        (limits.message_bytes_max, limits.ping_interval_ms),
+        (131_072, 40_000)
+    );
+    let variable = ("TIDEGATE_LIMITS__PING_INTERVAL_MS", "1m");
+    let loaded = environment(&[variable]).load().unwrap();
+    assert_eq!(loaded.config.limits.ping_interval_ms, 60_000);
+    let mount = "[[mount]]\npath = \"/a\"\ndialect = \"raw\"\nhandler = \"echo\"\nmessage_bytes_max = \"1MiB\"\n";
+    let mounts = config(mount).mounts;
+    let limits = mounts.iter().map(|mount| mount.limits.message_bytes_max);
+    assert!(limits.max() == Some(1 << 20));
 }
 
 #[test]

@@ -42,5 +42,17 @@ pub mod compression {}
 #[doc = include_str!("testing.md")]
 pub mod testing {}
 
+#[doc = include_str!("browser.md")]
+pub mod browser {}
+
+#[doc = include_str!("other_languages.md")]
+pub mod other_languages {}
+
+#[doc = include_str!("deployment.md")]
+pub mod deployment {}
+
+#[doc = include_str!("upgrade.md")]
+pub mod upgrade {}
+
 #[doc = include_str!("coming_from.md")]
 pub mod coming_from {}

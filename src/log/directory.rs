@@ -126,8 +126,43 @@ pub enum DirectoryError {
     #[error("{0} partitions: must be between 1 and 4096")]
     Partitions(u16),
     /// The system refused.
-    #[error("data directory {0}: {1}")]
+    #[error("data directory {0}: {1}; {mend}", mend = mend(.1))]
     Io(PathBuf, #[source] io::Error),
+}
+
+impl DirectoryError {
+    /// Whether it may be gone by itself: the process that has the directory ends one day.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Locked(_) => true,
+            Self::Io(_, error) => !is_of_setup(error.kind()),
+            _ => false,
+        }
+    }
+}
+
+/// Nobody but an operator changes it.
+fn is_of_setup(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind as K;
+    matches!(
+        kind,
+        K::PermissionDenied | K::ReadOnlyFilesystem | K::NotADirectory | K::NotFound
+    )
+}
+
+/// What to do about what the system refused.
+fn mend(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "give it to the user of this process (chown, chmod 700), or choose another --data"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "mount it writable, or choose another --data (ReadWritePaths= under systemd)"
+        }
+        io::ErrorKind::NotADirectory => "move the file away, or choose another --data",
+        io::ErrorKind::StorageFull => "make room on its disk, or choose another --data",
+        _ => "choose another --data if this one cannot be used",
+    }
 }
 
 impl DataDirectory {

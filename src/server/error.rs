@@ -127,9 +127,9 @@ impl StartError {
     /// change first.
     pub fn is_lasting(&self) -> bool {
         match self {
+            Self::Directory(error) => !error.is_passing(),
             Self::Listen { source, .. } => source.kind() == std::io::ErrorKind::PermissionDenied,
             Self::Services(ContainerError::Init(_) | ContainerError::Provider { .. })
-            | Self::Directory(_)
             | Self::Recover { .. }
             | Self::Random(_)
             | Self::Thread(_)

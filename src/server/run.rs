@@ -11,6 +11,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::auth::{AuthConfig, Claims, Key};
 use crate::cli::{EXIT_CONFIG, ServeOptions};
 use crate::config::secret::{Identity, Unkept};
+use crate::cli::{EXIT_CONFIG, OwnArguments, ServeOptions};
+use crate::config::secret::Identity;
 use crate::config::setting::Setting;
 use crate::config::{Config, LogFormat, Sources};
 use crate::id::Tenant;
@@ -55,7 +57,18 @@ impl RunError {
         reason = "it is what `main` would do"
     )]
     fn end(&self) -> ! {
-        eprintln!("{}: {}", program_name(), crate::cli::with_causes(self));
+        let told: Vec<String> = match self {
+            // Whoever mends one mistake wants to know of the others.
+            Self::Config(wrong) => wrong
+                .all()
+                .iter()
+                .map(|one| crate::cli::with_causes(one))
+                .collect(),
+            other => vec![crate::cli::with_causes(other)],
+        };
+        for one in told {
+            eprintln!("{}: {one}", program_name());
+        }
         std::process::exit(self.exit_code().into());
     }
 }
@@ -68,13 +81,6 @@ fn program_name() -> String {
         || "tidegate".to_owned(),
         |name| name.to_string_lossy().into_owned(),
     )
-}
-
-/// Flags of a program that is a server.
-#[derive(Debug, Parser)]
-struct Flags {
-    #[command(flatten)]
-    serve: ServeOptions,
 }
 
 /// What a process is told at its start, and asks again on SIGHUP.
@@ -116,13 +122,18 @@ struct Issuer {
 impl Server {
     /// Begins a server that is told by its command line, environment and configuration file what
     /// to do, exactly as `tidegate serve` is. Wrong usage and a configuration that is refused end the
-    /// process with one line on stderr, the latter with exit code 78; so does [`ServerBuilder::run`]
-    /// for what it begins.
+    /// process with one line on stderr for each mistake, the latter with exit code 78; so does
+    /// [`ServerBuilder::run`] for what it begins. The verbs `token`, `config` and `doctor`, which such a
+    /// program has too, end it when they are done.
     ///
     /// # Errors
     /// None: what goes wrong ends the process. [`Server::from_options`] answers it.
     pub fn from_args() -> Result<ServerBuilder, RunError> {
-        let begun = Self::from_options(&Flags::parse().serve);
+        let options = match OwnArguments::parse().serve_or_done() {
+            Ok(options) => options,
+            Err(code) => ended(code),
+        };
+        let begun = Self::from_options(&options);
         let mut builder = begun.unwrap_or_else(|error| error.end());
         builder.is_main = true;
         Ok(builder)
@@ -160,6 +171,14 @@ impl Server {
         }));
         Ok(builder)
     }
+}
+
+#[expect(
+    clippy::exit,
+    reason = "a verb is the whole of what the process was started for"
+)]
+fn ended(code: u8) -> ! {
+    std::process::exit(code.into())
 }
 
 impl ServerBuilder {

@@ -33,7 +33,7 @@ fn chat(shards: u16) -> Site {
         .start()
 }
 
-fn notify(shards: u16) -> Site {
+pub(crate) fn notify(shards: u16) -> Site {
     Plan::new(shards)
         .with(|server| server.module::<notify::NotifyModule>())
         .start()

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use crate::harness::rustc::{builds_of, rustc};
-use crate::harness::{Client, Plan, token};
+use crate::harness::{Client, Plan, http, token};
 
 #[path = "generated/chat/mod.rs"]
 mod chat;
@@ -49,10 +49,67 @@ fn a_project_comes_with_a_gateway() {
     assert!(manifest.contains(concat!("path = \"", env!("CARGO_MANIFEST_DIR"), "\"")));
 }
 
+/// N8: outside of a project nothing is written, and the error says where to go.
+#[test]
+fn a_gateway_needs_a_project() {
+    let folder = tempfile::tempdir().unwrap();
+    let workspace = folder.path().join("workspace");
+    fs::create_dir_all(workspace.join("src")).unwrap();
+    fs::write(workspace.join("Cargo.toml"), "[workspace]\nmembers = []\n").unwrap();
+    for arguments in [
+        &["gateway", "chat"][..],
+        &["gateway", "chat", "--project", "nowhere"],
+        &["gateway", "chat", "--project", "workspace"],
+    ] {
+        let refused = generate(folder.path(), arguments);
+        let text = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(1), "{text}");
+        assert!(
+            text.contains("Cargo.toml is not the manifest of a program"),
+            "{text}"
+        );
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(workspace.join("src")).unwrap().count(), 0);
+}
+
+/// N8: a project has a test and a page; N5: nothing in it names somebody else's place.
+#[test]
+fn a_project_has_a_test_and_a_page() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(
+        generate(folder.path(), &["project", "shop"])
+            .status
+            .success()
+    );
+    let project = folder.path().join("shop");
+    let read = |file: &str| fs::read_to_string(project.join(file)).unwrap();
+    assert!(read("src/chat/gateway.rs").contains("#[test]"));
+    assert!(read("src/index.html").contains("new EventClient("));
+    assert!(!read("Cargo.toml").contains("git"));
+}
+
+/// What is written is written, whether or not anybody reads what is said of it.
+#[test]
+fn what_is_said_is_no_condition_of_what_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut program = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    program
+        .args(["generate", "project", "shop"])
+        .current_dir(folder.path());
+    program.stdout(fs::File::options().write(true).open("/dev/full").unwrap());
+    let made = program.output().unwrap();
+    assert_eq!(made.status.code(), Some(1), "{made:?}");
+    assert!(folder.path().join("shop/src/chat/module.rs").exists());
+    assert!(folder.path().join("shop/src/main.rs").exists());
+}
+
 /// Nothing that is there is written over.
 #[test]
 fn what_is_there_stays() {
     let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("src")).unwrap();
+    fs::write(folder.path().join("Cargo.toml"), "[package]\n").unwrap();
     assert!(
         generate(folder.path(), &["gateway", "chat"])
             .status
@@ -116,11 +173,18 @@ fn compile(project: &Path) {
     let program = project.join("program");
     let mut complaints = String::new();
     // Of several builds of serde_json, the one fits that the library is built with.
-    for json in builds_of("serde_json") {
+    let jsons = builds_of("serde_json").into_iter();
+    let pairs = jsons.flat_map(|json| {
+        builds_of("axum")
+            .into_iter()
+            .map(move |axum| (json.clone(), axum))
+    });
+    for (json, axum) in pairs {
         let mut rustc = rustc(&project.join("src/main.rs"));
-        rustc
-            .arg("--extern")
-            .arg(format!("serde_json={}", json.display()));
+        for (name, library) in [("serde_json", json), ("axum", axum)] {
+            let library = format!("{name}={}", library.display());
+            rustc.arg("--extern").arg(library);
+        }
         let output = rustc.arg("-o").arg(&program).output().unwrap();
         if output.status.success() {
             return;
@@ -159,6 +223,11 @@ fn what_is_generated_runs() {
     let address: SocketAddr = address.expect("the first line").parse().unwrap();
     let second = lines.next().unwrap().unwrap();
     let token = second.rsplit(' ').next().unwrap();
+    let page = http::ask(address, &http::request("GET", "/", None, ""));
+    assert_eq!(
+        (page.status, page.header("content-type")),
+        (200, Some("text/html; charset=utf-8"))
+    );
     for path in ["/chat", "/order-book"] {
         let mut client = Client::connect(address, path, token);
         let welcome = client.receive();

@@ -77,6 +77,8 @@ mod programs;
 
 mod seeds;
 
+mod cli_output;
+
 mod generate;
 
 mod registries;
@@ -86,6 +88,8 @@ mod readers;
 mod reconnect;
 
 mod rust_client;
+
+mod rust_client_faults;
 
 mod service;
 

@@ -21,8 +21,8 @@ use scenario::Scenario;
 /// Options of the comparison.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Binaries of server and load generator, built with the release profile.
-    #[arg(long, default_value = "target/release")]
+    /// Binaries of server and load generator, built with the profile `dist`.
+    #[arg(long, default_value = "target/dist")]
     binaries: PathBuf,
     /// Passes over all contestants of a scenario; every second one goes in reverse order.
     #[arg(long, default_value_t = 4)]

@@ -106,5 +106,5 @@ page is written all the same. Exit codes: 0 all good, 1 a step failed, 2 somethi
 
 All that are shipped, on the two cores of a quiet machine, in some six minutes:
   for s in loadgen/scenarios/*.toml; do
-    loadgen run $s --start target/release/tidegate --cpu 1 --report $(basename $s .toml).html
+    loadgen run $s --start target/dist/tidegate --cpu 1 --report $(basename $s .toml).html
   done";

@@ -63,16 +63,17 @@ impl Finding {
         }
     }
 
-    fn print(&self) {
+    fn print(&self) -> Result<(), Failure> {
         let mark = match self.verdict {
             Verdict::Good => "ok    ",
             Verdict::Weak => "weak  ",
             Verdict::Broken => "BROKEN",
         };
-        answer(format_args!("{mark} {:<12} {}", self.subject, self.found));
+        answer(format_args!("{mark} {:<12} {}", self.subject, self.found))?;
         if let Some(mend) = &self.mend {
-            answer(format_args!("{:20}-> {mend}", ""));
+            answer(format_args!("{:20}-> {mend}", ""))?;
         }
+        Ok(())
     }
 }
 
@@ -80,7 +81,7 @@ pub(super) fn run(options: &ServeOptions) -> Result<ExitCode, Failure> {
     let sources = options.sources();
     let config = sources.load()?.config;
     let findings = findings(&config, &sources);
-    findings.iter().for_each(Finding::print);
+    findings.iter().try_for_each(Finding::print)?;
     let count = |verdict| {
         findings
             .iter()
@@ -90,7 +91,7 @@ pub(super) fn run(options: &ServeOptions) -> Result<ExitCode, Failure> {
     let (weak, broken) = (count(Verdict::Weak), count(Verdict::Broken));
     answer(format_args!(
         "{weak} weak, {broken} broken; every setting with its reason: tuning/sysctl.conf"
-    ));
+    ))?;
     Ok(if broken == 0 {
         ExitCode::SUCCESS
     } else {

@@ -33,27 +33,41 @@
 //! # }
 //! ```
 
+mod frames;
+
+mod book;
+
 mod durable;
+
+mod relay;
+
+mod events;
 
 mod line;
 
 mod reconnect;
 
-mod relay;
+mod socket;
+
+mod dial;
 
 mod rest;
 
-mod socket;
+#[cfg(feature = "async")]
+pub mod asynchronous;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use line::Line;
 
-pub use durable::{
-    Acked, Durable, DurableFrame, Gap, Loss, Message, Publish, Published, Subscribe, Subscribed,
+pub use durable::Durable;
+pub use events::{Event, EventFrame, Events};
+pub use frames::{
+    Acked, DurableFrame, Gap, Loss, Message, Publish, Published, Subscribe, Subscribed,
     Unsubscribed,
 };
 pub use reconnect::Reconnect;
@@ -77,6 +91,24 @@ pub enum ClientError {
     /// Nobody answers there.
     #[error("cannot reach {0}")]
     Connect(String, #[source] io::Error),
+    /// Something took longer than it may.
+    #[error("no {what} within {} ms (`Client::time_max`, or the time of the call)", limit.as_millis())]
+    Timeout {
+        /// What was waited for.
+        what: String,
+        /// How long.
+        limit: Duration,
+    },
+    /// A handler of a gateway failed.
+    #[error("`{event}` failed: {error}")]
+    Event {
+        /// The event that was asked.
+        event: String,
+        /// Why, for people.
+        error: String,
+        /// Why, for programs.
+        code: Option<serde_json::Value>,
+    },
     /// The connection broke in a request.
     #[error("the connection broke")]
     Broken(#[source] io::Error),
@@ -122,6 +154,8 @@ pub struct Client {
     tokens: Tokens,
     plain: bool,
     reconnect: Option<Reconnect>,
+    time_max: Duration,
+    agent: ureq::Agent,
 }
 
 #[derive(Clone)]
@@ -155,7 +189,18 @@ impl Client {
             tokens: Tokens::One(token.to_owned()),
             plain: false,
             reconnect: None,
+            time_max: TIME_MAX,
+            agent: rest::agent(TIME_MAX),
         })
+    }
+
+    /// Bounds what connecting, an upgrade, a write and a request over REST may take, each; 30 s
+    /// otherwise. What is received is waited for as long as `receive` or `receive_within` says.
+    #[must_use]
+    pub fn time_max(mut self, time: Duration) -> Self {
+        self.time_max = time.max(Duration::from_millis(1));
+        self.agent = rest::agent(self.time_max);
+        self
     }
 
     /// Asks for a token before each connection and each request. It is told `true` when the last
@@ -194,12 +239,26 @@ impl Client {
         rest::topic(self, topic)
     }
 
-    /// The ids of many topics by their names, over one connection.
+    /// The ids of many topics by their names, some at once.
     ///
     /// # Errors
-    /// When the server cannot be asked or refuses; those before the refused one are registered.
+    /// When the server cannot be asked or refuses; others may be registered.
     pub fn topics(&self, names: &[String]) -> Result<Vec<String>, ClientError> {
         rest::topics(self, names)
+    }
+
+    /// Any route of REST: the answer is what its JSON says, null where it says none.
+    ///
+    /// # Errors
+    /// When the server cannot be asked or refuses.
+    pub fn request(
+        &self,
+        method: &str,
+        target: &str,
+        body: Option<&serde_json::Value>,
+    ) -> Result<serde_json::Value, ClientError> {
+        let body = body.map(ToString::to_string).unwrap_or_default();
+        rest::request(self, method, target, body)
     }
 
     /// Pushes to a relay topic, over REST.
@@ -255,6 +314,14 @@ impl Client {
         Ok(Relay::on(Line::open(self, path, "tidegate.relay.v1")?))
     }
 
+    /// A connection to the gateway at this path.
+    ///
+    /// # Errors
+    /// As [`Client::durable`].
+    pub fn events(&self, path: &str) -> Result<Events, ClientError> {
+        Ok(Events::on(Line::open(self, path, "tidegate.event.v1")?))
+    }
+
     /// The token of a request; `renew` asks for another one than the last.
     fn token(&self, renew: bool) -> Result<String, ClientError> {
         let token = match &self.tokens {
@@ -272,3 +339,6 @@ impl Client {
         matches!(self.tokens, Tokens::Asked(_))
     }
 }
+
+/// What connecting, an upgrade or a request may take, unless [`Client::time_max`] says otherwise.
+const TIME_MAX: Duration = Duration::from_secs(30);

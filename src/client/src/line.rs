@@ -3,9 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
-use super::reconnect::{Cure, Reconnect, after_close, after_error};
+use super::reconnect::{Pace, Reconnect};
 use super::socket::{self, Ended, Socket};
 use super::{Client, ClientError};
 
@@ -17,23 +15,42 @@ pub(super) struct Line {
     /// Nothing while it is lost.
     socket: Option<Socket>,
     opened_at: Instant,
-    /// Failed attempts, and losses soon after a success.
-    attempt: u32,
-    /// The next wait is at least that of this attempt.
-    attempt_min: u32,
-    refusals: u32,
-    /// The next token must be another one.
-    renew: bool,
+    /// When the next attempt is due.
+    try_at: Option<Instant>,
+    renewed_at: Option<Instant>,
+    pace: Pace,
 }
 
 /// What is heard.
 #[derive(Debug)]
 pub(super) enum Heard {
     Text(String),
+    /// Not in the time that there was.
+    Nothing,
     /// The connection is lost, and why.
     Lost(String),
     /// There is one again, on which nothing has been said.
     Back,
+}
+
+/// Until when something is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Deadline {
+    Never,
+    At(Instant),
+}
+
+impl Deadline {
+    pub(super) fn after(time: Duration) -> Self {
+        now().checked_add(time).map_or(Self::Never, Self::At)
+    }
+
+    fn left(self) -> Option<Duration> {
+        match self {
+            Self::Never => None,
+            Self::At(at) => Some(at.saturating_duration_since(now())),
+        }
+    }
 }
 
 impl std::fmt::Debug for Line {
@@ -59,10 +76,9 @@ impl Line {
             protocol,
             socket: Some(socket),
             opened_at: now(),
-            attempt: 0,
-            attempt_min: 0,
-            refusals: 0,
-            renew: false,
+            try_at: None,
+            renewed_at: None,
+            pace: Pace::default(),
         })
     }
 
@@ -73,23 +89,24 @@ impl Line {
 
     /// Whether that has gone out. On a lasting line a failure is told by `receive`, which also
     /// reads what the server said before.
-    pub(super) fn send(&mut self, frame: &impl Serialize) -> Result<bool, ClientError> {
+    pub(super) fn send(&mut self, text: String) -> Result<bool, ClientError> {
         let is_lasting = self.is_lasting();
         let Some(socket) = &mut self.socket else {
             return Ok(false);
         };
-        match socket.send(frame) {
+        match socket.send(text) {
             Err(ClientError::Closed(_)) if is_lasting => Ok(false),
             sent => sent.map(|()| true),
         }
     }
 
-    pub(super) fn receive(&mut self) -> Result<Heard, ClientError> {
+    pub(super) fn receive(&mut self, until: Deadline) -> Result<Heard, ClientError> {
         let Some(socket) = &mut self.socket else {
-            return self.come_back();
+            return self.come_back(until);
         };
-        match socket.receive() {
-            Ok(text) => Ok(Heard::Text(text)),
+        match socket.receive(until.left()) {
+            Ok(Some(text)) => Ok(Heard::Text(text)),
+            Ok(None) => Ok(Heard::Nothing),
             Err(ended) => self.lose(ended).map(Heard::Lost),
         }
     }
@@ -101,60 +118,60 @@ impl Line {
             return Err(ClientError::Closed(reason));
         }
         self.socket = None;
-        if STABLE_AFTER <= self.opened_at.elapsed() {
-            (self.attempt, self.refusals) = (0, 0);
-        }
-        match self.heals(after_close(code)) {
+        let can_renew = self.client.can_renew();
+        match self.pace.lost(code, self.opened_at.elapsed(), can_renew) {
             true => Ok(reason),
             false => Err(ClientError::Closed(reason)),
         }
     }
 
-    /// Waits and tries until it is back or does not heal.
-    fn come_back(&mut self) -> Result<Heard, ClientError> {
+    /// Waits and tries until it is back, does not heal, or the time is over.
+    fn come_back(&mut self, until: Deadline) -> Result<Heard, ClientError> {
         let how = self.client.reconnect.unwrap_or_default();
         loop {
-            self.wait(how);
-            match socket::open(&self.client, &self.path, self.protocol, self.renew) {
+            if !self.wait(how, until) {
+                return Ok(Heard::Nothing);
+            }
+            let renew = self.pace.renew;
+            match socket::open(&self.client, &self.path, self.protocol, renew) {
                 Ok(socket) => {
                     self.socket = Some(socket);
                     self.opened_at = now();
-                    self.renew = false;
+                    self.pace.renew = false;
                     return Ok(Heard::Back);
                 }
-                Err(error) if how.attempts_max <= self.attempt => return Err(error),
-                Err(error) if self.heals(after_error(&error)) => {}
+                Err(error) if self.pace.failed(how, &error, self.client.can_renew()) => {}
                 Err(error) => return Err(error),
             }
         }
     }
 
-    fn wait(&mut self, how: Reconnect) {
-        // Without a random number the longest wait does as well.
-        let random = getrandom::u64().unwrap_or(u64::MAX);
-        std::thread::sleep(how.wait(self.attempt.max(self.attempt_min), random));
-        self.attempt = self.attempt.saturating_add(1);
+    /// Whether the next attempt is due before the time is over.
+    fn wait(&mut self, how: Reconnect, until: Deadline) -> bool {
+        let try_at = match self.try_at {
+            Some(at) => at,
+            None => now() + self.pace.wait(how),
+        };
+        let wait = try_at.saturating_duration_since(now());
+        let left = until.left().filter(|left| *left < wait);
+        std::thread::sleep(left.unwrap_or(wait));
+        self.try_at = left.map(|_| try_at);
+        left.is_none()
     }
 
-    /// Whether it is worth another attempt, and which one.
-    fn heals(&mut self, cure: Cure) -> bool {
-        match cure {
-            Cure::Wait(attempt) => self.attempt_min = attempt,
-            Cure::Policy(attempt) => {
-                self.attempt_min = attempt;
-                self.refusals += 1;
-                return self.refusals < REFUSALS_MAX;
-            }
-            Cure::Token => {
-                // One that was just asked for is refused too, or there is nobody to ask.
-                if self.renew || !self.client.can_renew() {
-                    return false;
-                }
-                self.renew = true;
-            }
-            Cure::Nothing => return false,
+    /// The token soon ends: another one, if there is somebody to ask, who is not asked too often.
+    pub(super) fn renew(&mut self) -> Result<(), ClientError> {
+        let is_soon = |at: Instant| at.elapsed() < RENEWED_EVERY;
+        if !self.client.can_renew() || self.renewed_at.is_some_and(is_soon) {
+            return Ok(());
         }
-        true
+        self.renewed_at = Some(now());
+        // Whoever gives tokens may have one later; the connection still has its old one.
+        let Ok(token) = self.client.token(true) else {
+            return Ok(());
+        };
+        let frame = serde_json::json!({ "type": "auth", "token": token });
+        self.send(frame.to_string()).map(|_| ())
     }
 
     pub(super) fn close(self) {
@@ -168,11 +185,9 @@ impl Line {
     clippy::disallowed_methods,
     reason = "a client waits, and there is nobody to tell it the time"
 )]
-fn now() -> Instant {
+pub(super) fn now() -> Instant {
     Instant::now()
 }
 
-/// A connection that lasted so long was a good one: the next wait is a first one again.
-const STABLE_AFTER: Duration = Duration::from_secs(5);
-/// Refusals by policy in a row until they are believed.
-const REFUSALS_MAX: u32 = 3;
+/// From one renewal of a token to the next.
+pub(super) const RENEWED_EVERY: Duration = Duration::from_secs(5);

@@ -59,7 +59,10 @@ pub(super) fn after_close(code: Option<u16>) -> Cure {
 /// After a failed attempt: what the server refuses, it will refuse again.
 pub(super) fn after_error(error: &ClientError) -> Cure {
     match error {
-        ClientError::Connect(..) | ClientError::Broken(_) | ClientError::Token(_) => Cure::Wait(0),
+        ClientError::Connect(..)
+        | ClientError::Broken(_)
+        | ClientError::Timeout { .. }
+        | ClientError::Token(_) => Cure::Wait(0),
         ClientError::Upgrade { status, .. } => match status {
             Some(401) => Cure::Token,
             Some(status) if *status < 500 && ![408, 429].contains(status) => Cure::Nothing,
@@ -77,6 +80,68 @@ impl Reconnect {
         bound.mul_f64(random as f64 / u64::MAX as f64)
     }
 }
+
+/// Where a connection is in its attempts to come back.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// Failed attempts, and losses soon after a success.
+    attempt: u32,
+    /// The next wait is at least that of this attempt.
+    attempt_min: u32,
+    refusals: u32,
+    /// The next token must be another one.
+    pub(super) renew: bool,
+}
+
+impl Pace {
+    /// A connection that was open for so long is lost: whether it may come back.
+    pub(super) fn lost(&mut self, code: Option<u16>, open: Duration, can_renew: bool) -> bool {
+        if STABLE_AFTER <= open {
+            (self.attempt, self.refusals) = (0, 0);
+        }
+        self.heals(after_close(code), can_renew)
+    }
+
+    /// An attempt has failed: whether there is another one.
+    pub(super) fn failed(&mut self, how: Reconnect, error: &ClientError, can_renew: bool) -> bool {
+        self.attempt < how.attempts_max && self.heals(after_error(error), can_renew)
+    }
+
+    /// How long to wait before the next attempt.
+    pub(super) fn wait(&mut self, how: Reconnect) -> Duration {
+        // Without a random number the longest wait does as well.
+        let random = getrandom::u64().unwrap_or(u64::MAX);
+        let wait = how.wait(self.attempt.max(self.attempt_min), random);
+        self.attempt = self.attempt.saturating_add(1);
+        wait
+    }
+
+    /// Whether it is worth another attempt, and which one.
+    fn heals(&mut self, cure: Cure, can_renew: bool) -> bool {
+        match cure {
+            Cure::Wait(attempt) => self.attempt_min = attempt,
+            Cure::Policy(attempt) => {
+                self.attempt_min = attempt;
+                self.refusals += 1;
+                return self.refusals < REFUSALS_MAX;
+            }
+            Cure::Token => {
+                // One that was just asked for is refused too, or there is nobody to ask.
+                if self.renew || !can_renew {
+                    return false;
+                }
+                self.renew = true;
+            }
+            Cure::Nothing => return false,
+        }
+        true
+    }
+}
+
+/// A connection that lasted so long was a good one: the next wait is a first one again.
+const STABLE_AFTER: Duration = Duration::from_secs(5);
+/// Refusals by policy in a row until they are believed.
+const REFUSALS_MAX: u32 = 3;
 
 #[cfg(test)]
 mod tests {

@@ -1,12 +1,14 @@
 //! The relay dialect of a client: subscribe, send, and what the server pushes. Knows frames.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::ClientError;
-use super::line::{Heard, Line};
-use super::socket::{Received, Refusal, kind_of, read};
+use super::line::{Deadline, Heard, Line};
+use super::socket::{Received, Refusal, kind_of, read, text_of};
 
 /// A connection to a relay mount.
 #[derive(Debug)]
@@ -95,7 +97,7 @@ impl Relay {
     }
 
     fn ask(&mut self, kind: &str, topic: &str) -> Result<bool, ClientError> {
-        self.line.send(&json!({ "type": kind, "topic": topic }))
+        self.line.send(asked(kind, topic))
     }
 
     /// Gives a message to the topic's handler; where there is none, everybody gets it.
@@ -108,13 +110,7 @@ impl Relay {
         event: &str,
         payload: &T,
     ) -> Result<(), ClientError> {
-        let said = Said {
-            kind: "message",
-            topic,
-            event,
-            payload,
-        };
-        surely(self.line.send(&said))
+        surely(self.line.send(message(topic, event, payload)?))
     }
 
     /// Asks for a [`RelayFrame::Pong`].
@@ -122,7 +118,7 @@ impl Relay {
     /// # Errors
     /// When the connection has ended.
     pub fn ping(&mut self) -> Result<(), ClientError> {
-        surely(self.line.send(&json!({ "type": "ping" })))
+        surely(self.line.send(PING.to_owned()))
     }
 
     /// The next frame, however long that takes.
@@ -130,30 +126,48 @@ impl Relay {
     /// # Errors
     /// When the connection has ended, or a frame is not understood.
     pub fn receive(&mut self) -> Result<Received<RelayFrame>, ClientError> {
-        let text = match self.line.receive()? {
+        loop {
+            if let Some(received) = self.next(Deadline::Never)? {
+                return Ok(received);
+            }
+        }
+    }
+
+    /// The next frame, if one comes within this time.
+    ///
+    /// # Errors
+    /// As [`Relay::receive`].
+    pub fn receive_within(
+        &mut self,
+        time: Duration,
+    ) -> Result<Option<Received<RelayFrame>>, ClientError> {
+        self.next(Deadline::after(time))
+    }
+
+    fn next(&mut self, until: Deadline) -> Result<Option<Received<RelayFrame>>, ClientError> {
+        let text = match self.line.receive(until)? {
+            Heard::Nothing => return Ok(None),
             Heard::Text(text) => text,
-            Heard::Lost(reason) => return Ok(Received::untold(RelayFrame::Lost(reason))),
+            Heard::Lost(reason) => return Ok(Some(Received::untold(RelayFrame::Lost(reason)))),
             Heard::Back => {
-                let topics = std::mem::take(&mut self.topics);
-                for topic in &topics {
-                    self.ask("subscribe", topic)?;
+                for topic in std::mem::take(&mut self.topics) {
+                    self.ask("subscribe", &topic)?;
+                    self.topics.push(topic);
                 }
-                self.topics = topics;
-                return Ok(Received::untold(RelayFrame::Back));
+                return Ok(Some(Received::untold(RelayFrame::Back)));
             }
         };
-        let kind = kind_of(&text)?;
-        let about = || read::<About>(&text);
-        let frame = match kind.as_str() {
-            "push" => RelayFrame::Push(read(&text)?),
-            "subscribed" => RelayFrame::Subscribed(about()?.topic),
-            "unsubscribed" => RelayFrame::Unsubscribed(about()?.topic),
-            "lagged" => about().map(|about| RelayFrame::Lagged(about.topic, about.missed))?,
-            "pong" => RelayFrame::Pong,
-            "error" => RelayFrame::Refused(read(&text)?),
-            _ => RelayFrame::Other(kind),
-        };
-        Ok(Received { text, frame })
+        let received = heard(text)?;
+        match &received.frame {
+            RelayFrame::Other(kind) if kind == "token_expiring" => self.line.renew()?,
+            // What is refused now is refused after the next loss too.
+            RelayFrame::Refused(refusal) if ends_topic(refusal) => {
+                let topic = refusal.topic.as_deref();
+                self.topics.retain(|known| Some(known.as_str()) != topic);
+            }
+            _ => {}
+        }
+        Ok(Some(received))
     }
 
     /// Says goodbye and waits until the server has heard it, so that nothing sent is cut off.
@@ -162,7 +176,53 @@ impl Relay {
     }
 }
 
-fn surely(sent: Result<bool, ClientError>) -> Result<(), ClientError> {
+/// A question about a topic.
+pub(super) fn asked(kind: &str, topic: &str) -> String {
+    json!({ "type": kind, "topic": topic }).to_string()
+}
+
+/// A message to a topic.
+pub(super) fn message<T: Serialize + ?Sized>(
+    topic: &str,
+    event: &str,
+    payload: &T,
+) -> Result<String, ClientError> {
+    text_of(&Said {
+        kind: "message",
+        topic,
+        event,
+        payload,
+    })
+}
+
+pub(super) const PING: &str = r#"{"type":"ping"}"#;
+
+/// What the server said.
+pub(super) fn heard(text: String) -> Result<Received<RelayFrame>, ClientError> {
+    let kind = kind_of(&text)?;
+    let about = || read::<About>(&text);
+    let frame = match kind.as_str() {
+        "push" => RelayFrame::Push(read(&text)?),
+        "subscribed" => RelayFrame::Subscribed(about()?.topic),
+        "unsubscribed" => RelayFrame::Unsubscribed(about()?.topic),
+        "lagged" => about().map(|about| RelayFrame::Lagged(about.topic, about.missed))?,
+        "pong" => RelayFrame::Pong,
+        "error" => RelayFrame::Refused(read(&text)?),
+        _ => RelayFrame::Other(kind),
+    };
+    Ok(Received { text, frame })
+}
+
+/// Whether it refuses a subscription, and not what was said to a topic.
+pub(super) fn ends_topic(refusal: &Refusal) -> bool {
+    let code = refusal.code.as_deref();
+    matches!(
+        code,
+        Some("join_rejected" | "subscription_limit" | "unauthorized" | "forbidden")
+    )
+}
+
+pub(super) fn surely(sent: Result<bool, ClientError>) -> Result<(), ClientError> {
     match sent? {
         true => Ok(()),
         false => Err(ClientError::Lost),

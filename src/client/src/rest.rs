@@ -1,12 +1,13 @@
-//! Requests over HTTP, one on a connection of its own or many on one. Knows routes and documents.
+//! Requests over HTTP. Knows routes and documents; connections, answers and their limits are those
+//! of `ureq`.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::io;
 use std::time::Duration;
 
-use rustix::net::sockopt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use ureq::Agent;
+use ureq::http::Request;
 use uuid::fmt::Hyphenated;
 
 use super::{Client, ClientError};
@@ -20,36 +21,44 @@ pub struct Present {
     pub meta: Value,
 }
 
-pub(super) fn connect(client: &Client) -> Result<TcpStream, ClientError> {
-    let connected = TcpStream::connect(&client.host).and_then(|stream| {
-        stream.set_nodelay(true)?;
-        // A server whose machine has gone says nothing: the kernel asks.
-        sockopt::set_socket_keepalive(&stream, true)?;
-        sockopt::set_tcp_keepidle(&stream, ASKED_AFTER)?;
-        sockopt::set_tcp_keepintvl(&stream, ASKED_EVERY)?;
-        sockopt::set_tcp_keepcnt(&stream, ASKED_TIMES)?;
-        Ok(stream)
-    });
-    connected.map_err(|source| ClientError::Connect(client.host.clone(), source))
+/// Keeps connections for those who ask again, and gives up after `time_max`.
+pub(super) fn agent(time_max: Duration) -> Agent {
+    let config = Agent::config_builder()
+        .timeout_global(Some(time_max))
+        // What is refused says why in its body.
+        .http_status_as_error(false)
+        .max_redirects(0)
+        // The WebSockets of this client go straight to the server too.
+        .proxy(None)
+        .max_idle_connections_per_host(ASKERS_MAX)
+        .build();
+    Agent::new_with_config(config)
 }
 
 pub(super) fn topic(client: &Client, topic: &str) -> Result<String, ClientError> {
     if topic.parse::<Hyphenated>().is_ok() {
         return Ok(topic.to_owned());
     }
-    id_in(&request(client, "POST", "/v1/topics", &named(topic))?)
+    id_in(&request(client, "POST", "/v1/topics", named(topic))?)
 }
 
+/// Several at once, for each waits for a disk.
 pub(super) fn topics(client: &Client, names: &[String]) -> Result<Vec<String>, ClientError> {
-    let mut line = Line::open(client)?;
+    let each = names.len().div_ceil(ASKERS_MAX).max(1);
+    let some = |names: &[String]| -> Result<Vec<String>, ClientError> {
+        let ask = |name: &String| id_in(&request(client, "POST", "/v1/topics", named(name))?);
+        names.iter().map(ask).collect()
+    };
+    let parts: Vec<_> = std::thread::scope(|scope| {
+        let asked: Vec<_> = names
+            .chunks(each)
+            .map(|names| scope.spawn(move || some(names)))
+            .collect();
+        asked.into_iter().map(|asked| asked.join()).collect()
+    });
     let mut ids = Vec::with_capacity(names.len());
-    for some in names.chunks(ASKED_TOGETHER) {
-        let request = |name: &String| line.request("POST", "/v1/topics", "", &named(name));
-        let requests: String = some.iter().map(request).collect();
-        line.send(&requests)?;
-        for _ in some {
-            ids.push(id_in(&line.answer()?)?);
-        }
+    for part in parts {
+        ids.extend(part.map_err(|_| ClientError::Strange("a thread panicked".to_owned()))??);
     }
     Ok(ids)
 }
@@ -81,7 +90,7 @@ pub(super) fn push<T: Serialize + ?Sized>(
         payload,
     };
     let body = serde_json::to_string(&body).map_err(ClientError::Payload)?;
-    request(client, "POST", "/v1/relay/push", &body).map(|_| ())
+    request(client, "POST", "/v1/relay/push", body).map(|_| ())
 }
 
 pub(super) fn presence(client: &Client, topic: &str) -> Result<Vec<Present>, ClientError> {
@@ -92,85 +101,90 @@ pub(super) fn presence(client: &Client, topic: &str) -> Result<Vec<Present>, Cli
     let query: String = form_urlencoded::Serializer::new(String::new())
         .append_pair("topic", topic)
         .finish();
-    let answer = request(client, "GET", &format!("/v1/relay/presence?{query}"), "")?;
+    let answer = request(
+        client,
+        "GET",
+        &format!("/v1/relay/presence?{query}"),
+        String::new(),
+    )?;
     let text = answer.to_string();
     let present: Presence =
         serde_json::from_value(answer).map_err(|_| ClientError::Strange(text))?;
     Ok(present.members)
 }
 
-/// One request on a connection of its own.
-fn request(client: &Client, method: &str, target: &str, body: &str) -> Result<Value, ClientError> {
-    let mut line = Line::open(client)?;
-    line.send(&line.request(method, target, "Connection: close\r\n", body))?;
-    line.answer()
+/// One request; a token that is refused is asked for once more, if there is somebody to ask.
+pub(super) fn request(
+    client: &Client,
+    method: &str,
+    target: &str,
+    body: String,
+) -> Result<Value, ClientError> {
+    let answer = ask(client, (method, target), &body, &client.token(false)?);
+    match answer {
+        Err(ClientError::Refused { status: 401, .. }) if client.can_renew() => {
+            ask(client, (method, target), &body, &client.token(true)?)
+        }
+        answer => answer,
+    }
 }
 
-/// A connection that is kept for several requests.
-struct Line<'a> {
-    host: &'a str,
-    token: String,
-    stream: BufReader<TcpStream>,
+fn ask(
+    client: &Client,
+    (method, target): (&str, &str),
+    body: &str,
+    token: &str,
+) -> Result<Value, ClientError> {
+    let request = Request::builder()
+        .method(method)
+        .uri(format!("http://{}{target}", client.host))
+        .header("Authorization", format!("Bearer {token}"))
+        .header("Content-Type", "application/json")
+        .body(body.as_bytes())
+        .map_err(|error| ClientError::Url(error.to_string()))?;
+    let failed = |error| failure(client, target, error);
+    let mut answer = client.agent.run(request).map_err(failed)?;
+    let status = answer.status().as_u16();
+    let body = answer
+        .body_mut()
+        .with_config()
+        .limit(ANSWER_BYTES_MAX)
+        .read_to_vec()
+        .map_err(failed)?;
+    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+    if (200..300).contains(&status) {
+        return Ok(body);
+    }
+    let detail = body["detail"].as_str().unwrap_or("no reason given");
+    let detail = detail.to_owned();
+    Err(ClientError::Refused { status, detail })
 }
 
-impl<'a> Line<'a> {
-    fn open(client: &'a Client) -> Result<Self, ClientError> {
-        Ok(Self {
-            host: &client.host,
-            token: client.token(false)?,
-            stream: BufReader::new(connect(client)?),
-        })
-    }
-
-    fn request(&self, method: &str, target: &str, more: &str, body: &str) -> String {
-        let Self { host, token, .. } = self;
-        format!(
-            "{method} {target} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n\
-             {more}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        )
-    }
-
-    fn send(&mut self, requests: &str) -> Result<(), ClientError> {
-        let sent = self.stream.get_mut().write_all(requests.as_bytes());
-        sent.map_err(ClientError::Broken)
-    }
-
-    /// The next answer, in the order of the requests.
-    fn answer(&mut self) -> Result<Value, ClientError> {
-        let (mut head, mut length) = (String::new(), 0);
-        loop {
-            let from = head.len();
-            let read = self.stream.read_line(&mut head);
-            let line = match read.map_err(ClientError::Broken)? {
-                0 => return Err(ClientError::Strange(head)),
-                _ => head[from..].trim_end(),
-            };
-            if line.is_empty() {
-                break;
-            }
-            let field = line.split_once(':');
-            let value = field.filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
-            length = value.map_or(length, |(_, value)| value.trim().parse().unwrap_or(0));
+fn failure(client: &Client, target: &str, error: ureq::Error) -> ClientError {
+    let unreached = |source| ClientError::Connect(client.host.clone(), source);
+    match error {
+        ureq::Error::Timeout(_) => ClientError::Timeout {
+            what: format!("answer to {target}"),
+            limit: client.time_max,
+        },
+        ureq::Error::Io(error) => match error.kind() {
+            io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::AddrNotAvailable => unreached(error),
+            _ => ClientError::Broken(error),
+        },
+        error @ (ureq::Error::HostNotFound | ureq::Error::ConnectionFailed) => {
+            unreached(io::Error::other(error))
         }
-        let mut body = vec![0; length];
-        let read = self.stream.read_exact(&mut body);
-        read.map_err(ClientError::Broken)?;
-        let status = head.split(' ').nth(1);
-        let status = status.and_then(|status| status.parse().ok());
-        let status: u16 = status.ok_or_else(|| ClientError::Strange(head.clone()))?;
-        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-        if (200..300).contains(&status) {
-            return Ok(body);
+        ureq::Error::BodyExceedsLimit(limit) => {
+            ClientError::Strange(format!("an answer of more than {limit} bytes"))
         }
-        let detail = body["detail"].as_str().unwrap_or("no reason given");
-        let detail = detail.to_owned();
-        Err(ClientError::Refused { status, detail })
+        error => ClientError::Strange(error.to_string()),
     }
 }
 
 /// Requests on their way at once.
-const ASKED_TOGETHER: usize = 64;
-const ASKED_AFTER: Duration = Duration::from_secs(30);
-const ASKED_EVERY: Duration = Duration::from_secs(10);
-const ASKED_TIMES: u32 = 3;
+const ASKERS_MAX: usize = 32;
+/// What an answer may have; a page of messages has at most a few.
+const ANSWER_BYTES_MAX: u64 = 256 << 20;

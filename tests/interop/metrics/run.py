@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -63,5 +64,25 @@ def every_rule_and_panel_query_parses():
     equal(done.returncode, 0) if done.returncode == 0 else equal(done.stderr + done.stdout, "")
 
 
+def alerts_are_raised_by_what_they_name_and_by_nothing_else():
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(ROOT / "tuning/alerts.yml", folder)
+        shutil.copy(HERE / "alerts_test.yml", folder)
+        for arguments in (["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"]):
+            done = subprocess.run([PROMTOOL, *arguments], cwd=folder, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
+
+
+def alerts_name_metrics_that_there_are():
+    with Server(shards=2) as server:
+        served = busy_metrics(server)
+    families = {name for name in re.findall(r"^# TYPE (\S+)", served, re.M)}
+    rules = (ROOT / "tuning/alerts.yml").read_text()
+    for name in set(re.findall(r"tidegate_\w+", rules)):
+        family = re.sub(r"_(total|bucket)$", "", name)
+        assert family in families, f"{name} is served by no server"
+
+
 if __name__ == "__main__":
-    run_checks([promtool_finds_nothing_wrong, every_rule_and_panel_query_parses])
+    run_checks([promtool_finds_nothing_wrong, every_rule_and_panel_query_parses, alerts_name_metrics_that_there_are,
+                alerts_are_raised_by_what_they_name_and_by_nothing_else])

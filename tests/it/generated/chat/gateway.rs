@@ -25,3 +25,20 @@ impl ChatGateway {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tidegate::testing::TestServer;
+
+    use super::super::ChatModule;
+
+    #[test]
+    fn a_ping_is_answered_and_a_message_reaches_all() {
+        let server = TestServer::start(|server| server.module::<ChatModule>());
+        let mut ada = server.connect("/chat", "ada");
+        ada.expect(r#"{"event":"welcome","data":{"conn_id":1}}"#);
+        ada.ask(r#"{"event":"ping"}"#, r#"{"event":"pong","data":{}}"#);
+        let message = r#"{"event":"message","data":"hi"}"#;
+        ada.ask(message, message);
+    }
+}
