@@ -135,8 +135,20 @@ impl ServerBuilder {
                 handler,
                 protocols.iter().map(ToString::to_string).collect(),
             ),
+            engine: false,
         });
         self
+    }
+
+    /// Mounts a raw handler over Engine.IO: messages travel by polling or WebSocket, as `[socketio]`
+    /// says.
+    #[must_use]
+    pub fn engine_io<Args: 'static>(self, path: &str, handler: impl RawHandler<Args>) -> Self {
+        let mut builder = self.raw(path, handler);
+        if let Some(mount) = builder.raw.last_mut() {
+            mount.engine = true;
+        }
+        builder
     }
 
     /// Lets everybody use a mount or a route without a token. In the path of a route `{name}`
