@@ -8,11 +8,13 @@ pub use tidegate_macros::{
 };
 
 pub use crate::auth::CurrentUser;
+pub use crate::gateway::arguments::{Args, Attachment};
+pub use crate::gateway::ask::{Answers, AskError};
 pub use crate::gateway::builtin::{
     Admin, EventMetrics, JwtGuard, RateLimit, Role, RoleGuard, Timeout,
 };
 pub use crate::gateway::call::{Call, FromCall};
-pub use crate::gateway::client::WsClient;
+pub use crate::gateway::client::{Reason, WsClient};
 pub use crate::gateway::container::State;
 pub use crate::gateway::context::{ExecutionContext, UpgradeContext, WsArgumentsHost};
 pub use crate::gateway::extract::Scoped;

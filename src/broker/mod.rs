@@ -15,7 +15,7 @@ mod subscription;
 pub mod durable;
 
 /// One connection of one life of its slot, as other shards name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnKey {
     /// The shard that owns its socket.
     pub shard: u16,

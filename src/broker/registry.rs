@@ -53,6 +53,17 @@ pub struct Address {
     pub target: Target,
     /// Who does not get it all the same.
     pub except: Option<ConnId>,
+    /// Several rooms in place of the target, or rooms that are left out.
+    pub more: Option<Arc<Rooms>>,
+}
+
+/// Several rooms: each member is meant once, those of the others are left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rooms {
+    /// Whose members are meant; none of them means the target itself.
+    pub of: Vec<Arc<str>>,
+    /// Whose members are left out.
+    pub except: Vec<Arc<str>>,
 }
 
 /// What the other shards must learn, in this order, before anything that comes after it.
@@ -302,6 +313,36 @@ impl Registry {
                         connection,
                     }]);
                 }
+            }
+        }
+    }
+
+    /// The same for several rooms.
+    pub fn each_of(
+        &self,
+        (tenant, target): (Option<&Tenant>, Target<&str>),
+        rooms: &Rooms,
+        except: Option<ConnId>,
+        mut each: impl FnMut(ConnKey),
+    ) {
+        let members = |names: &[Arc<str>], keys: &mut Vec<ConnKey>| {
+            for name in names {
+                self.each_here(tenant, Target::Room(name), except, |key| keys.push(key));
+            }
+        };
+        let (mut left_out, mut meant) = (Vec::new(), Vec::new());
+        members(&rooms.except, &mut left_out);
+        if rooms.of.is_empty() {
+            self.each_here(tenant, target, except, |key| meant.push(key));
+        } else {
+            members(&rooms.of, &mut meant);
+        }
+        left_out.sort_unstable();
+        meant.sort_unstable();
+        meant.dedup();
+        for key in meant {
+            if left_out.binary_search(&key).is_err() {
+                each(key);
             }
         }
     }

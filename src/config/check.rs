@@ -10,7 +10,7 @@ use super::limits::Limits;
 use super::section::{Key, Section};
 use super::sections::{
     AdminSection, AuthSection, Dialect, DurableSection, LogSection, MountSection, RelaySection,
-    ServerSection, ShardSection, TlsSection,
+    ServerSection, ShardSection, SocketIoSection, TlsSection,
 };
 use super::{Config, MountConfig};
 use crate::auth::Origin;
@@ -77,13 +77,14 @@ pub(super) fn keys_of(section: &str) -> Vec<Key> {
         "limits" => Limits::KEYS,
         "relay" => RelaySection::KEYS,
         "durable" => DurableSection::KEYS,
+        "socketio" => SocketIoSection::KEYS,
         "mount" => MountSection::KEYS,
         "admin" => AdminSection::KEYS,
         "log" => LogSection::KEYS,
         _ => &[],
     };
     let limits: &[Key] = match section {
-        "relay" | "durable" | "mount" => Limits::KEYS,
+        "relay" | "durable" | "socketio" | "mount" => Limits::KEYS,
         _ => &[],
     };
     own.iter().chain(limits).copied().collect()
@@ -94,6 +95,8 @@ pub(super) fn relations(config: &Config, source_of: SourceOf<'_>) -> Result<(), 
     let mut held = vec![limit_relations("limits", &config.limits, source_of)];
     // A mount inherits the limits of the server, and their mistakes are told once.
     let inherits = held.iter().all(Result::is_ok);
+    limit_relations("limits", &config.limits, source_of)?;
+    limit_relations("socketio", &config.socketio_limits, source_of)?;
     for mount in named_mounts(config) {
         let limits = &mount.config.limits;
         if inherits {

@@ -17,7 +17,7 @@ use super::sections::MountSection;
 use super::units;
 use super::{
     AdminSection, AuthSection, Config, DurableSection, LogSection, RelaySection, ServerSection,
-    ShardSection, TlsSection,
+    ShardSection, SocketIoSection, TlsSection,
 };
 
 /// The profiles that the program comes with: complete files, the same as in `tuning/profiles`.
@@ -347,7 +347,8 @@ impl Layer {
 
 /// The sections in the order in which they are written.
 pub(super) const SECTIONS: &[&str] = &[
-    "server", "tls", "shard", "auth", "limits", "relay", "durable", "mount", "admin", "log",
+    "server", "tls", "shard", "auth", "limits", "relay", "durable", "socketio", "mount", "admin",
+    "log",
 ];
 
 /// All keys that may stand in a section, with their defaults. A section that makes a mount may
@@ -361,6 +362,7 @@ pub(super) fn schema_of(section: &str) -> Table {
     match section {
         "relay" => with_limits(defaults::<RelaySection>()),
         "durable" => with_limits(defaults::<DurableSection>()),
+        "socketio" => with_limits(defaults::<SocketIoSection>()),
         "mount" => with_limits(defaults::<MountSection>()),
         _ => own_defaults(section),
     }
@@ -376,6 +378,7 @@ pub(super) fn own_defaults(section: &str) -> Table {
         "limits" => defaults::<Limits>(),
         "relay" => defaults::<RelaySection>(),
         "durable" => defaults::<DurableSection>(),
+        "socketio" => defaults::<SocketIoSection>(),
         "mount" => defaults::<MountSection>(),
         "admin" => defaults::<AdminSection>(),
         "log" => defaults::<LogSection>(),

@@ -153,6 +153,13 @@ impl Merged {
             ));
         }
         mounts.extend(self.declared()?);
+        let own = self.table.get("socketio");
+        let mut limited = own.cloned().unwrap_or(Value::Table(Table::new()));
+        if let Value::Table(table) = &mut limited {
+            for (key, value) in sections::SOCKETIO_LIMITS {
+                table.entry(key).or_insert(Value::Integer(value));
+            }
+        }
         Ok(Config {
             server: self.section("server", "server", self.table.get("server"))?,
             shard: self.section("shard", "shard", self.table.get("shard"))?,
@@ -160,6 +167,8 @@ impl Merged {
             limits,
             relay,
             durable,
+            socketio: self.section("socketio", "socketio", own)?,
+            socketio_limits: self.limits_in("socketio", &limited)?,
             mounts,
             tls: self.section("tls", "tls", self.table.get("tls"))?,
             admin: self.section("admin", "admin", self.table.get("admin"))?,

@@ -37,6 +37,10 @@ pub use sections::{
     AdminSection, AuthSection, BindSubNames, CertificateFiles, Dialect, DurableSection, Fsync,
     LogFormat, LogSection, MountConfig, OnDuplicate, RelaySection, RestPush, RightsChoice,
     ServerSection, ShardSection, Tenants, TlsSection, TlsVersion, Unhandled, UnknownName,
+    AdminSection, AuthSection, BindSubNames, Carrier, CertificateFiles, Dialect, DurableSection,
+    Fsync, LogFormat, LogSection, MountConfig, OnDuplicate, RelaySection, ServerSection,
+    ShardSection, SocketIoSection, Tenants, TlsSection, TlsVersion, Transport, Unhandled,
+    UnknownName,
 };
 
 /// Everything that a server is told at its start. No global: whoever needs a part is given it.
@@ -54,6 +58,10 @@ pub struct Config {
     pub relay: Option<RelaySection>,
     /// Section `[durable]`.
     pub durable: DurableSection,
+    /// Section `[socketio]`.
+    pub socketio: SocketIoSection,
+    /// The limits of its mounts.
+    pub socketio_limits: Limits,
     /// All mounts that the configuration makes: the relay, the durable one, each `[[mount]]`.
     /// An entry of dialect "event" makes none, it sets limits for the gateway on its path.
     pub mounts: Vec<MountConfig>,
@@ -86,6 +94,8 @@ impl Config {
             server: ServerSection::default(),
             shard: ShardSection::default(),
             auth: AuthSection::default(),
+            socketio: SocketIoSection::default(),
+            socketio_limits: sections::socketio_limits(&limits),
             limits,
             relay: Some(relay),
             durable,

@@ -156,6 +156,54 @@ section! {
 }
 
 section! {
+    /// Section `[socketio]`: how gateways with `adapter = SocketIo` are reached, and mounts with
+    /// `transport = "engineio"`. A limit may be set here for these mounts alone.
+    pub struct SocketIoSection {
+        /// Let everybody in, without a token.
+        public: bool = false;
+        /// "isolated": a tenant sees itself only. "shared": everybody is in `default`.
+        tenants: Tenants = Tenants::Isolated;
+        /// Ways in: "polling", "websocket". Others: `Transport unknown`.
+        transports: Vec<Transport> = vec![Transport::Polling, Transport::WebSocket];
+        /// Offer a WebSocket to those who came by polling.
+        allow_upgrades: bool = true;
+        /// Time for a WebSocket to take over. Longer: it is closed, polling goes on.
+        upgrade_ms_max: u64 = 10_000, in 10..=600_000;
+        /// Time to join a first namespace. Longer: closed.
+        connect_ms_max: u64 = 10_000, in 10..=600_000;
+        /// Binary attachments of one packet. More: closed.
+        attachments_max: usize = 10, in 0..=1_024;
+        /// Packets of one POST. More: 400, the session ends.
+        packets_per_post_max: usize = 256, in 1..=65_536;
+        /// Namespaces that one connection may join. More: refused.
+        namespaces_per_connection_max: usize = 16, in 1..=255;
+        /// Asks of the server that one connection has not answered. More: `AskError::Full`.
+        acks_pending_max: usize = 1_024, in 1..=1_048_576;
+        /// Time for an answer where an ask names none.
+        ack_ms_default: u64 = 10_000, in 1..=86_400_000;
+        /// Cookie with the session's name, for balancers in front. "" is off.
+        cookie: String = String::new();
+    }
+}
+
+/// The limits of Socket.IO where `[socketio]` sets none: clients rely on them.
+pub(super) const SOCKETIO_LIMITS: [(&str, i64); 3] = [
+    ("message_bytes_max", 1_000_000),
+    ("frame_bytes_max", 1_000_000),
+    ("pong_timeout_ms", 20_000),
+];
+
+/// The limits of mounts of Socket.IO where nothing is configured.
+pub(super) fn socketio_limits(limits: &Limits) -> Limits {
+    Limits {
+        message_bytes_max: 1_000_000,
+        frame_bytes_max: 1_000_000,
+        pong_timeout_ms: 20_000,
+        ..limits.clone()
+    }
+}
+
+section! {
     /// An entry `[[mount]]`: a path and what is spoken there. A limit may be set here for this
     /// mount alone.
     pub struct MountSection {
@@ -166,6 +214,8 @@ section! {
         /// Who takes its messages, for a raw mount: "echo" is built in.
         #[serde(with = "super::text_or_none")]
         handler: Option<String> = None;
+        /// "websocket", or for a raw mount "engineio": messages over Engine.IO, by `[socketio]`.
+        transport: Carrier = Carrier::WebSocket;
         /// Let everybody in, without a token.
         public: bool = false;
         /// "isolated": a tenant sees itself only. "shared": everybody is in `default`.
@@ -302,6 +352,26 @@ choice! {
 }
 
 choice! {
+    /// What carries the messages of a mount.
+    Carrier {
+        /// The frames of WebSocket.
+        WebSocket,
+        /// The packets of Engine.IO, over polling or WebSocket.
+        EngineIo,
+    }
+}
+
+choice! {
+    /// A way in for the packets of Engine.IO.
+    Transport {
+        /// Requests and answers.
+        Polling,
+        /// One socket.
+        WebSocket,
+    }
+}
+
+choice! {
     /// Whether the clients of a mount see each other across tenants.
     Tenants {
         /// A tenant sees only itself.
@@ -382,6 +452,8 @@ pub struct MountConfig {
     pub dialect: Dialect,
     /// Who takes its messages, for a raw mount.
     pub handler: Option<String>,
+    /// What carries its messages.
+    pub transport: Carrier,
     /// No token is asked for.
     pub public: bool,
     /// Whether tenants see each other.
@@ -397,6 +469,7 @@ impl MountConfig {
             path: section.path,
             dialect: section.dialect,
             handler: section.handler,
+            transport: section.transport,
             public: section.public,
             tenants: section.tenants,
             limits,
@@ -410,6 +483,7 @@ pub(super) fn relay_mount(relay: &RelaySection, limits: Limits) -> MountConfig {
         path: relay.path.clone(),
         dialect: Dialect::Relay,
         handler: None,
+        transport: Carrier::WebSocket,
         public: relay.public,
         tenants: relay.tenants,
         limits,
@@ -422,6 +496,7 @@ pub(super) fn durable_mount(durable: &DurableSection, limits: Limits) -> MountCo
         path: durable.path.clone(),
         dialect: Dialect::Durable,
         handler: None,
+        transport: Carrier::WebSocket,
         public: durable.public,
         tenants: Tenants::Isolated,
         limits,

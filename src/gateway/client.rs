@@ -5,13 +5,16 @@ use std::fmt;
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::Poll;
 
 use serde::Serialize;
+use serde_json::Value;
 use tokio::sync::oneshot;
 
 use crate::auth::{Caller, CurrentUser};
 use crate::broker::ConnKey;
+use crate::gateway::ask::{Ask, AskError, Asked};
 use crate::gateway::engine::outlet::{Fate, Order, Registries};
 use crate::gateway::engine::pool::Pool;
 use crate::gateway::engine::push::Push;
@@ -32,6 +35,8 @@ pub struct Handshake {
     pub subprotocol: Option<Box<str>>,
 }
 
+pub use crate::gateway::reason::Reason;
+
 /// One open connection.
 #[derive(Clone)]
 pub struct WsClient {
@@ -39,6 +44,10 @@ pub struct WsClient {
 }
 
 struct Inner {
+    /// Why it ended, once it has.
+    reason: AtomicU8,
+    /// What it said when it joined a namespace.
+    auth: Option<Box<Value>>,
     id: ConnId,
     key: ConnKey,
     caller: Arc<Caller>,
@@ -55,6 +64,16 @@ impl WsClient {
         caller: Arc<Caller>,
         handshake: Arc<Handshake>,
     ) -> Self {
+        Self::join_with(here, key, registry, (caller, handshake, None))
+    }
+
+    /// The same for one namespace of Socket.IO, with what was said to join it.
+    pub(crate) fn join_with(
+        here: &Registries,
+        key: ConnKey,
+        registry: Arc<dyn Registry>,
+        (caller, handshake, auth): (Arc<Caller>, Arc<Handshake>, Option<Box<Value>>),
+    ) -> Self {
         let pool = registry.pool();
         let id = pool.next_id();
         assert_eq!(
@@ -64,6 +83,8 @@ impl WsClient {
         );
         here.connect(pool.index(), id, key, &caller.tenant);
         let inner = Inner {
+            reason: AtomicU8::new(0),
+            auth,
             id,
             key,
             caller,
@@ -203,6 +224,92 @@ impl WsClient {
         }
     }
 
+    /// Ends what it has in its namespace of Socket.IO; the client does not come back by itself. On
+    /// another dialect the connection ends.
+    ///
+    /// # Errors
+    /// When the queue to its shard is full.
+    pub fn disconnect_nsp(&self) -> Result<(), SendError> {
+        let connection = self.inner.key;
+        match self.here() {
+            Some(here) => {
+                here.leave_namespace(connection);
+                Ok(())
+            }
+            None => self.order(Order::LeaveNamespace { connection }),
+        }
+    }
+
+    /// Ends the connection without a word, as a broken line would.
+    ///
+    /// # Errors
+    /// When the queue to its shard is full.
+    pub fn abort(&self) -> Result<(), SendError> {
+        let connection = self.inner.key;
+        match self.here() {
+            Some(here) => {
+                here.abort(connection);
+                Ok(())
+            }
+            None => self.order(Order::Abort { connection }),
+        }
+    }
+
+    /// Asks it, and waits for its answer: `client.ask::<u32>("count", &()).timeout(500).await`.
+    pub fn ask<R>(&self, event: &str, data: &(impl Serialize + ?Sized)) -> Ask<R> {
+        Ask::new(self.clone(), Push::event(event, data))
+    }
+
+    pub(crate) fn begin_ask(&self, push: Push, ms: Option<u64>) -> Result<Asked, AskError> {
+        let (sender, answer) = oneshot::channel();
+        let connection = self.inner.key;
+        match self.here() {
+            Some(here) => {
+                let asked = here.ask(connection, &push, ms)?;
+                tokio::task::spawn_local(async move { sender.send(asked.await).ok() });
+            }
+            None => self.order(Order::Ask {
+                connection,
+                push,
+                ms,
+                answer: sender,
+            })?,
+        }
+        Ok(answer)
+    }
+
+    /// To the members of a room without this connection, which need not be one.
+    ///
+    /// # Errors
+    /// When `data` has no JSON, or a queue to another shard is full.
+    pub fn to_others(
+        &self,
+        room: &str,
+        event: &str,
+        data: &(impl Serialize + ?Sized),
+    ) -> Result<usize, SendError> {
+        self.scope().room(room).except(self.id()).emit(event, data)
+    }
+
+    /// What it said when it joined its namespace of Socket.IO; `null` where it said nothing.
+    pub fn auth(&self) -> &Value {
+        self.inner.auth.as_deref().unwrap_or(&Value::Null)
+    }
+
+    /// The name by which clients of Socket.IO know it.
+    pub fn sid(&self) -> String {
+        self.pool().sid_of(self.id())
+    }
+
+    /// Why it has ended, in its hook for that.
+    pub fn reason(&self) -> Reason {
+        Reason::of(self.inner.reason.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn note_reason(&self, reason: Reason) {
+        self.inner.reason.store(reason as u8, Ordering::Relaxed);
+    }
+
     /// Its registry as its tenant sees it, for sends that leave somebody out or count everybody.
     pub fn scope(&self) -> Scope {
         Scope::of(self.pool(), self.tenant())
@@ -244,7 +351,7 @@ impl WsClient {
     }
 
     /// All claims of its token.
-    pub fn claims(&self) -> &serde_json::Map<String, serde_json::Value> {
+    pub fn claims(&self) -> &serde_json::Map<String, Value> {
         &self.inner.caller.claims
     }
 

@@ -1,8 +1,11 @@
 //! What guards, interceptors and filters see of an upgrade or of an event. Borrowed from the
 //! call: none of it outlives the event.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
+
+use serde_json::Value;
 
 use crate::auth::{Caller, CurrentUser};
 use crate::gateway::client::{Handshake, WsClient};
@@ -14,6 +17,14 @@ pub struct UpgradeContext<'a> {
     gateway: &'a str,
     caller: &'a Arc<Caller>,
     handshake: &'a Handshake,
+    joining: Option<Joining<'a>>,
+}
+
+/// What only those who join a namespace of Socket.IO have.
+#[derive(Debug, Clone, Copy)]
+struct Joining<'a> {
+    auth: &'a Value,
+    said: &'a RefCell<Option<Value>>,
 }
 
 impl<'a> UpgradeContext<'a> {
@@ -22,7 +33,30 @@ impl<'a> UpgradeContext<'a> {
             gateway,
             caller,
             handshake,
+            joining: None,
         }
+    }
+
+    /// The same for who joins a namespace: with what it says, and a place for what is said to it.
+    pub(crate) fn joining(self, auth: &'a Value, said: &'a RefCell<Option<Value>>) -> Self {
+        Self {
+            joining: Some(Joining { auth, said }),
+            ..self
+        }
+    }
+
+    /// What a client says to join a namespace of Socket.IO; `null` on other dialects.
+    pub fn auth(&self) -> &'a Value {
+        self.joining.map_or(&Value::Null, |joining| joining.auth)
+    }
+
+    /// Says more than no: `data` of the refusal on Socket.IO; other dialects have no place for it.
+    /// Answers `false`, to be returned.
+    pub fn deny_with(&self, data: Value) -> bool {
+        if let Some(joining) = self.joining {
+            joining.said.replace(Some(data));
+        }
+        false
     }
 
     /// The gateway's type.

@@ -6,12 +6,14 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use crate::auth::CurrentUser;
 use crate::broker::relay::LeaveReason;
+use crate::gateway::arguments;
 use crate::gateway::call::{CallKind, fits};
 use crate::gateway::client::WsClient;
 use crate::gateway::engine::container::{Dependency, Inject, Injectable, Resolver, State};
@@ -32,12 +34,50 @@ pub use crate::gateway::call::{Call, FromCall};
 pub struct EventData<'a> {
     json: &'a [u8],
     unread: Option<&'a dyn ReadOnce>,
+    beside: Option<Beside<'a>>,
+}
+
+/// What an event of Socket.IO has beside its first argument.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Beside<'a> {
+    /// All arguments, with the commas between them.
+    pub(crate) args: &'a [u8],
+    pub(crate) attachments: &'a [Bytes],
+}
+
+/// The data of an event that had to wait.
+#[derive(Debug, Clone)]
+pub(crate) struct KeptData {
+    json: Box<[u8]>,
+    beside: Option<(Box<[u8]>, Box<[Bytes]>)>,
+}
+
+impl KeptData {
+    pub(crate) fn data(&self) -> EventData<'_> {
+        let beside = self.beside.as_ref();
+        EventData {
+            json: &self.json,
+            unread: None,
+            beside: beside.map(|(args, attachments)| Beside { args, attachments }),
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        let beside = self.beside.as_ref().map_or(0, |(args, attachments)| {
+            args.len() + attachments.iter().map(Bytes::len).sum::<usize>()
+        });
+        self.json.len() + beside
+    }
 }
 
 impl<'a> EventData<'a> {
     /// Of JSON that is known to be valid.
     pub fn of(json: &'a [u8]) -> Self {
-        Self { json, unread: None }
+        Self {
+            json,
+            unread: None,
+            beside: None,
+        }
     }
 
     /// Of an envelope, whose data is `json`.
@@ -45,6 +85,29 @@ impl<'a> EventData<'a> {
         Self {
             json,
             unread: Some(envelope),
+            beside: None,
+        }
+    }
+
+    /// The same of an event that has more arguments, or bytes.
+    pub(crate) fn beside(self, beside: Beside<'a>) -> Self {
+        Self {
+            beside: Some(beside),
+            ..self
+        }
+    }
+
+    /// All arguments as JSON, with the commas between them; the data itself on the event dialect.
+    pub fn args(&self) -> &'a [u8] {
+        self.beside.map_or(self.json, |beside| beside.args)
+    }
+
+    pub(crate) fn to_kept(self) -> KeptData {
+        KeptData {
+            json: self.json.into(),
+            beside: self
+                .beside
+                .map(|beside| (beside.args.into(), beside.attachments.into())),
         }
     }
 
@@ -60,6 +123,15 @@ impl<'a> EventData<'a> {
 
     /// Reads it as a value.
     fn read<T: DeserializeOwned>(&self) -> Result<T, InvalidValue> {
+        match self.beside {
+            Some(Beside { args, attachments }) => {
+                arguments::reading(args, attachments, || self.read_json())
+            }
+            None => self.read_json(),
+        }
+    }
+
+    fn read_json<T: DeserializeOwned>(&self) -> Result<T, InvalidValue> {
         let mut read = None;
         if let Some(unread) = self.unread {
             unread.take(&mut |envelope| read = Some(envelope.read()));

@@ -23,6 +23,12 @@ pub mod rules;
 
 mod exception;
 
+pub mod reason;
+
+pub mod arguments;
+
+pub mod ask;
+
 pub mod reply;
 
 pub mod client;

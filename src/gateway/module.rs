@@ -11,6 +11,7 @@ use axum::http::request::Parts;
 use crate::gateway::engine::container::{
     ContainerBuilder, Dependency, Injectable, StartError, State,
 };
+pub use crate::gateway::engine::program::Adapter;
 use crate::gateway::engine::program::{GatewayPlan, Program, RelayPlan};
 use crate::gateway::engine::table::{Layers, Messages};
 use crate::gateway::engine::workshop::Factory;
@@ -42,6 +43,9 @@ pub trait Gateway: Injectable + Messages {
 
     /// The marker of its registry.
     type Namespace: 'static;
+
+    /// What its clients speak.
+    const ADAPTER: Adapter = Adapter::Event;
 
     /// Adds guards, interceptors and filters that hold for all of its events.
     fn layers(_layers: &mut Layers) {}
@@ -229,7 +233,7 @@ impl App {
     }
 
     fn mount(&mut self, plan: GatewayPlan) {
-        let taken = self.gateways.iter().find(|known| known.path == plan.path);
+        let taken = self.gateways.iter().find(|known| known.excludes(&plan));
         match taken {
             Some(first) => {
                 let error = StartError::PathTaken {
@@ -281,4 +285,24 @@ impl<S: Send + Sync, T: ?Sized + Send + Sync + 'static> FromRequestParts<S> for 
             (StatusCode::INTERNAL_SERVER_ERROR, text)
         })
     }
+}
+
+/// What `adapter = SocketIo` stands for.
+#[cfg(feature = "socketio")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! socketio_adapter {
+    ($nsp:literal) => {
+        $crate::gateway::module::Adapter::SocketIo { nsp: $nsp }
+    };
+}
+
+/// What `adapter = SocketIo` stands for.
+#[cfg(not(feature = "socketio"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! socketio_adapter {
+    ($nsp:literal) => {
+        compile_error!("`adapter = SocketIo` needs the feature `socketio` of tidegate")
+    };
 }

@@ -9,10 +9,13 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::gateway::arguments::{self, Written};
 use crate::gateway::engine::push::Push;
+use crate::gateway::engine::wire::{NOTHING, Said, Wire};
 use crate::proto::CloseCode;
 use crate::proto::event::{DATA_KEY, EVENT_KEY, begin_envelope, end_envelope};
 use crate::proto::frame::{self, HEADER_BYTES_MAX, Opcode};
+use crate::proto::socketio;
 
 pub use crate::gateway::exception::{Exception, ExceptionKind, Opaque};
 
@@ -62,7 +65,8 @@ pub type Reply = WsReply;
 impl WsReply {
     /// One frame under an event of its own.
     pub fn event(event: &str, data: impl Serialize) -> Self {
-        written(Body::envelope(event, &data))
+        let body = Body::envelope(event, &data);
+        written(body.map(Body::of_its_own))
     }
 
     /// One frame of any JSON, which need not be an envelope.
@@ -82,6 +86,9 @@ pub struct Body {
     buffer: Vec<u8>,
     data_start: usize,
     is_envelope: bool,
+    /// It stands under an event of its own, not under that of the request.
+    is_own: bool,
+    beside: Written,
 }
 
 impl Body {
@@ -94,11 +101,13 @@ impl Body {
         buffer.extend_from_slice(&[0; HEADER_BYTES_MAX]);
         begin_envelope(&mut buffer, event);
         let data_start = buffer.len();
-        serde_json::to_writer(&mut buffer, data)?;
+        let beside = arguments::write(&mut buffer, data)?;
         Ok(Self {
             buffer,
             data_start,
             is_envelope: true,
+            is_own: false,
+            beside,
         })
     }
 
@@ -106,12 +115,32 @@ impl Body {
     pub(crate) fn raw(value: &(impl Serialize + ?Sized)) -> serde_json::Result<Self> {
         let mut buffer = spare();
         buffer.extend_from_slice(&[0; HEADER_BYTES_MAX]);
-        serde_json::to_writer(&mut buffer, value)?;
+        let beside = arguments::write(&mut buffer, value)?;
         Ok(Self {
             buffer,
             data_start: HEADER_BYTES_MAX,
             is_envelope: false,
+            is_own: false,
+            beside,
         })
+    }
+
+    fn of_its_own(mut self) -> Self {
+        self.is_own = true;
+        self
+    }
+
+    /// What is said, for the dialects that take event and arguments apart.
+    fn said(&self) -> Said<'_> {
+        let event = match self.is_envelope {
+            true => HEADER_BYTES_MAX + EVENT_KEY.len()..self.data_start - DATA_KEY.len(),
+            false => 0..0,
+        };
+        Said {
+            event: &self.buffer[event],
+            args: arguments::args_of(self.data(), self.beside.is_args),
+            attachments: &self.beside.attachments,
+        }
     }
 
     /// The JSON of the data, or of the whole frame if it is raw.
@@ -121,28 +150,53 @@ impl Body {
 
     /// Puts other data in place of that which is there.
     pub fn set_data(&mut self, data: &(impl Serialize + ?Sized)) -> serde_json::Result<()> {
-        let text = serde_json::to_vec(data)?;
+        let mut text = Vec::new();
+        self.beside = arguments::write(&mut text, data)?;
         self.buffer.truncate(self.data_start);
         self.buffer.extend_from_slice(&text);
         Ok(())
     }
 
     /// The same to send: it knows where its event and its data stand.
-    pub(crate) fn into_push(self) -> Push {
+    pub(crate) fn into_push(mut self) -> Push {
+        let beside = std::mem::take(&mut self.beside);
+        if !beside.attachments.is_empty() {
+            let data = Bytes::copy_from_slice(self.data());
+            self.put_base64(&beside.attachments);
+            return self.into_plain_push().with(data, beside);
+        }
+        self.into_plain_push().with(Bytes::new(), beside)
+    }
+
+    fn put_base64(&mut self, attachments: &[Bytes]) {
+        let text = socketio::with_base64(self.data(), attachments);
+        self.buffer.truncate(self.data_start);
+        self.buffer.extend_from_slice(&text);
+    }
+
+    fn into_plain_push(self) -> Push {
         let (data_start, data_end) = (self.data_start, self.buffer.len());
         let event = match self.is_envelope {
             true => HEADER_BYTES_MAX + EVENT_KEY.len()..data_start - DATA_KEY.len(),
             false => data_start..data_start,
         };
-        let frame = self.into_frame(None);
+        let frame = self.into_frame(Wire::PLAIN);
         let start = frame.start;
         let inside = |range: Range<usize>| range.start - start..range.end - start;
         let (event, data) = (inside(event), inside(data_start..data_end));
         Push::of(frame.into_bytes(), event, data)
     }
 
-    /// The frame, with the `id` of the request if it had one.
-    pub(crate) fn into_frame(mut self, id: Option<&[u8]>) -> Frame {
+    /// The frame as an answer on this wire.
+    pub(crate) fn into_frame(mut self, wire: Wire<'_>) -> Frame {
+        let id = match wire {
+            Wire::Event { id } => id,
+            Wire::SocketIo { nsp, ack } => return self.socketio(nsp, ack),
+        };
+        if !self.beside.attachments.is_empty() {
+            let attachments = std::mem::take(&mut self.beside.attachments);
+            self.put_base64(&attachments);
+        }
         if self.is_envelope {
             end_envelope(&mut self.buffer, id);
         }
@@ -155,6 +209,23 @@ impl Body {
     }
 }
 
+impl Body {
+    /// Where an answer is awaited, data under the event of the request is that answer; what has an
+    /// event of its own goes out before an empty one.
+    fn socketio(&self, nsp: &str, ack: Option<u64>) -> Frame {
+        let mut buffer = spare();
+        let said = self.said();
+        match ack {
+            Some(id) if !self.is_own => said.put_ack(&mut buffer, nsp, id),
+            _ => said.put_event(&mut buffer, nsp, None),
+        }
+        if let Some(id) = ack.filter(|_| self.is_own) {
+            NOTHING.put_ack(&mut buffer, nsp, id);
+        }
+        Frame { buffer, start: 0 }
+    }
+}
+
 /// A whole frame for one connection. Its memory serves the next one of this thread, so that an
 /// answer allocates nothing.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -164,6 +235,16 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// The answer to an event that says nothing, where one is awaited.
+    pub(crate) fn empty_ack(wire: Wire<'_>) -> Option<Self> {
+        let Wire::SocketIo { nsp, ack: Some(id) } = wire else {
+            return None;
+        };
+        let mut buffer = spare();
+        NOTHING.put_ack(&mut buffer, nsp, id);
+        Some(Self { buffer, start: 0 })
+    }
+
     /// The same to keep or to share.
     pub(crate) fn into_bytes(mut self) -> Bytes {
         match self.buffer.capacity() <= SPARE_BYTES_MAX {
@@ -262,7 +343,7 @@ impl Answer<Value> {
     /// An untyped value with exactly the keys `event` and `data` is an envelope of its own.
     pub fn into_reply(self, event: &str) -> WsReply {
         match own_envelope(&self.0) {
-            Some((event, data)) => written(Body::envelope(event, data)),
+            Some((event, data)) => written(Body::envelope(event, data).map(Body::of_its_own)),
             None => written(Body::envelope(event, &self.0)),
         }
     }

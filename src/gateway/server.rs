@@ -10,7 +10,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use crate::broker::registry::Target;
+use crate::broker::registry::{Rooms, Target};
+use crate::gateway::ask::{AskAll, RoomAnswers};
 use crate::gateway::engine::container::short_name;
 use crate::gateway::engine::outlet::{Delivery, Order, Registries, total};
 use crate::gateway::engine::pool::Pool;
@@ -100,6 +101,11 @@ impl<N: 'static> WsServer<N> {
     /// Chooses a room, whatever ids there are.
     pub fn room(&self, name: impl ToString) -> To {
         self.caller().room(name)
+    }
+
+    /// Chooses every connection, to leave somebody out.
+    pub fn everyone(&self) -> To {
+        self.caller().everyone()
     }
 
     /// Counts the open connections of the caller's tenant, on all shards.
@@ -243,6 +249,8 @@ impl Scope {
             scope: self.clone(),
             chosen,
             except: None,
+            rooms: Rooms::default(),
+            is_volatile: false,
         }
     }
 
@@ -298,11 +306,13 @@ impl Scope {
             target,
             named,
             except,
+            more,
         } = *whom;
         let mut send = Delivery {
             tenant,
             target,
             except,
+            more,
             push,
         };
         let Some(here) = Registries::here_for(&self.pool) else {
@@ -316,6 +326,42 @@ impl Scope {
             here,
             elsewhere: elsewhere.unwrap_or_default(),
         })
+    }
+
+    fn ask_all(
+        &self,
+        whom: &Whom<'_>,
+        push: &Push,
+        ms: Option<u64>,
+    ) -> Result<Vec<oneshot::Receiver<RoomAnswers>>, SendError> {
+        let reach = self.reached()?;
+        let tenant = match &reach {
+            Reached::Nobody => return Ok(Vec::new()),
+            Reached::One(tenant) => Some(tenant),
+            Reached::All => None,
+        };
+        let mut send = Delivery {
+            tenant,
+            target: whom.target,
+            except: whom.except,
+            more: whom.more,
+            push,
+        };
+        let Some(here) = Registries::here_for(&self.pool) else {
+            let (done, answers) = oneshot::channel();
+            self.pool.post_outside(Order::AskAll {
+                address: send.address(),
+                push: push.clone(),
+                ms,
+                done,
+                spread: true,
+            })?;
+            return Ok(vec![answers]);
+        };
+        if let (true, Target::Room(name)) = (whom.named, whom.target) {
+            send.target = here.resolve(self.pool.index(), tenant, name);
+        }
+        here.ask_all(self.pool.index(), &send, ms)
     }
 
     /// A thread that is no shard asks one to send.
@@ -392,6 +438,8 @@ pub struct To {
     scope: Scope,
     chosen: Chosen,
     except: Option<ConnId>,
+    rooms: Rooms,
+    is_volatile: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -409,12 +457,73 @@ impl To {
         self
     }
 
+    /// The members of one more room: each connection is meant once, in however many of them it is.
+    pub fn room(mut self, name: impl ToString) -> Self {
+        if self.rooms.of.is_empty() {
+            match &self.chosen {
+                Chosen::Name(first) | Chosen::Room(first) => {
+                    self.rooms.of.push(first.as_str().into());
+                }
+                Chosen::Everyone | Chosen::Client(_) => {}
+            }
+        }
+        self.rooms.of.push(name.to_string().into());
+        self
+    }
+
+    /// Leaves the members of a room out.
+    pub fn except_room(mut self, name: impl ToString) -> Self {
+        self.rooms.except.push(name.to_string().into());
+        self
+    }
+
+    /// Gives nothing to those who have not read all that they were sent before, and says no word of it.
+    pub fn volatile(mut self) -> Self {
+        self.is_volatile = true;
+        self
+    }
+
+    /// Only connections of this node; a server that runs alone has no others.
+    pub fn local(self) -> Self {
+        self
+    }
+
+    /// Asks those chosen, where they speak a dialect with answers, and waits for all of them.
+    pub fn ask<R>(&self, event: &str, data: &(impl Serialize + ?Sized)) -> AskAll<R> {
+        AskAll::new(self.clone(), Push::event(event, data))
+    }
+
+    pub(crate) fn begin_ask(
+        &self,
+        push: &Push,
+        ms: Option<u64>,
+    ) -> Result<Vec<oneshot::Receiver<RoomAnswers>>, SendError> {
+        let more = self.more();
+        let whom = self.whom(more.as_ref());
+        self.scope.ask_all(&whom, push, ms)
+    }
+
+    fn more(&self) -> Option<Arc<Rooms>> {
+        let is_plain = self.rooms.of.is_empty() && self.rooms.except.is_empty();
+        (!is_plain).then(|| Arc::new(self.rooms.clone()))
+    }
+
+    fn push(&self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<Push, SendError> {
+        let push = Push::event(event, data)?;
+        Ok(match self.is_volatile {
+            true => push.volatile(),
+            false => push,
+        })
+    }
+
     /// Sends to those chosen; answers how many outboxes of this shard took it.
     ///
     /// # Errors
     /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
     pub fn emit(&self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<usize, SendError> {
-        self.scope.send(&self.whom(), &Push::event(event, data)?)
+        let more = self.more();
+        let push = self.push(event, data)?;
+        self.scope.send(&self.whom(more.as_ref()), &push)
     }
 
     /// Sends to those chosen, and waits until all shards have said how many took it.
@@ -426,9 +535,9 @@ impl To {
         event: &str,
         data: &(impl Serialize + ?Sized),
     ) -> Result<usize, SendError> {
-        let sent = self
-            .scope
-            .send_counted(&self.whom(), &Push::event(event, data)?);
+        let more = self.more();
+        let push = self.push(event, data)?;
+        let sent = self.scope.send_counted(&self.whom(more.as_ref()), &push);
         sent?.total().await
     }
 
@@ -445,7 +554,7 @@ impl To {
         }
     }
 
-    fn whom(&self) -> Whom<'_> {
+    fn whom<'a>(&'a self, more: Option<&'a Arc<Rooms>>) -> Whom<'a> {
         let target = match &self.chosen {
             Chosen::Everyone => Target::Everyone,
             Chosen::Name(name) | Chosen::Room(name) => Target::Room(name.as_str()),
@@ -455,6 +564,7 @@ impl To {
             target,
             named: matches!(self.chosen, Chosen::Name(_)),
             except: self.except,
+            more,
         }
     }
 }
@@ -464,6 +574,7 @@ struct Whom<'a> {
     target: Target<&'a str>,
     named: bool,
     except: Option<ConnId>,
+    more: Option<&'a Arc<Rooms>>,
 }
 
 impl<'a> Whom<'a> {
@@ -471,6 +582,7 @@ impl<'a> Whom<'a> {
         target: Target::Everyone,
         named: false,
         except: None,
+        more: None,
     };
 
     fn room(name: &'a str) -> Self {

@@ -39,7 +39,7 @@ mod hostile;
 
 /// Tests with made-up input are the same in every run unless a seed is given.
 #[cfg(test)]
-fn proptest_config() -> proptest::test_runner::Config {
+pub(crate) fn proptest_config() -> proptest::test_runner::Config {
     use proptest::test_runner::{Config, RngSeed};
     let mut config = Config {
         failure_persistence: None,

@@ -135,6 +135,7 @@ impl ServerBuilder {
                 handler,
                 protocols.iter().map(ToString::to_string).collect(),
             ),
+            engine: false,
         });
         self
     }
@@ -142,6 +143,19 @@ impl ServerBuilder {
     /// Lets everybody use a mount or a route without a token. A mount is opened by a GET, so that is
     /// the method that makes one public. In the path of a route `{name}` stands for any one segment
     /// and `{*rest}` for all that follow, as in axum.
+    /// Mounts a raw handler over Engine.IO: messages travel by polling or WebSocket, as `[socketio]`
+    /// says.
+    #[must_use]
+    pub fn engine_io<Args: 'static>(self, path: &str, handler: impl RawHandler<Args>) -> Self {
+        let mut builder = self.raw(path, handler);
+        if let Some(mount) = builder.raw.last_mut() {
+            mount.engine = true;
+        }
+        builder
+    }
+
+    /// Lets everybody use a mount or a route without a token. In the path of a route `{name}`
+    /// stands for any one segment.
     #[must_use]
     pub fn public_route(mut self, method: &str, path: &str) -> Self {
         let method = Method::from_bytes(method.as_bytes()).unwrap_or_default();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::config::{Config, Dialect as ConfigDialect, Tenants};
 use crate::gateway::engine::pool::Pool;
+use crate::gateway::engine::program::Adapter;
 use crate::gateway::engine::program::{GatewayPlan, Program};
 use crate::shard::shared::{Dialect, Mount, Shared};
 use crate::shard::speak::outlet::OutsideLink;
@@ -19,7 +20,49 @@ pub(super) fn mounts(
     config: &Config,
     is_public: impl Fn(&str) -> bool,
 ) -> Vec<Mount> {
-    let mount = |(number, plan): (usize, &GatewayPlan)| {
+    let mut mounts = Vec::new();
+    let plans = program.gateways().iter().enumerate();
+    for (number, plan) in plans {
+        if let Adapter::SocketIo { nsp } = plan.adapter {
+            add_namespace(&mut mounts, (number, plan, nsp), config, &is_public);
+            continue;
+        }
+        mounts.push(event_mount(number, plan, config, &is_public));
+    }
+    mounts
+}
+
+/// Gateways of Socket.IO on one path are namespaces of one mount.
+fn add_namespace(
+    mounts: &mut Vec<Mount>,
+    (number, plan, nsp): (usize, &GatewayPlan, &str),
+    config: &Config,
+    is_public: &impl Fn(&str) -> bool,
+) {
+    let own = (Arc::from(nsp), number);
+    let known = mounts.iter_mut().find(|mount| mount.path == plan.path);
+    if let Some(Dialect::SocketIo(namespaces)) = known.map(|mount| &mut mount.dialect) {
+        let mut all = std::mem::take(namespaces).into_vec();
+        all.push(own);
+        *namespaces = all.into();
+        return;
+    }
+    mounts.push(Mount {
+        path: plan.path.clone(),
+        dialect: Dialect::SocketIo(Box::new([own])),
+        public: config.socketio.public || is_public(&plan.path),
+        shared: config.socketio.tenants == Tenants::Shared,
+        engine: true,
+    });
+}
+
+fn event_mount(
+    number: usize,
+    plan: &GatewayPlan,
+    config: &Config,
+    is_public: &impl Fn(&str) -> bool,
+) -> Mount {
+    {
         let mut entries = config.mounts.iter();
         let entry =
             entries.find(|entry| entry.dialect == ConfigDialect::Event && entry.path == plan.path);
@@ -28,9 +71,9 @@ pub(super) fn mounts(
             dialect: Dialect::Event(number),
             public: entry.is_some_and(|entry| entry.public) || is_public(&plan.path),
             shared: entry.is_some_and(|entry| entry.tenants == Tenants::Shared),
+            engine: false,
         }
-    };
-    program.gateways().iter().enumerate().map(mount).collect()
+    }
 }
 
 /// An entry `[[mount]]` cannot bring a gateway that the program does not have.
@@ -65,8 +108,11 @@ pub(super) fn open(shared: &Arc<Shared>, address: SocketAddr) {
 /// Whether all clients of a registry are of the default tenant, on whatever mount they are.
 fn is_shared(pool: &Arc<Pool>, shared: &Shared) -> bool {
     let gateways = shared.program.gateways();
-    let is_of_pool = |mount: &&Mount| match mount.dialect {
-        Dialect::Event(number) => Arc::ptr_eq(gateways[number].registry().pool(), pool),
+    let is_of_pool = |mount: &&Mount| match &mount.dialect {
+        Dialect::Event(number) => Arc::ptr_eq(gateways[*number].registry().pool(), pool),
+        Dialect::SocketIo(namespaces) => namespaces
+            .iter()
+            .any(|(_, number)| Arc::ptr_eq(gateways[*number].registry().pool(), pool)),
         Dialect::Raw(_) | Dialect::Relay | Dialect::Durable => false,
     };
     let mut mounts = shared.mounts.iter().filter(is_of_pool);

@@ -38,7 +38,7 @@ use crate::auth::{Authenticator, Origin, OriginPolicy};
 use crate::broker::pattern::Patterns;
 use crate::broker::relay::Unhandled as Policy;
 use crate::config::setting::Setting;
-use crate::config::{Config, Dialect as ConfigDialect, Limits, Tenants, Unhandled};
+use crate::config::{Carrier, Config, Dialect as ConfigDialect, Limits, Tenants, Unhandled};
 use crate::gateway::builtin::EventNumbers;
 use crate::gateway::engine::program::Program;
 use crate::gateway::module::App;
@@ -76,6 +76,8 @@ type Listeners = (Arc<[OwnedFd]>, SocketAddr, Option<SocketAddr>);
 struct RawMount {
     path: String,
     handler: Box<dyn AnyRawHandler>,
+    /// Engine.IO carries its messages.
+    engine: bool,
 }
 
 /// Collects what a server consists of.
@@ -232,6 +234,7 @@ impl ServerBuilder {
             loads: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
             partitions: PARTITIONS_MAX,
             half_open: AtomicUsize::new(0),
+            polls: AtomicU64::new(0),
             mounts,
             mount_of,
             has_user_routes: self.router.has_routes(),
@@ -328,6 +331,7 @@ impl ServerBuilder {
                 dialect,
                 public,
                 shared: false,
+                engine: raw.engine,
             });
         }
         for mount in &self.config.mounts {
@@ -350,6 +354,7 @@ impl ServerBuilder {
                 dialect,
                 public,
                 shared,
+                engine: mount.transport == Carrier::EngineIo,
             });
         }
         let mut mount_of = AHashMap::new();
@@ -414,9 +419,13 @@ impl ServerBuilder {
 
 impl Mount {
     fn name(&self, program: &Program) -> String {
-        match self.dialect {
-            Dialect::Event(number) => format!("`{}`", program.gateways()[number].name),
+        match &self.dialect {
+            Dialect::Event(number) => format!("`{}`", program.gateways()[*number].name),
             Dialect::Raw(_) => "a raw mount".to_owned(),
+            Dialect::SocketIo(namespaces) => match namespaces.first() {
+                Some((_, number)) => format!("`{}`", program.gateways()[*number].name),
+                None => "Socket.IO".to_owned(),
+            },
             Dialect::Relay => "the relay".to_owned(),
             Dialect::Durable => "the mount of durable topics".to_owned(),
         }
@@ -445,9 +454,13 @@ fn live_of(config: &Config, authenticator: Arc<Authenticator>, mounts: &[Mount])
         limits: config.limits.clone(),
         mount_limits: mounts
             .iter()
-            .map(|mount| config.limits_of(&mount.path).clone())
+            .map(|mount| match mount.engine {
+                true => config.socketio_limits.clone(),
+                false => config.limits_of(&mount.path).clone(),
+            })
             .collect(),
         authenticator,
+        socketio: config.socketio.clone(),
         origins: origins_of(config),
         tls: None,
         proxies: config.server.trusted_proxies.clone().into(),

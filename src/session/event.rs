@@ -15,7 +15,8 @@ use tokio::task::AbortHandle;
 use crate::gateway::client::WsClient;
 use crate::gateway::engine::dispatch::{Dispatch, Request};
 use crate::gateway::engine::inbox::Inboxes;
-use crate::gateway::extract::EventData;
+use crate::gateway::engine::wire::KeptWire;
+use crate::gateway::extract::KeptData;
 
 /// The bounds of what waits. Full: receiving pauses until half is gone.
 #[derive(Debug, Clone, Copy)]
@@ -49,8 +50,8 @@ struct Queue {
 #[derive(Debug)]
 pub(crate) struct Waiting {
     event: Box<str>,
-    data: Box<[u8]>,
-    id: Option<Box<[u8]>>,
+    data: KeptData,
+    wire: KeptWire,
 }
 
 impl Waiting {
@@ -58,13 +59,13 @@ impl Waiting {
     pub(crate) fn request(&self) -> Request<'_> {
         Request {
             event: &self.event,
-            data: EventData::of(&self.data),
-            id: self.id.as_deref(),
+            data: self.data.data(),
+            wire: self.wire.wire(),
         }
     }
 
     fn bytes(&self) -> usize {
-        self.event.len() + self.data.len()
+        self.event.len() + self.data.bytes()
     }
 }
 
@@ -94,8 +95,8 @@ impl EventSession {
         let mut queue = self.queue.borrow_mut();
         let waiting = Waiting {
             event: request.event.into(),
-            data: request.data.json().into(),
-            id: request.id.map(Into::into),
+            data: request.data.to_kept(),
+            wire: request.wire.to_kept(),
         };
         queue.bytes += waiting.bytes();
         self.inboxes.add(waiting.bytes());

@@ -73,6 +73,7 @@ impl State {
     /// Whoever is not connected yet goes at once, the others over `drain_spread_ms`.
     fn begin_drain(&mut self) {
         self.draining = true;
+        self.drain_engines();
         let keys = self.connections.keys().into_iter();
         let (waiting, others): (Vec<_>, Vec<_>) = keys.partition(|key| self.is_open(*key));
         for key in others {

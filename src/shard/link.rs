@@ -14,6 +14,7 @@ use crate::gateway::topics::{Ask, TopicError, TopicsLink};
 use crate::id::{ConnId, Tenant};
 use crate::metrics::Counter;
 use crate::proto::frame::{self, Opcode};
+use crate::session::engineio::Reason as Ended;
 
 use super::Shard;
 use super::kernel::ring::SlotKey;
@@ -21,6 +22,7 @@ use super::post::command::Command;
 use super::shared::{RelayWorld, Shared};
 use super::socket::machine::Pause;
 use super::speak::durable::posted_of;
+use super::speak::engine::is_engine;
 use super::state::{State, mark_dirty};
 
 /// The relay of a server, for its own handlers and requests.
@@ -140,23 +142,41 @@ impl SocketLink for Shard {
             Message::Close(_) => Opcode::Close,
         };
         let payload = message.as_bytes();
-        self.with_state(|state| state.try_send_raw(key_of(id), opcode, payload))
+        let key = key_of(id);
+        self.with_state(|state| match is_engine(key) {
+            true => state.try_send_engine(key, message),
+            false => state.try_send_raw(key, opcode, payload),
+        })
     }
 
     fn close(&self, id: SocketId, code: u16, reason: &str) {
-        self.with_state(|state| state.close(key_of(id), code, reason, LeaveReason::Closed));
+        let key = key_of(id);
+        self.with_state(|state| match is_engine(key) {
+            true => state.close_engine(key, code, Ended::Forced),
+            false => state.close(key, code, reason, LeaveReason::Closed),
+        });
     }
 
     fn drained(&self, id: SocketId) {
-        self.with_state(|state| state.finish_ending(key_of(id)));
+        let key = key_of(id);
+        if !is_engine(key) {
+            self.with_state(|state| state.finish_ending(key));
+        }
     }
 
     fn resume(&self, id: SocketId) {
-        self.with_state(|state| state.resume(key_of(id), Pause::Inbox));
+        self.with_state(|state| {
+            let key = state.socket_of(key_of(id));
+            state.resume(key, Pause::Inbox);
+        });
     }
 
     fn peer(&self, id: SocketId) -> Option<SocketAddr> {
-        self.with_state(|state| state.peer_of(key_of(id)))
+        let key = key_of(id);
+        self.with_state(|state| match is_engine(key) {
+            true => Some(state.engines.get(key)?.handshake.peer),
+            false => state.peer_of(key),
+        })
     }
 
     fn inboxes(&self) -> &Inboxes {
@@ -165,6 +185,41 @@ impl SocketLink for Shard {
 }
 
 impl State {
+    /// The same over Engine.IO.
+    fn try_send_engine(&mut self, key: SlotKey, message: &Message) -> Result<bool, SocketError> {
+        let carried = self.engines.get(key).ok_or(SocketError::Closed)?;
+        if !carried.engine.is_open() {
+            return Err(SocketError::Closed);
+        }
+        let socket = carried.engine.socket();
+        let mut whole = Vec::new();
+        match message {
+            Message::Text(text) => frame::put_text_with(&mut whole, |out| {
+                out.push(b'4');
+                out.extend_from_slice(text.as_bytes());
+            }),
+            Message::Binary(bytes) => frame::put(&mut whole, Opcode::Binary, bytes),
+            // Engine.IO has pings of its own.
+            _ => return Ok(true),
+        }
+        let is_full = match socket {
+            Some(socket) => {
+                let limits_of = |state: &mut Self| {
+                    let connection = state.connections.get(socket)?;
+                    let limits = state.live.outbox_limits(connection.mount, usize::MAX);
+                    let outbox = &connection.outbox;
+                    Some(outbox.is_full_for(whole.len(), &limits) && !outbox.is_empty())
+                };
+                limits_of(self).unwrap_or(true)
+            }
+            None => self.is_engine_full(key, whole.len()),
+        };
+        if !is_full {
+            self.queue_engine(key, &whole, 1);
+        }
+        Ok(!is_full)
+    }
+
     /// Queues a frame of a raw handler, unless a send is in flight and the outbox is full: then
     /// the handler waits. One frame always fits.
     fn try_send_raw(

@@ -3,12 +3,14 @@
 
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 use crate::broker::relay::LeaveReason;
 use crate::gateway::socket::Message as RawMessage;
 use crate::metrics::{Counter, Refusal as RefusedFor};
 use crate::proto::ErrorCode;
 use crate::proto::durable;
+use crate::proto::engineio::Refusal;
 use crate::proto::frame::{self, Opcode};
 use crate::proto::http::{self, Head, HeadLimits};
 use crate::proto::json::{JsonError, JsonParser};
@@ -20,6 +22,7 @@ use super::door::rates::Verdict;
 use super::door::tickets::{TOO_MANY_FAILURES, counted};
 use super::door::upgrade::{self, Decision};
 use super::kernel::ring::{Completion, SlotKey};
+use super::post::command::{Accepted, Command, Moved};
 use super::socket::machine::{AfterEnd, Ended, Pause, Reader};
 use super::state::{State, mark_dirty};
 use super::turn::{Turn, unix_s};
@@ -119,7 +122,8 @@ impl Turn {
         }
     }
 
-    fn read_head(&mut self, key: SlotKey, bytes: Vec<u8>) {
+    /// Goes on with what has been read of a request.
+    pub(super) fn read_head(&mut self, key: SlotKey, bytes: Vec<u8>) {
         let limits = self.shard.state.borrow().live.limits.clone();
         let head_limits = HeadLimits {
             head_bytes_max: limits.head_bytes_max,
@@ -154,6 +158,8 @@ impl Turn {
         let mount = upgrade::mount_of(&self.shard.shared, head.path());
         let is_for_mount = upgrade::is_for_mount(&self.shard.shared, head.method());
         let Some(mount) = mount.filter(|_| is_for_mount) else {
+        let is_polling = |mount: &u16| self.shard.is_engine(*mount) && !head.is_upgrade();
+        let Some(mount) = mount.filter(|mount| !is_polling(mount)) else {
             let released = {
                 let mut state = self.shard.state.borrow_mut();
                 state.metrics.add(Counter::RequestsHandedOver, 1);
@@ -164,6 +170,15 @@ impl Turn {
             }
             return;
         };
+        if let Some(home) = self.shard.engine_home(mount, head) {
+            return self.move_to(home, key, bytes);
+        }
+        if self.shard.is_engine(mount)
+            && let Err(refusal) = self.shard.check_engine(head)
+        {
+            let mut state = self.shard.state.borrow_mut();
+            return state.refuse(key, &refusal.response(), RefusedFor::Head);
+        }
         let admitted = {
             let mut state = self.shard.state.borrow_mut();
             match state.note_arrival(key, head) {
@@ -180,8 +195,9 @@ impl Turn {
                 self.shard.open_guarded(key, head, admitted, rest);
             }
             Ok(mut admitted) => {
+                let keeps = self.shard.is_raw(mount) || self.shard.is_engine(mount);
                 let peer = self.shard.state.borrow_mut().peer_of(key);
-                if let Some(peer) = peer.filter(|_| self.shard.is_raw(admitted.mount)) {
+                if let Some(peer) = peer.filter(|_| keeps) {
                     admitted.keep(peer, head);
                 }
                 self.shard.open(key, admitted, true);
@@ -190,11 +206,35 @@ impl Turn {
             Err((why, response)) => {
                 let response = match head.method() {
                     "HEAD" => http::without_body(response),
+                let response = match (self.shard.is_engine(mount), why) {
+                    (true, RefusedFor::Origin | RefusedFor::Token) => Refusal::Forbidden.response(),
                     _ => response,
                 };
                 self.shard.state.borrow_mut().refuse(key, &response, why);
             }
         }
+    }
+
+    /// A socket belongs to a session of another shard: it goes there with all that was read.
+    fn move_to(&self, home: u16, key: SlotKey, read: Vec<u8>) {
+        let mut state = self.shard.state.borrow_mut();
+        let Some(connection) = state.release(key) else {
+            return;
+        };
+        state.give_up_place();
+        state.shared.loads[usize::from(home)].fetch_add(1, Ordering::Relaxed);
+        let ticket = connection.guard.and_then(|guard| guard.address);
+        let accepted = Accepted {
+            fd: connection.fd,
+            ticket,
+            is_tls: false,
+            moved: Some(Box::new(Moved {
+                transport: connection.transport,
+                read,
+                admitted: None,
+            })),
+        };
+        state.posts.post(home, Command::Adopt(accepted));
     }
 }
 
@@ -365,7 +405,7 @@ impl State {
                 }
                 Err(error) => self.handle_invalid(key, &error),
             },
-            Session::Event(_) | Session::None => {}
+            Session::Event(_) | Session::Engine(..) | Session::None => {}
         }
     }
 
@@ -379,7 +419,7 @@ impl State {
                 let text = "invalid message: binary frames are not supported";
                 self.count_invalid(key, text);
             }
-            Session::Event(_) | Session::None => {}
+            Session::Event(_) | Session::Engine(..) | Session::None => {}
         }
     }
 

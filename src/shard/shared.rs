@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use crate::auth::{Authenticator, OriginPolicy};
 use crate::broker::pattern::Patterns;
 use crate::broker::relay::Unhandled;
-use crate::config::{Limits, Network};
+use crate::config::{Limits, Network, SocketIoSection};
 use crate::gateway::container::Container;
 use crate::gateway::engine::program::Program;
 use crate::gateway::raw_handler::AnyRawHandler;
@@ -35,6 +35,8 @@ pub(crate) enum Dialect {
     /// The gateway of this number.
     Event(usize),
     Durable,
+    /// Namespaces of Socket.IO, each with the number of its gateway.
+    SocketIo(Box<[(Arc<str>, usize)]>),
 }
 
 impl std::fmt::Debug for Dialect {
@@ -44,6 +46,7 @@ impl std::fmt::Debug for Dialect {
             Self::Relay => "Relay",
             Self::Event(_) => "Event",
             Self::Durable => "Durable",
+            Self::SocketIo(_) => "SocketIo",
         })
     }
 }
@@ -56,6 +59,8 @@ pub(crate) struct Mount {
     pub(crate) public: bool,
     /// All its clients are of the default tenant.
     pub(crate) shared: bool,
+    /// Its messages are carried by Engine.IO.
+    pub(crate) engine: bool,
 }
 
 /// What a reload replaces.
@@ -67,6 +72,8 @@ pub(crate) struct Live {
     /// The limits of each mount.
     pub(crate) mount_limits: Box<[Limits]>,
     pub(crate) authenticator: Arc<Authenticator>,
+    /// How the mounts of Engine.IO are reached.
+    pub(crate) socketio: SocketIoSection,
     pub(crate) origins: OriginPolicy,
     /// What sessions of TLS are made with, if anything listens for them.
     pub(crate) tls: Option<Acceptor>,
@@ -211,6 +218,8 @@ pub(crate) struct Shared {
     pub(crate) loads: Box<[AtomicUsize]>,
     /// Connections of all shards whose request head is still being read.
     pub(crate) half_open: AtomicUsize,
+    /// Numbers of polls of Engine.IO.
+    pub(crate) polls: AtomicU64,
     pub(crate) partitions: u16,
     pub(crate) mounts: Box<[Mount]>,
     pub(crate) mount_of: AHashMap<String, u16>,

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use crate::auth::TokenCache;
 use crate::broker::relay::{Call, Home, HomeLimits, LeaveReason};
 use crate::config::Limits;
+use crate::gateway::client::Reason;
 use crate::id::Partition;
 use crate::metrics::{Counter, Refusal as RefusedFor, ShardMetrics};
 use crate::proto::frame::{self, Opcode};
@@ -34,6 +35,7 @@ use super::socket::outbox::Spare;
 use super::socket::share::Share;
 use super::socket::timer::Wheel;
 use super::speak::durable::Homes;
+use super::speak::engine::{Engines, engine_key};
 use super::speak::handlers::Opened;
 use super::speak::members::Members;
 use super::tell::listing::Roll;
@@ -57,6 +59,8 @@ pub(crate) struct State {
     pub(crate) kept: VecDeque<SlotKey>,
     /// Connections whose receive is to be armed or cancelled.
     pub(crate) wishes: Vec<SlotKey>,
+    /// Sessions of Engine.IO.
+    pub(crate) engines: Engines,
     pub(crate) members: Members,
     pub(crate) home: Option<Home>,
     pub(crate) homes: Homes,
@@ -118,6 +122,7 @@ impl State {
             offers: Vec::new(),
             kept: VecDeque::new(),
             wishes: Vec::new(),
+            engines: Engines::default(),
             members: Members::default(),
             home,
             homes: Homes::new(stores, shared.shards()),
@@ -382,7 +387,15 @@ impl State {
         match std::mem::replace(&mut connection.session, Session::None) {
             Session::None => {}
             Session::Raw(session) => session.inbox.close(),
-            Session::Event(session) => self.ended.push_back(session),
+            Session::Event(session) => {
+                session.client.note_reason(reason_of(leave));
+                self.ended.push_back(session);
+            }
+            session @ Session::Engine(..) => {
+                if let Some(carried) = engine_key(&session) {
+                    self.engine_socket_gone(carried, key, leave);
+                }
+            }
             Session::Relay(session) => self.leave_all(key, *session, leave),
             Session::Durable(session) => self.leave_homes(key, &session),
         }
@@ -409,7 +422,8 @@ impl State {
 
     /// Whether the loop has something to do.
     pub(crate) fn has_work(&self) -> bool {
-        !self.dirty.is_empty()
+        self.engines.has_dirty()
+            || !self.dirty.is_empty()
             || !self.given.is_empty()
             || !self.kept.is_empty()
             || !self.wishes.is_empty()
@@ -431,7 +445,7 @@ fn is_at_work(session: &Session) -> bool {
         Session::Raw(session) => session.inbox.end(),
         Session::Event(session) => session.is_at_work(),
         Session::Durable(session) => 0 < session.publishing(),
-        Session::Relay(_) | Session::None => false,
+        Session::Relay(_) | Session::Engine(..) | Session::None => false,
     }
 }
 
@@ -456,5 +470,16 @@ pub(crate) fn mark_given(given: &mut VecDeque<SlotKey>, connection: &mut Connect
     if !connection.given {
         connection.given = true;
         given.push_back(key);
+    }
+}
+
+/// Why a gateway is told that a connection has ended.
+fn reason_of(leave: LeaveReason) -> Reason {
+    match leave {
+        LeaveReason::Timeout => Reason::PingTimeout,
+        LeaveReason::Slow => Reason::Slow,
+        LeaveReason::Kicked => Reason::Forced,
+        LeaveReason::Shutdown => Reason::Shutdown,
+        _ => Reason::TransportClose,
     }
 }

@@ -357,6 +357,7 @@ impl Turn {
             Command::Home(job) => self.shard.state.borrow_mut().run_home(job),
             Command::Relay(effect) => self.shard.state.borrow_mut().carry_out(effect),
             Command::Registry(post) => self.shard.handle_post(post),
+            Command::Engine(ask) => self.handle_engine(ask),
             Command::Asks(asks) => self.shard.state.borrow_mut().handle_asks(asks),
             Command::Told(told) => self.shard.state.borrow_mut().handle_told(told),
             Command::Run(job) => job(&mut self.shard.state.borrow_mut()),

@@ -43,6 +43,7 @@ fn serve(shards: u16) -> Site {
             path: "/built".into(),
             dialect: Dialect::Event,
             handler: None,
+            transport: tidegate::config::Carrier::WebSocket,
             public: true,
             tenants: Tenants::Isolated,
             limits: config.limits.clone(),

@@ -336,6 +336,7 @@ both_shards! {
                 path: "/chat".into(),
                 dialect: Dialect::Event,
                 handler: None,
+                transport: tidegate::config::Carrier::WebSocket,
                 public: true,
                 tenants: Tenants::Shared,
                 limits: config.limits.clone(),

@@ -4,16 +4,17 @@
 use tracing::warn;
 
 use crate::gateway::engine::dispatch::{Outcome, Request};
+use crate::gateway::engine::wire::Wire;
 use crate::gateway::reply::{Body, Exception, ExceptionKind, Frame};
 
 /// The answer to what is no envelope.
 pub fn invalid_envelope() -> Frame {
-    error_frame("error", "invalid envelope", None)
+    error_frame("error", "invalid envelope", Wire::PLAIN)
 }
 
 /// The answer to a binary frame.
 pub fn binary_refused() -> Frame {
-    error_frame("error", "binary frames are not supported", None)
+    error_frame("error", "binary frames are not supported", Wire::PLAIN)
 }
 
 /// Clients in browsers see no pings of the protocol and ask by this event whether the server is
@@ -23,17 +24,17 @@ const PING_EVENT: &str = "$ping";
 pub(super) fn unknown_event(request: Request<'_>) -> Outcome {
     if request.event == PING_EVENT {
         let body = Body::envelope(PING_EVENT, &());
-        let pong = body.map(|body| body.into_frame(request.id));
+        let pong = body.map(|body| body.into_frame(request.wire));
         return Outcome::Frame(pong.unwrap_or_default());
     }
     let message = format!("unknown event `{}`", request.event);
-    Outcome::Frame(error_frame(request.event, &message, request.id))
+    Outcome::Frame(error_frame(request.event, &message, request.wire))
 }
 
 /// An error frame that no filter sees.
-pub(crate) fn error_frame(event: &str, message: &str, id: Option<&[u8]>) -> Frame {
+pub(crate) fn error_frame(event: &str, message: &str, wire: Wire<'_>) -> Frame {
     warn!(target: "tidegate::ws", event, error = message, "error frame");
     let exception = Exception::of(ExceptionKind::Handler, message.to_owned());
     let body = Body::envelope(event, &exception.data());
-    body.map(|body| body.into_frame(id)).unwrap_or_default()
+    body.map(|body| body.into_frame(wire)).unwrap_or_default()
 }

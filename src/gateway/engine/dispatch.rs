@@ -3,6 +3,7 @@
 //! without a task. Knows the connection only by its client.
 
 use std::any::type_name;
+use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,6 +15,7 @@ use std::task::{Context, Poll, Waker};
 use ahash::AHashMap;
 use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
+use serde_json::Value;
 use tracing::{Level, debug, enabled, error, warn};
 
 use crate::auth::{CALLER, Caller};
@@ -26,7 +28,8 @@ use crate::gateway::engine::outlet::Registries;
 use crate::gateway::engine::table::{
     Hook, Invocation, Layers, Local, Messages, Panicked, Running, Table,
 };
-use crate::gateway::extract::EventData;
+use crate::gateway::engine::wire::{KeptWire, Wire};
+use crate::gateway::extract::{EventData, KeptData};
 use crate::gateway::filter::{AnyFilter, filtered};
 use crate::gateway::guard::{AnyMessageGuard, AnyUpgradeGuard, Layer, joined};
 use crate::gateway::interceptor::{AnyInterceptor, Next};
@@ -40,8 +43,8 @@ pub struct Request<'a> {
     pub event: &'a str,
     /// Its payload, `null` where there was none.
     pub data: EventData<'a>,
-    /// The JSON of its `id`, if it had one.
-    pub id: Option<&'a [u8]>,
+    /// How its answer stands on the wire.
+    pub wire: Wire<'a>,
 }
 
 /// What goes out for an event.
@@ -107,6 +110,14 @@ pub trait Dispatch {
         handshake: Arc<Handshake>,
     ) -> LocalBoxFuture<'static, bool>;
 
+    /// May a client join the namespace of Socket.IO that the gateway is, with what it says to join?
+    fn join(
+        self: Rc<Self>,
+        caller: Arc<Caller>,
+        handshake: Arc<Handshake>,
+        auth: Arc<Value>,
+    ) -> LocalBoxFuture<'static, Result<(), Denied>>;
+
     /// A connection has been made; nothing to wait for where no hook is bound.
     fn connected(&self, client: &WsClient) -> Handling;
 
@@ -115,6 +126,13 @@ pub trait Dispatch {
 
     /// An event has come.
     fn message(&self, client: &WsClient, request: Request<'_>) -> Handling;
+}
+
+/// Why a client may not join a namespace: what a guard said beside its no.
+#[derive(Debug)]
+pub struct Denied {
+    /// As JSON.
+    pub data: Option<Vec<u8>>,
 }
 
 /// A gateway on one shard.
@@ -248,6 +266,34 @@ impl<G: Messages> Dispatch for Dispatcher<G> {
                 }
             }
             true
+        };
+        checks.boxed_local()
+    }
+
+    fn join(
+        self: Rc<Self>,
+        caller: Arc<Caller>,
+        handshake: Arc<Handshake>,
+        auth: Arc<Value>,
+    ) -> LocalBoxFuture<'static, Result<(), Denied>> {
+        if self.upgrade_guards.is_empty() {
+            return std::future::ready(Ok(())).boxed_local();
+        }
+        let checks = async move {
+            let said = RefCell::new(None);
+            let context =
+                UpgradeContext::new(&self.name, &caller, &handshake).joining(&auth, &said);
+            for guard in &self.upgrade_guards {
+                let check =
+                    CALLER.scope(caller.clone(), async { guard.layer.check(&context).await });
+                let passed = AssertUnwindSafe(check).catch_unwind().await;
+                if !passed.unwrap_or(false) {
+                    let data = said.take();
+                    let data = data.and_then(|data: Value| serde_json::to_vec(&data).ok());
+                    return Err(Denied { data });
+                }
+            }
+            Ok(())
         };
         checks.boxed_local()
     }
@@ -435,7 +481,7 @@ impl<G: 'static> Bound<G> {
     ) -> Outcome {
         let exception = match reply {
             Ok(WsReply::Exception(exception)) => exception,
-            Ok(reply) => return sent(reply, request.id),
+            Ok(reply) => return sent(reply, request.wire),
             Err(Panicked) => {
                 error!(target: "tidegate::ws", event = self.event, "a handler panicked");
                 note_panic();
@@ -453,37 +499,39 @@ impl<G: 'static> Bound<G> {
             note_panic();
             filtered(&Exception::panic(), &[], &host)
         });
-        sent(reply, request.id)
+        sent(reply, request.wire)
     }
 }
 
 /// A request that outlives the buffer it came in.
 struct Kept {
-    data: Box<[u8]>,
-    id: Option<Box<[u8]>>,
+    data: KeptData,
+    wire: KeptWire,
 }
 
 impl Kept {
     fn of(request: Request<'_>) -> Self {
         Self {
-            data: request.data.json().into(),
-            id: request.id.map(Into::into),
+            data: request.data.to_kept(),
+            wire: request.wire.to_kept(),
         }
     }
 
     fn request<'a>(&'a self, event: &'a str) -> Request<'a> {
         Request {
             event,
-            data: EventData::of(&self.data),
-            id: self.id.as_deref(),
+            data: self.data.data(),
+            wire: self.wire.wire(),
         }
     }
 }
 
-fn sent(reply: WsReply, id: Option<&[u8]>) -> Outcome {
+fn sent(reply: WsReply, wire: Wire<'_>) -> Outcome {
     match reply {
-        WsReply::Silent | WsReply::Exception(_) => Outcome::Nothing,
-        WsReply::Frame(body) => Outcome::Frame(body.into_frame(id)),
+        WsReply::Silent | WsReply::Exception(_) => {
+            Frame::empty_ack(wire).map_or(Outcome::Nothing, Outcome::Frame)
+        }
+        WsReply::Frame(body) => Outcome::Frame(body.into_frame(wire)),
         WsReply::Close { code, reason } => Outcome::Close { code, reason },
     }
 }
@@ -509,7 +557,7 @@ fn hook_outcome(
                 reason: exception.message().to_owned(),
             }
         }
-        Ok(reply) => sent(reply, None),
+        Ok(reply) => sent(reply, Wire::PLAIN),
         Err(Panicked) => {
             error!(target: "tidegate::ws", gateway, hook, "a hook panicked");
             note_panic();

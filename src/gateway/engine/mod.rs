@@ -15,7 +15,11 @@ pub mod answers;
 
 mod line;
 
+pub mod sids;
+
 pub mod pool;
+
+pub mod wire;
 
 pub mod push;
 

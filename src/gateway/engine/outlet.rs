@@ -8,13 +8,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use ahash::AHashMap;
 use tokio::sync::oneshot;
 use tracing::warn;
 
 use crate::broker::ConnKey;
-use crate::broker::registry::{Address, Notice, Refused, Registry, Target};
+use crate::broker::registry::{Address, Notice, Refused, Registry, Rooms, ShardSet, Target};
+use crate::gateway::ask::{self, AskError, AskedOf, RoomAnswers};
 use crate::gateway::engine::pool::Pool;
 use crate::gateway::engine::push::Push;
 use crate::gateway::send::SendError;
@@ -52,6 +54,35 @@ pub trait Outlet {
 
     /// Puts one frame into the outboxes of many.
     fn send_all(&self, connections: &[ConnKey], push: &Push) -> Tally;
+
+    /// Asks one connection; the number of the question.
+    fn ask(&self, _: ConnKey, _: &Push, _: oneshot::Sender<AskedOf>) -> Result<u64, AskError> {
+        Err(AskError::NotSpoken)
+    }
+
+    /// Asks many with one number, which is there if anybody is asked.
+    fn ask_all(&self, _: &[ConnKey], _: &Push, done: oneshot::Sender<RoomAnswers>) -> Option<u64> {
+        done.send(RoomAnswers::default()).ok();
+        None
+    }
+
+    /// Nobody waits for the answer any more, or the time of all is over.
+    fn end_ask(&self, _number: u64) {}
+
+    /// How long an answer is waited for where nobody says.
+    fn ack_ms(&self) -> u64 {
+        10_000
+    }
+
+    /// Ends what a connection has in one namespace of Socket.IO.
+    fn leave_namespace(&self, connection: ConnKey) {
+        self.close(connection, 1000, "");
+    }
+
+    /// Ends a connection without a word.
+    fn abort(&self, connection: ConnKey) {
+        self.close(connection, 1000, "");
+    }
 
     /// Ends a connection: a close frame goes out behind what its outbox holds.
     fn close(&self, connection: ConnKey, code: u16, reason: &str);
@@ -145,6 +176,40 @@ pub enum Order {
         code: u16,
         /// The reason.
         reason: Arc<str>,
+    },
+    /// Ask one connection.
+    Ask {
+        /// Which.
+        connection: ConnKey,
+        /// What.
+        push: Push,
+        /// How long; the default where nobody says.
+        ms: Option<u64>,
+        /// Where the answer is awaited.
+        answer: oneshot::Sender<Result<AskedOf, AskError>>,
+    },
+    /// Ask those connections of this shard that the address names, or those of all shards.
+    AskAll {
+        /// Whom.
+        address: Address,
+        /// What.
+        push: Push,
+        /// How long; the default where nobody says.
+        ms: Option<u64>,
+        /// Where the answers are awaited.
+        done: oneshot::Sender<RoomAnswers>,
+        /// From a thread that is no shard: ask all shards.
+        spread: bool,
+    },
+    /// End what a connection has in a namespace of Socket.IO.
+    LeaveNamespace {
+        /// Which.
+        connection: ConnKey,
+    },
+    /// End a connection without a word.
+    Abort {
+        /// Which.
+        connection: ConnKey,
     },
     /// Make a connection a member of a room.
     Join {
@@ -325,9 +390,7 @@ impl Registries {
         mut counts: Option<&mut Vec<oneshot::Receiver<usize>>>,
     ) -> Result<usize, SendError> {
         let accepted = self.deliver(registry, send);
-        let local = self.local(registry);
-        let elsewhere = local.state.borrow().elsewhere(send.tenant, send.target);
-        for shard in elsewhere.iter() {
+        for shard in self.others(registry, send).iter() {
             let count = counts.as_deref_mut().map(|counts| {
                 let (sender, receiver) = oneshot::channel();
                 counts.push(receiver);
@@ -347,6 +410,127 @@ impl Registries {
         Ok(accepted)
     }
 
+    /// Asks one connection of this shard, and waits.
+    pub(crate) fn ask(
+        &self,
+        connection: ConnKey,
+        push: &Push,
+        ms: Option<u64>,
+    ) -> Result<impl Future<Output = Result<AskedOf, AskError>> + use<>, AskError> {
+        let (sender, answer) = oneshot::channel();
+        let number = self.outlet.ask(connection, push, sender)?;
+        let (ms, outlet) = (
+            ms.unwrap_or_else(|| self.outlet.ack_ms()),
+            self.outlet.clone(),
+        );
+        Ok(async move {
+            let answer = ask::within(ms, answer).await;
+            outlet.end_ask(number);
+            answer
+        })
+    }
+
+    /// Asks everybody whom the address names, on all shards; each shard's part comes by itself.
+    pub(crate) fn ask_all(
+        &self,
+        registry: u16,
+        send: &Delivery<'_>,
+        ms: Option<u64>,
+    ) -> Result<Vec<oneshot::Receiver<RoomAnswers>>, SendError> {
+        let (done, here) = oneshot::channel();
+        self.ask_here(registry, send, ms, done);
+        let mut parts = vec![here];
+        for shard in self.others(registry, send).iter() {
+            let (done, part) = oneshot::channel();
+            parts.push(part);
+            let order = Order::AskAll {
+                address: send.address(),
+                push: send.push.clone(),
+                ms,
+                done,
+                spread: false,
+            };
+            self.post(shard, registry, order)?;
+        }
+        Ok(parts)
+    }
+
+    fn ask_here(
+        &self,
+        registry: u16,
+        send: &Delivery<'_>,
+        ms: Option<u64>,
+        done: oneshot::Sender<RoomAnswers>,
+    ) {
+        let mut addressed = Vec::new();
+        self.gather(registry, send, &mut addressed);
+        let Some(number) = self.outlet.ask_all(&addressed, send.push, done) else {
+            return;
+        };
+        let (ms, outlet) = (
+            ms.unwrap_or_else(|| self.outlet.ack_ms()),
+            self.outlet.clone(),
+        );
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            outlet.end_ask(number);
+        });
+    }
+
+    fn handle_ask_all(
+        &self,
+        registry: u16,
+        send: &Delivery<'_>,
+        ms: Option<u64>,
+        done: oneshot::Sender<RoomAnswers>,
+    ) {
+        let Ok(parts) = self.ask_all(registry, send, ms) else {
+            return;
+        };
+        tokio::task::spawn_local(async move {
+            let mut all = RoomAnswers::default();
+            for part in parts {
+                let part = part.await.unwrap_or_default();
+                all.replies.extend(part.replies);
+                all.missing.extend(part.missing);
+            }
+            done.send(all).ok();
+        });
+    }
+
+    /// Ends one connection of this shard without a word.
+    pub(crate) fn abort(&self, connection: ConnKey) {
+        self.outlet.abort(connection);
+    }
+
+    /// Ends what one connection of this shard has in a namespace.
+    pub(crate) fn leave_namespace(&self, connection: ConnKey) {
+        self.outlet.leave_namespace(connection);
+    }
+
+    /// The other shards that may have somebody whom the address names.
+    fn others(&self, registry: u16, send: &Delivery<'_>) -> ShardSet {
+        let state = self.local(registry).state.borrow();
+        let Some(rooms) = send.more.filter(|rooms| !rooms.of.is_empty()) else {
+            return state.elsewhere(send.tenant, send.target);
+        };
+        let mut shards = ShardSet::default();
+        for room in &rooms.of {
+            shards.extend(&state.elsewhere(send.tenant, Target::Room(room)));
+        }
+        shards
+    }
+
+    /// Collects whom the address names here.
+    fn gather(&self, registry: u16, send: &Delivery<'_>, addressed: &mut Vec<ConnKey>) {
+        let state = self.local(registry).state.borrow();
+        let each = |key| addressed.push(key);
+        match send.more {
+            Some(rooms) => state.each_of((send.tenant, send.target), rooms, send.except, each),
+            None => state.each_here(send.tenant, send.target, send.except, each),
+        }
+    }
+
     /// What a name means: a room if there is one, else the id of a connection.
     pub(crate) fn resolve<'a>(
         &self,
@@ -354,7 +538,11 @@ impl Registries {
         tenant: Option<&Tenant>,
         name: &'a str,
     ) -> Target<&'a str> {
-        self.local(registry).state.borrow().resolve(tenant, name)
+        let local = self.local(registry);
+        if let Some(id) = local.pool.id_of_sid(name) {
+            return Target::Client(id);
+        }
+        local.state.borrow().resolve(tenant, name)
     }
 
     /// Whether another shard may have this connection, given that this one has not.
@@ -415,6 +603,35 @@ impl Registries {
             } => {
                 self.outlet.close(connection, code, &reason);
             }
+            Order::Ask {
+                connection,
+                push,
+                ms,
+                answer,
+            } => match self.ask(connection, &push, ms) {
+                Ok(asked) => {
+                    tokio::task::spawn_local(async move { answer.send(asked.await).ok() });
+                }
+                Err(error) => {
+                    answer.send(Err(error)).ok();
+                }
+            },
+            Order::AskAll {
+                address,
+                push,
+                ms,
+                done,
+                spread: false,
+            } => self.ask_here(registry, &Delivery::of(&address, &push), ms, done),
+            Order::AskAll {
+                address,
+                push,
+                ms,
+                done,
+                ..
+            } => self.handle_ask_all(registry, &Delivery::of(&address, &push), ms, done),
+            Order::LeaveNamespace { connection } => self.outlet.leave_namespace(connection),
+            Order::Abort { connection } => self.outlet.abort(connection),
             Order::Join { id, room } => {
                 if let Err(refused) = self.join(registry, id, &room) {
                     warn!(target: "tidegate::ws", conn_id = id, "join refused: {refused}");
@@ -471,11 +688,7 @@ impl Registries {
 
     fn deliver(&self, registry: u16, send: &Delivery<'_>) -> usize {
         let mut addressed = self.addressed.take();
-        let state = self.local(registry).state.borrow();
-        state.each_here(send.tenant, send.target, send.except, |key| {
-            addressed.push(key)
-        });
-        drop(state);
+        self.gather(registry, send, &mut addressed);
         let Tally { accepted, shed } = self.outlet.send_all(&addressed, send.push);
         if 0 < shed {
             let target = send.target;
@@ -530,6 +743,7 @@ pub(crate) struct Delivery<'a> {
     pub(crate) tenant: Option<&'a Tenant>,
     pub(crate) target: Target<&'a str>,
     pub(crate) except: Option<ConnId>,
+    pub(crate) more: Option<&'a Arc<Rooms>>,
     pub(crate) push: &'a Push,
 }
 
@@ -539,6 +753,7 @@ impl<'a> Delivery<'a> {
             tenant: address.tenant.as_ref(),
             target: address.target.as_deref(),
             except: address.except,
+            more: address.more.as_ref(),
             push,
         }
     }
@@ -548,6 +763,7 @@ impl<'a> Delivery<'a> {
             tenant: self.tenant.cloned(),
             target: self.target.to_shared(),
             except: self.except,
+            more: self.more.cloned(),
         }
     }
 }

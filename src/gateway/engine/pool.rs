@@ -10,6 +10,7 @@ use ahash::AHashMap;
 use parking_lot::RwLock;
 
 use crate::gateway::engine::outlet::{Order, Outside, Post, Registries};
+use crate::gateway::engine::sids::Sids;
 use crate::gateway::send::{Connected, SendError};
 use crate::id::{ConnId, Tenant};
 
@@ -20,6 +21,7 @@ pub struct Pool {
     next_id: AtomicU64,
     counts: RwLock<AHashMap<Tenant, Arc<AtomicUsize>>>,
     tenants_shared: AtomicBool,
+    sids: Sids,
     outside: OnceLock<Arc<dyn Outside>>,
 }
 
@@ -31,6 +33,7 @@ impl Pool {
             next_id: AtomicU64::new(1),
             counts: RwLock::default(),
             tenants_shared: AtomicBool::new(false),
+            sids: Sids::default(),
             outside: OnceLock::new(),
         })
     }
@@ -63,6 +66,16 @@ impl Pool {
     /// The id of a new connection: from 1, and none is ever used again.
     pub(crate) fn next_id(&self) -> ConnId {
         self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The name by which clients of Socket.IO know a connection.
+    pub(crate) fn sid_of(&self, id: ConnId) -> String {
+        self.sids.sid_of(id)
+    }
+
+    /// The connection of such a name, if this registry has given it out.
+    pub(crate) fn id_of_sid(&self, sid: &str) -> Option<ConnId> {
+        self.sids.id_of(sid)
     }
 
     /// Counts a connection; the counter can be kept while the tenant has one on this shard.

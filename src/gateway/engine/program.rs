@@ -103,10 +103,25 @@ impl Program {
     }
 }
 
+/// What the clients of a gateway speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Adapter {
+    /// `{"event","data"}` over WebSocket.
+    #[default]
+    Event,
+    /// A namespace of Socket.IO.
+    SocketIo {
+        /// Its name.
+        nsp: &'static str,
+    },
+}
+
 /// A gateway before it is opened on a shard.
 pub struct GatewayPlan {
     /// Where it is mounted.
     pub path: String,
+    /// What its clients speak.
+    pub adapter: Adapter,
     /// The name of its type.
     pub name: String,
     /// How many events it binds.
@@ -147,6 +162,7 @@ impl GatewayPlan {
         }
         Ok(Self {
             path: normal_path(G::PATH),
+            adapter: G::ADAPTER,
             name,
             messages: table.bindings.len(),
             hooks: table.connect.len() + table.disconnect.len() + table.ready.len(),
@@ -161,6 +177,15 @@ impl GatewayPlan {
             },
             after_init: |container| Box::pin(run_after_init::<G>(container)),
         })
+    }
+
+    /// Whether another gateway cannot be mounted beside it. Namespaces of Socket.IO share a path.
+    pub(crate) fn excludes(&self, other: &Self) -> bool {
+        let shares = match (self.adapter, other.adapter) {
+            (Adapter::SocketIo { nsp }, Adapter::SocketIo { nsp: beside }) => nsp != beside,
+            _ => false,
+        };
+        self.path == other.path && !shares
     }
 
     /// Its registry.
@@ -207,7 +232,12 @@ fn mount_line(plan: &GatewayPlan) -> String {
         counted(plan.messages, "message"),
         counted(plan.hooks, "lifecycle hook"),
     );
-    format!("GET {path} -> {name} ({messages}, {hooks})")
+    match plan.adapter {
+        Adapter::Event => format!("GET {path} -> {name} ({messages}, {hooks})"),
+        Adapter::SocketIo { nsp } => {
+            format!("GET {path}/ -> {name} ({messages}, {hooks}) as Socket.IO {nsp}")
+        }
+    }
 }
 
 fn counted(number: usize, noun: &str) -> String {

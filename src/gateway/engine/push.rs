@@ -3,10 +3,13 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Serialize;
 
+use crate::gateway::arguments::{self, Written};
+use crate::gateway::engine::wire::Said;
 use crate::gateway::reply::Body;
 
 /// One event on its way to its receivers. Cheap to clone, the same bytes for all of them.
@@ -16,6 +19,16 @@ pub struct Push {
     plain: Bytes,
     event: Range<u32>,
     data: Range<u32>,
+    is_args: bool,
+    is_volatile: bool,
+    /// What only some have.
+    binary: Option<Arc<Binary>>,
+}
+
+/// Data with placeholders, and the bytes that stand for them.
+struct Binary {
+    data: Bytes,
+    attachments: Vec<Bytes>,
 }
 
 impl Push {
@@ -36,7 +49,47 @@ impl Push {
             plain,
             event: narrow(event),
             data: narrow(data),
+            is_args: false,
+            is_volatile: false,
+            binary: None,
         }
+    }
+
+    /// The same with what was written beside its data; `data` has placeholders for bytes.
+    pub(crate) fn with(mut self, data: Bytes, beside: Written) -> Self {
+        self.is_args = beside.is_args;
+        let attachments = beside.attachments;
+        if !attachments.is_empty() {
+            self.binary = Some(Arc::new(Binary { data, attachments }));
+        }
+        self
+    }
+
+    /// The frames of a namespace of Socket.IO; `id` asks for an answer.
+    pub(crate) fn socketio(&self, nsp: &str, id: Option<u64>) -> Bytes {
+        let (data, attachments) = match &self.binary {
+            Some(binary) => (&binary.data[..], &binary.attachments[..]),
+            None => (self.data_json(), &[][..]),
+        };
+        let said = Said {
+            event: self.event_json(),
+            args: arguments::args_of(data, self.is_args),
+            attachments,
+        };
+        let mut out = Vec::new();
+        said.put_event(&mut out, nsp, id);
+        out.into()
+    }
+
+    /// The same for those alone who have read everything before it.
+    pub(crate) fn volatile(mut self) -> Self {
+        self.is_volatile = true;
+        self
+    }
+
+    /// Whether only those get it who have read everything before it.
+    pub fn is_volatile(&self) -> bool {
+        self.is_volatile
     }
 
     /// The whole frame of the event dialect.
@@ -79,6 +132,7 @@ impl fmt::Debug for Push {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::arguments::{Args, Attachment};
 
     /// Z-20: whatever the length of its header, a frame knows where its parts stand.
     #[test]
@@ -94,6 +148,14 @@ mod tests {
                 crate::proto::frame::text(text.as_bytes())[..]
             );
         }
+        let push = Push::event("ev", &Args((1, Attachment(Bytes::from_static(&[7]))))).unwrap();
+        let text = br#"{"event":"ev","data":[1,"Bw=="]}"#;
+        assert_eq!(push.plain()[..], crate::proto::frame::text(text)[..]);
+        let frames = push.socketio("/a", Some(3));
+        let head = br#"451-/a,3["ev",1,{"_placeholder":true,"num":0}]"#;
+        let mut expected = crate::proto::frame::text(head).to_vec();
+        expected.extend_from_slice(&crate::proto::frame::binary(&[7]));
+        assert_eq!(frames[..], expected[..]);
         let raw = Push::raw(&[1, 2]).unwrap();
         assert_eq!(
             (raw.event_json(), raw.data_json()),

@@ -11,6 +11,7 @@ use crate::auth::CurrentUser;
 use crate::gateway::client::WsClient;
 use crate::gateway::engine::container::{Dependency, Injectable, Resolver, StartError, State};
 use crate::gateway::engine::dispatch::{Handling, Outcome, Request};
+use crate::gateway::engine::wire::Wire;
 use crate::gateway::extract::{EventData, Scoped};
 use crate::gateway::module::App;
 use crate::gateway::reply::{Opaque, Reply, WsEnvelope};
@@ -376,7 +377,7 @@ fn an_id_is_echoed() {
         let request = Request {
             event,
             data: EventData::of(data),
-            id: Some(id),
+            wire: Wire::Event { id: Some(id) },
         };
         peer.send(request);
         rig.wire.take(peer.key)
@@ -402,7 +403,7 @@ fn only_a_handler_that_waits_becomes_a_task() {
     let request = |event, data: &'static [u8]| Request {
         event,
         data: EventData::of(data),
-        id: None,
+        wire: Wire::PLAIN,
     };
     let done = peer.gateway.message(&peer.client, request("plain", b"1"));
     assert!(matches!(done, Handling::Done(Outcome::Frame(_))));

@@ -196,7 +196,7 @@ impl Peer {
         let request = Request {
             event,
             data: EventData::of(data.as_bytes()),
-            id: None,
+            wire: crate::gateway::engine::wire::Wire::PLAIN,
         };
         self.send(request);
         self.wire.take(self.key)

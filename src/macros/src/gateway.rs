@@ -12,6 +12,8 @@ use crate::list::{LayerTypes, conditions, separated};
 pub(crate) struct Options {
     path: Option<LitStr>,
     namespace: Option<Type>,
+    adapter: Option<Ident>,
+    nsp: Option<LitStr>,
     layers: LayerTypes,
     closes: Vec<TokenStream>,
 }
@@ -35,14 +37,16 @@ impl Options {
         match name.to_string().as_str() {
             "path" => self.path = Some(value(input)?),
             "namespace" => self.namespace = Some(value(input)?),
+            "adapter" => self.adapter = Some(value(input)?),
+            "nsp" => self.nsp = Some(value(input)?),
             "guards" => self.layers.guards.extend(list(input)?),
             "interceptors" => self.layers.interceptors.extend(list(input)?),
             "filters" => self.layers.filters.extend(list(input)?),
             "on_deny" => self.closes.push(closes(input, quote! { close_on_deny })?),
             "on_panic" => self.closes.push(closes(input, quote! { close_on_panic })?),
             _ => {
-                let message = "a gateway has: path, namespace, guards(..), interceptors(..), \
-                               filters(..), on_deny, on_panic";
+                let message = "a gateway has: path, namespace, adapter, nsp, guards(..), \
+                               interceptors(..), filters(..), on_deny, on_panic";
                 return Err(Error::new(name.span(), message));
             }
         }
@@ -74,6 +78,7 @@ fn closes(input: ParseStream<'_>, call: TokenStream) -> syn::Result<TokenStream>
 pub(crate) fn expand(mut options: Options, mut item: ItemStruct) -> syn::Result<TokenStream> {
     options.layers.take(&mut item.attrs)?;
     let built = injectable::implemented(&mut item)?;
+    let adapter = adapter(&options)?;
     let path = options
         .path
         .unwrap_or_else(|| LitStr::new("/ws", item.ident.span()));
@@ -96,12 +101,40 @@ pub(crate) fn expand(mut options: Options, mut item: ItemStruct) -> syn::Result<
 
             type Namespace = #namespace;
 
+            #adapter
+
             fn layers(layers: &mut ::tidegate::gateway::table::Layers) {
                 let _ = &layers;
                 #layers
                 #(#closes)*
             }
         }
+    })
+}
+
+/// What the clients speak, if it is not the event dialect.
+fn adapter(options: &Options) -> syn::Result<TokenStream> {
+    let Some(adapter) = &options.adapter else {
+        return match &options.nsp {
+            Some(nsp) => Err(Error::new(
+                nsp.span(),
+                "`nsp` is a namespace of Socket.IO: add `adapter = SocketIo`",
+            )),
+            None => Ok(quote! {}),
+        };
+    };
+    if adapter != "SocketIo" {
+        return Err(Error::new(adapter.span(), "the adapter there is: SocketIo"));
+    }
+    let root = LitStr::new("/", adapter.span());
+    let nsp = options.nsp.as_ref().unwrap_or(&root);
+    let text = nsp.value();
+    if !text.starts_with('/') || text.contains([',', '?']) {
+        let message = "a namespace of Socket.IO is `/`, or a name behind a `/` such as \"/admin\"";
+        return Err(Error::new(nsp.span(), message));
+    }
+    Ok(quote! {
+        const ADAPTER: ::tidegate::gateway::module::Adapter = ::tidegate::socketio_adapter!(#nsp);
     })
 }
 

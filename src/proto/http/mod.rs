@@ -147,6 +147,11 @@ impl Head {
             .map(|(_, value)| value.into_owned())
     }
 
+    /// Whether it asks for another protocol.
+    pub fn is_upgrade(&self) -> bool {
+        self.header("upgrade").is_some()
+    }
+
     /// Is it HTTP/1.1? Else it is 1.0.
     pub fn is_version_11(&self) -> bool {
         self.is_version_11

@@ -10,128 +10,39 @@ fn packet(text: &str) -> Result<Packet<'_>, Malformed> {
     Packet::parse(text.as_bytes(), 10)
 }
 
+/// Kind, attachments, namespace, id and payload of a packet.
+type Head = (Kind, usize, &'static str, Option<u64>, &'static str);
+
+#[rustfmt::skip]
+const HEADS: &[(&str, Head)] = &[
+    ("0", (Kind::Connect, 0, "/", None, "")),
+    (r#"0{"token":"t"}"#, (Kind::Connect, 0, "/", None, r#"{"token":"t"}"#)),
+    ("0/admin,", (Kind::Connect, 0, "/admin", None, "")),
+    ("0/admin", (Kind::Connect, 0, "/admin", None, "")),
+    ("0/admin,{}", (Kind::Connect, 0, "/admin", None, "{}")),
+    ("0/,{}", (Kind::Connect, 0, "/", None, "{}")),
+    ("1/é", (Kind::Disconnect, 0, "/é", None, "")),
+    (r#"2["a"]"#, (Kind::Event, 0, "/", None, r#"["a"]"#)),
+    (r#"212["a"]"#, (Kind::Event, 0, "/", Some(12), r#"["a"]"#)),
+    (r#"2/a,0["a"]"#, (Kind::Event, 0, "/a", Some(0), r#"["a"]"#)),
+    ("312[]", (Kind::Ack, 0, "/", Some(12), "[]")),
+    (r#"4{"message":"m"}"#, (Kind::ConnectError, 0, "/", None, r#"{"message":"m"}"#)),
+    (r#"52-/a,12["x"]"#, (Kind::BinaryEvent, 2, "/a", Some(12), r#"["x"]"#)),
+    ("61-9[]", (Kind::BinaryAck, 1, "/", Some(9), "[]")),
+    ("29007199254740991", (Kind::Event, 0, "/", Some(9_007_199_254_740_991), "")),
+];
+
 /// S-30
 #[test]
 fn heads_of_packets() {
-    let plain = Packet {
-        kind: Kind::Event,
-        attachments: 0,
-        nsp: ROOT,
-        id: None,
-        json: b"",
-    };
-    let connect = Packet {
-        kind: Kind::Connect,
-        ..plain
-    };
-    for (text, expected) in [
-        ("0", connect),
-        (
-            r#"0{"token":"t"}"#,
-            Packet {
-                json: br#"{"token":"t"}"#,
-                ..connect
-            },
-        ),
-        (
-            "0/admin,",
-            Packet {
-                nsp: "/admin",
-                ..connect
-            },
-        ),
-        (
-            "0/admin",
-            Packet {
-                nsp: "/admin",
-                ..connect
-            },
-        ),
-        (
-            "0/admin,{}",
-            Packet {
-                nsp: "/admin",
-                json: b"{}",
-                ..connect
-            },
-        ),
-        (
-            "0/,{}",
-            Packet {
-                nsp: "/",
-                json: b"{}",
-                ..connect
-            },
-        ),
-        (
-            "1/é",
-            Packet {
-                kind: Kind::Disconnect,
-                nsp: "/é",
-                ..plain
-            },
-        ),
-        (
-            r#"2["a"]"#,
-            Packet {
-                json: br#"["a"]"#,
-                ..plain
-            },
-        ),
-        (
-            r#"212["a"]"#,
-            Packet {
-                id: Some(12),
-                json: br#"["a"]"#,
-                ..plain
-            },
-        ),
-        (
-            r#"2/a,0["a"]"#,
-            Packet {
-                nsp: "/a",
-                id: Some(0),
-                json: br#"["a"]"#,
-                ..plain
-            },
-        ),
-        (
-            "312[]",
-            Packet {
-                kind: Kind::Ack,
-                id: Some(12),
-                json: b"[]",
-                ..plain
-            },
-        ),
-        (
-            r#"52-/a,12["x"]"#,
-            Packet {
-                kind: Kind::BinaryEvent,
-                attachments: 2,
-                nsp: "/a",
-                id: Some(12),
-                json: br#"["x"]"#,
-            },
-        ),
-        (
-            "61-9[]",
-            Packet {
-                kind: Kind::BinaryAck,
-                attachments: 1,
-                id: Some(9),
-                json: b"[]",
-                ..plain
-            },
-        ),
-        (
-            "29007199254740991",
-            Packet {
-                id: Some(9_007_199_254_740_991),
-                ..plain
-            },
-        ),
-    ] {
+    for (text, (kind, attachments, nsp, id, json)) in HEADS.iter().copied() {
+        let expected = Packet {
+            kind,
+            attachments,
+            nsp,
+            id,
+            json: json.as_bytes(),
+        };
         assert_eq!(packet(text), Ok(expected), "{text}");
     }
     for text in [

@@ -30,11 +30,13 @@ use crate::proto::handshake::HandshakeError;
 use crate::proto::http::{Head, check_host, error_response};
 
 use crate::shard::door::bodies::{Lateness, hold};
+use crate::shard::door::polling;
 use crate::shard::door::proxies::Arrival;
 use crate::shard::door::rewound::Rewound;
 use crate::shard::door::sealed::Stream;
 use crate::shard::door::tickets::TOO_MANY_FAILURES;
 use crate::shard::door::upgrade::{self, Admitted};
+use crate::shard::post::command::{Accepted, Command, Moved};
 use crate::shard::socket::connection::{Connection, Guard};
 use crate::shard::socket::transport::Transport;
 use crate::shard::{Shard, link};
@@ -198,6 +200,13 @@ async fn answer(
     let mount = upgrade::mount_of(&shard.shared, request.uri().path());
     let is_for_mount = upgrade::is_for_mount(&shard.shared, request.method().as_str());
     if let Some(mount) = mount.filter(|_| is_for_mount) {
+    if let Some(mount) = mount.filter(|mount| shard.is_engine(*mount))
+        && !request.headers().contains_key(http::header::UPGRADE)
+    {
+        let head = head_of(&request);
+        return Ok(polling::answer(&shard, mount, peer, (request, head)).await);
+    }
+    if let Some(mount) = mount {
         let from = Requester {
             peer,
             arrival,
@@ -249,6 +258,25 @@ async fn upgrade_late(
     let admitted = match admitted {
         Ok(admitted) if shard.is_event(mount) => {
             let verdict = shard.guard((peer, &head), admitted).await;
+    let admitted = match &head {
+        Some(head) => shard.with_state(|state| state.admit(head, mount, || Some(peer.ip()))),
+        None => Err((
+            RefusedFor::Head,
+            error_response(400, "the request is no upgrade"),
+        )),
+    };
+    let admitted = match (admitted, &head) {
+        (Ok(mut admitted), Some(head)) if shard.is_engine(mount) => {
+            match shard.check_engine(head) {
+                Ok(()) => {
+                    admitted.keep(peer, head);
+                    Ok(admitted)
+                }
+                Err(refusal) => Err((RefusedFor::Head, refusal.response())),
+            }
+        }
+        (Ok(admitted), Some(head)) if shard.is_event(mount) => {
+            let verdict = shard.guard((peer, head), admitted).await;
             verdict.ok_or_else(|| (RefusedFor::Guard, crate::shard::speak::event::forbidden()))
         }
         Ok(mut admitted) if shard.is_raw(mount) => {
@@ -285,6 +313,24 @@ fn return_to_ring(shard: &Rc<Shard>, upgraded: Upgraded, admitted: Admitted, fro
     let Ok(stream) = stream.into_std() else {
         return;
     };
+    let head = admitted.handshake.as_ref().map(|handshake| &handshake.head);
+    if let Some(home) = head.and_then(|head| shard.engine_home(admitted.mount, head)) {
+        shard.with_state(|state| {
+            state.shared.loads[usize::from(home)].fetch_add(1, Ordering::Relaxed);
+            let accepted = Accepted {
+                fd: stream.into(),
+                ticket: from.arrival.and_then(|arrival| arrival.ticket),
+                is_tls: false,
+                moved: Some(Box::new(Moved {
+                    transport: Transport::of(tls),
+                    read,
+                    admitted: Some(Box::new(admitted)),
+                })),
+            };
+            state.posts.post(home, Command::Adopt(accepted));
+        });
+        return;
+    }
     let key = shard.with_state(|state| {
         state.shared.loads[usize::from(state.index)].fetch_add(1, Ordering::Relaxed);
         let key = state.insert(stream.into());

@@ -13,7 +13,7 @@ use crate::metrics::{Counter, Refusal as RefusedFor};
 use crate::shard::door::greetings::Greetings;
 use crate::shard::door::tickets::{Ticket, counted};
 use crate::shard::kernel::ring::{Completion, descriptor};
-use crate::shard::post::command::{Accepted, Command};
+use crate::shard::post::command::{Accepted, Command, Moved};
 use crate::shard::socket::transport::Transport;
 use crate::shard::state::State;
 use crate::shard::turn::Turn;
@@ -68,7 +68,12 @@ impl Turn {
             Err(_) if is_tls => return,
             Err((status, text)) => return turn_away(&fd, status, text),
         };
-        let accepted = Accepted { fd, ticket, is_tls };
+        let accepted = Accepted {
+            fd,
+            ticket,
+            is_tls,
+            moved: None,
+        };
         let mut state = self.shard.state.borrow_mut();
         let shard = state.shared.least_loaded(state.index);
         state.shared.loads[usize::from(shard)].fetch_add(1, Ordering::Relaxed);
@@ -89,19 +94,39 @@ impl Turn {
             // It was on its way from another shard when the server began to stop.
             return state.give_up_place();
         }
-        let transport = match transport(&mut self.greetings, &state, accepted.is_tls) {
-            Ok(transport) => transport,
-            Err(TooMany) => {
-                state.metrics.refused(RefusedFor::Limit);
-                return state.give_up_place();
-            }
+        let Accepted {
+            ticket,
+            is_tls,
+            moved,
+            ..
+        } = accepted;
+        let (transport, moved) = match moved.map(|moved| *moved) {
+            Some(Moved {
+                transport,
+                read,
+                admitted,
+            }) => (Ok(transport), Some((read, admitted))),
+            None => (transport(&mut self.greetings, &state, is_tls), None),
+        };
+        let Ok(transport) = transport else {
+            state.metrics.refused(RefusedFor::Limit);
+            return state.give_up_place();
         };
         let key = state.insert(fd);
         if let Some(connection) = state.connections.get(key) {
             connection.transport = transport;
-            connection.hold(accepted.ticket);
+            connection.hold(ticket);
         }
-        state.wishes.push(key);
+        let Some((read, admitted)) = moved else {
+            return state.wishes.push(key);
+        };
+        drop(state);
+        let Some(admitted) = admitted else {
+            return self.read_head(key, read);
+        };
+        self.shard.open(key, *admitted, false);
+        self.shard
+            .with_state(|state| state.returned.push((key, read)));
     }
 }
 

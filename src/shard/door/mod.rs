@@ -2,11 +2,13 @@
 //! heads, tokens and limits; not what messages mean.
 
 pub(crate) mod bodies;
+pub(crate) mod engine;
 pub(crate) mod forwarded;
 pub(crate) mod greetings;
 pub(crate) mod handover;
 pub(crate) mod listener;
 pub(crate) mod open;
+pub(crate) mod polling;
 pub(crate) mod proxies;
 pub(crate) mod rates;
 pub(crate) mod renew;

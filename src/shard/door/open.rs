@@ -28,8 +28,12 @@ impl crate::shard::Shard {
         let (mount, caller) = (admitted.mount, Arc::clone(&admitted.caller));
         let handshake = admitted.handshake.clone();
         self.open_connection(key, admitted, answer);
-        if let Some(handshake) = handshake {
-            self.start_event(key, mount, caller, handshake);
+        match handshake {
+            Some(handshake) if self.is_engine(mount) => {
+                self.start_engine(key, mount, (caller, handshake));
+            }
+            Some(handshake) => self.start_event(key, mount, caller, handshake),
+            None => {}
         }
         let mut state = self.state.borrow_mut();
         if state.draining {
@@ -92,7 +96,8 @@ impl crate::shard::Shard {
                 connection.session = Session::Relay(Box::new(session));
             }
             // It starts when the state is not borrowed any more, for its hooks are user code.
-            Dialect::Event(_) => {}
+            Dialect::Event(_) | Dialect::SocketIo(_) => {}
+            Dialect::Raw(_) if shared.mounts[usize::from(admitted.mount)].engine => {}
             Dialect::Durable => {
                 let Some(world) = &shared.durable else { return };
                 let caller = &admitted.caller;

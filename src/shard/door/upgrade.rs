@@ -124,6 +124,10 @@ fn identify(
             .verify(&live.authenticator, token, unix_s)
             .map_err(|_| Refused)?,
         None if mount.public => live.authenticator.anonymous(),
+        // Namespaces ask for a token of their own.
+        None if mount.public || matches!(mount.dialect, Dialect::SocketIo(_)) => {
+            Caller::anonymous()
+        }
         None => return Err(Refused),
     };
     caller_on(mount, caller).ok_or(Refused)
@@ -142,7 +146,7 @@ pub(crate) fn caller_on(mount: &Mount, caller: Arc<Caller>) -> Option<Arc<Caller
     })
 }
 
-fn in_default_tenant(caller: &Arc<Caller>) -> Arc<Caller> {
+pub(crate) fn in_default_tenant(caller: &Arc<Caller>) -> Arc<Caller> {
     let mut caller = Caller::clone(caller);
     caller.tenant = Tenant::default();
     Arc::new(caller)
@@ -160,6 +164,7 @@ fn protocol_of<'a>(upgrade: &Upgrade, dialect: &'a Dialect) -> (Option<&'a str>,
             let mut spoken = handler.protocols().iter().map(String::as_str);
             spoken.find(|name| offers(name))
         }
+        Dialect::SocketIo(_) => None,
     };
     match own.filter(|own| offers(own)) {
         Some(own) => (Some(own), true),

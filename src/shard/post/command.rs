@@ -9,8 +9,11 @@ use crate::broker::relay::Effect;
 use crate::gateway::engine::outlet::Post;
 use crate::gateway::relay::HomeJob;
 
+use crate::shard::door::polling::EngineAsk;
 use crate::shard::door::tickets::Ticket;
+use crate::shard::door::upgrade::Admitted;
 use crate::shard::shared::Live;
+use crate::shard::socket::transport::Transport;
 use crate::shard::speak::durable::{Posted, Told};
 use crate::shard::state::State;
 
@@ -24,6 +27,18 @@ pub(crate) struct Accepted {
     pub(crate) ticket: Option<Ticket<IpAddr>>,
     /// It came from the listener for TLS.
     pub(crate) is_tls: bool,
+    /// Another shard has read of it, and found that it belongs here.
+    pub(crate) moved: Option<Box<Moved>>,
+}
+
+/// What a shard knows of a socket that belongs to another one.
+#[derive(Debug)]
+pub(crate) struct Moved {
+    pub(crate) transport: Transport,
+    /// What came first.
+    pub(crate) read: Vec<u8>,
+    /// Its upgrade, if that was answered already.
+    pub(crate) admitted: Option<Box<Admitted>>,
 }
 
 /// One entry of a mailbox.
@@ -34,6 +49,8 @@ pub(crate) enum Command {
     Home(HomeJob),
     /// What a home decided for members on this shard.
     Relay(Effect),
+    /// What a request asks of a session of Engine.IO here.
+    Engine(EngineAsk),
     /// Something to do in the registries of gateways.
     Registry(Post),
     /// What is asked of the homes of durable topics here.
@@ -57,6 +74,7 @@ impl fmt::Debug for Command {
             Self::Home(_) => "Home",
             Self::Relay(_) => "Relay",
             Self::Registry(_) => "Registry",
+            Self::Engine(_) => "Engine",
             Self::Asks(_) => "Asks",
             Self::Told(_) => "Told",
             Self::Run(_) => "Run",

@@ -173,7 +173,7 @@ impl Connection {
         match &self.session {
             Session::Relay(session) => session.negotiated,
             Session::Durable(session) => session.negotiated,
-            Session::Event(_) | Session::Raw(_) | Session::None => false,
+            Session::Event(_) | Session::Raw(_) | Session::Engine(..) | Session::None => false,
         }
     }
 
@@ -183,7 +183,7 @@ impl Connection {
             Session::Relay(session) => session.is_subscribed(),
             // Where it has asked for anything it may be bound, and its acks may be rare.
             Session::Durable(session) => session.homes().next().is_some(),
-            Session::Event(_) | Session::Raw(_) | Session::None => false,
+            Session::Event(_) | Session::Raw(_) | Session::Engine(..) | Session::None => false,
         };
         self.guard
             .as_ref()

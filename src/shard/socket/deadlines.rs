@@ -48,6 +48,8 @@ pub(crate) struct Facts {
     pub(crate) idle_since_ms: u64,
     /// It is closed because it does not read.
     pub(crate) is_slow: bool,
+    /// It carries Engine.IO, which has pings of its own.
+    pub(crate) has_own_pings: bool,
 }
 
 /// How long the peer's end is awaited after ours.
@@ -147,11 +149,12 @@ fn due_open(machine: &Machine, facts: Facts, limits: &Limits, now_ms: u64) -> Du
         ),
         (
             Due::PongTimeout,
-            awaits_pong.then_some(times.pong_from_ms + limits.pong_timeout_ms),
+            (awaits_pong && !facts.has_own_pings)
+                .then_some(times.pong_from_ms + limits.pong_timeout_ms),
         ),
         (
             Due::Ping,
-            (!awaits_pong).then_some(heard_ms + limits.ping_interval_ms),
+            (!awaits_pong && !facts.has_own_pings).then_some(heard_ms + limits.ping_interval_ms),
         ),
     ];
     let set = deadlines

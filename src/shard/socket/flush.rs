@@ -14,6 +14,7 @@ use crate::shard::kernel::ring::{Ring, SlotKey};
 use crate::shard::socket::deadlines::look_ms;
 use crate::shard::socket::machine::{Arm, Pause, Phase};
 use crate::shard::socket::outbox::Sending;
+use crate::shard::speak::engine::engine_key;
 use crate::shard::state::{State, mark_dirty};
 use crate::shard::turn::{Turn, now};
 
@@ -40,6 +41,7 @@ impl Turn {
         {
             let mut state = self.shard.state.borrow_mut();
             state.give_out();
+            worked |= state.flush_engines();
             state.note_packed();
         }
         loop {
@@ -227,6 +229,9 @@ impl State {
             Session::Raw(session) => session.inbox.wake_senders(),
             Session::Event(session) => session.wake_streams(),
             _ => {}
+        }
+        if let Some(carried) = engine_key(&connection.session) {
+            self.wake_engine_streams(carried);
         }
         self.resume(key, Pause::Outbox);
         self.return_credit(key);

@@ -3,15 +3,20 @@
 
 use crate::broker::relay::LeaveReason;
 use crate::proto::frame::Opcode;
+use crate::session::Session;
 
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::socket::connection::Connection;
 use crate::shard::socket::deadlines::{Due, Facts, due, is_slow};
+use crate::shard::speak::engine::is_engine;
 use crate::shard::state::State;
 
 impl State {
     /// A look at a connection that was asked for; `tick` says which.
     pub(crate) fn meet_deadline(&mut self, key: SlotKey, tick: u64) {
+        if is_engine(key) {
+            return self.meet_engine_deadline(key, tick);
+        }
         let now_ms = self.peer_ms();
         let Some(connection) = self.connections.get(key) else {
             return;
@@ -104,5 +109,6 @@ fn facts(connection: &Connection, lost_ms: u64) -> Facts {
         expiring_ms: of_peers(expiring_ms),
         idle_since_ms: connection.idle_since_ms().unwrap_or(0),
         is_slow: is_slow(connection.leave_reason),
+        has_own_pings: matches!(connection.session, Session::Engine(..)),
     }
 }

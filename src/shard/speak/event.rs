@@ -17,6 +17,7 @@ use crate::gateway::container::StartError;
 use crate::gateway::engine::answers::{binary_refused, error_frame, invalid_envelope};
 use crate::gateway::engine::dispatch::{Dispatch, Handling, Outcome, Pending, Request};
 use crate::gateway::engine::outlet::{Post, Registries};
+use crate::gateway::engine::wire::Wire;
 use crate::gateway::extract::EventData;
 use crate::metrics::Refusal as RefusedFor;
 use crate::proto::CloseCode;
@@ -26,6 +27,7 @@ use crate::proto::http::{Head, error_response};
 use crate::proto::json::JsonParser;
 use crate::proto::ws::{Message, Payload};
 use crate::session::Session;
+use crate::session::engineio::Reason as Ended;
 use crate::session::event::{EventSession, InboxLimits};
 
 use crate::shard::Shard;
@@ -33,14 +35,15 @@ use crate::shard::door::upgrade::Admitted;
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::shared::{Dialect, Shared};
 use crate::shard::socket::machine::{Pause, Phase};
+use crate::shard::speak::engine::{engine_key, is_engine};
 use crate::shard::speak::outlet::ShardOutlet;
 use crate::shard::state::State;
 
 /// The gateways of a server on one shard, and their registries.
 #[derive(Default)]
 pub(crate) struct Gateways {
-    opened: Box<[Rc<dyn Dispatch>]>,
-    registries: Option<Rc<Registries>>,
+    pub(crate) opened: Box<[Rc<dyn Dispatch>]>,
+    pub(crate) registries: Option<Rc<Registries>>,
 }
 
 impl std::fmt::Debug for Gateways {
@@ -104,7 +107,7 @@ impl Shard {
     fn gateway_of(&self, mount: u16) -> Option<&Rc<dyn Dispatch>> {
         match self.shared.mounts[usize::from(mount)].dialect {
             Dialect::Event(gateway) => self.gateways.opened.get(gateway),
-            Dialect::Relay | Dialect::Durable | Dialect::Raw(_) => None,
+            Dialect::Relay | Dialect::Durable | Dialect::Raw(_) | Dialect::SocketIo(_) => None,
         }
     }
 
@@ -211,6 +214,13 @@ impl Shard {
         message: Message<'_>,
         json: &mut JsonParser,
     ) {
+        if let Some(carried) = self.engine_session(key) {
+            let counts = matches!(message, Message::Text(_) | Message::Binary(_));
+            if counts && !self.state.borrow_mut().note_message(key, &message) {
+                return;
+            }
+            return self.handle_engine_socket((key, carried), message, json);
+        }
         let Some(session) = self.event_session(key) else {
             return self.state.borrow_mut().handle_message(key, message, json);
         };
@@ -221,6 +231,10 @@ impl Shard {
             Message::Binary(_) => self.handle_event_binary(key),
             control => self.state.borrow_mut().handle_message(key, control, json),
         }
+    }
+
+    fn engine_session(&self, key: SlotKey) -> Option<SlotKey> {
+        engine_key(&self.state.borrow_mut().connections.get(key)?.session)
     }
 
     /// The session of a connection on an event mount. Who is being closed has none any more: what
@@ -248,7 +262,8 @@ impl Shard {
                 let unread = Unread::of(envelope);
                 let data = EventData::unread(json, &unread);
                 self.state.borrow_mut().note_valid(key);
-                self.run_or_keep(key, session, Request { event, data, id });
+                let wire = Wire::Event { id };
+                self.run_or_keep(key, session, Request { event, data, wire });
             }
             Err(InvalidEnvelope::Utf8) => self.with_state(|state| {
                 state.metrics.closed(1007);
@@ -266,7 +281,7 @@ impl Shard {
         self.with_state(|state| state.note_invalid(key, &binary_refused()));
     }
 
-    fn run_or_keep(
+    pub(crate) fn run_or_keep(
         self: &Rc<Self>,
         key: SlotKey,
         session: &Rc<EventSession>,
@@ -279,6 +294,7 @@ impl Shard {
         let limits = state.inbox_limits(key);
         let room = session.handle_waiting(request, limits);
         if !room {
+            let key = state.socket_of(key);
             state.pause(key, Pause::Inbox);
         }
     }
@@ -286,7 +302,7 @@ impl Shard {
     fn run_event(self: &Rc<Self>, key: SlotKey, session: &Rc<EventSession>, request: Request<'_>) {
         let tasks_max = self.state.borrow().live.limits.handler_queue_max;
         if tasks_max <= session.tasks() {
-            let frame = error_frame(request.event, "overloaded", request.id);
+            let frame = error_frame(request.event, "overloaded", request.wire);
             return self.carry_out(key, Outcome::Frame(frame));
         }
         let handling = session.gateway.message(&session.client, request);
@@ -294,7 +310,7 @@ impl Shard {
     }
 
     /// A handler or a hook has been polled once.
-    fn handle_started(
+    pub(crate) fn handle_started(
         self: &Rc<Self>,
         key: SlotKey,
         session: &Rc<EventSession>,
@@ -339,6 +355,7 @@ impl Shard {
         self.with_state(|state| {
             let limits = state.inbox_limits(key);
             if session.has_room(limits) {
+                let key = state.socket_of(key);
                 state.resume(key, Pause::Inbox);
             }
         });
@@ -347,6 +364,12 @@ impl Shard {
     fn carry_out(&self, key: SlotKey, outcome: Outcome) {
         match outcome {
             Outcome::Nothing => {}
+            Outcome::Frame(frame) if is_engine(key) => {
+                self.with_state(|state| state.queue_engine(key, &frame, 1));
+            }
+            Outcome::Close { code, .. } if is_engine(key) => {
+                self.with_state(|state| state.close_engine(key, code.get(), Ended::Forced));
+            }
             Outcome::Frame(frame) => self.with_state(|state| {
                 state.queue_with(key, |out| out.extend_from_slice(&frame));
             }),
@@ -418,10 +441,9 @@ impl State {
     }
 
     fn inbox_limits(&mut self, key: SlotKey) -> InboxLimits {
-        let mount = self
-            .connections
-            .get(key)
-            .map_or(0, |connection| connection.mount);
+        let carried = self.engines.get(key).map(|carried| carried.mount);
+        let own = self.connections.get(key).map(|connection| connection.mount);
+        let mount = carried.or(own).unwrap_or(0);
         let limits = self.live.limits_of(mount);
         InboxLimits {
             bytes_max: limits.inbox_bytes_max,
@@ -433,7 +455,7 @@ impl State {
     pub(crate) fn refuse_event(&mut self, key: SlotKey, text: &str) {
         let connection = self.connections.get(key);
         if connection.is_some_and(|connection| matches!(connection.session, Session::Event(_))) {
-            let frame = error_frame("error", text, None);
+            let frame = error_frame("error", text, Wire::PLAIN);
             self.queue_with(key, |out| out.extend_from_slice(&frame));
         }
     }

@@ -1,10 +1,13 @@
 //! What was read becomes calls, answers and pushes: a file for each dialect, and the ways to the homes
 //! and members of topics. Knows sessions and brokers; touches no socket.
 
+pub(crate) mod asks;
 pub(crate) mod call;
 pub(crate) mod durable;
+pub(crate) mod engine;
 pub(crate) mod event;
 pub(crate) mod handlers;
 pub(crate) mod members;
 pub(crate) mod outlet;
 pub(crate) mod route;
+pub(crate) mod socketio;

@@ -5,20 +5,28 @@ use std::rc::{Rc, Weak};
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
 use crate::broker::ConnKey;
 use crate::broker::relay::LeaveReason;
+use crate::gateway::ask::{AskError, AskedOf, RoomAnswers};
+use crate::gateway::client::Reason as LeftBy;
 use crate::gateway::engine::outlet::{Fate, Outlet, Outside, Post, Tally};
 use crate::gateway::engine::push::Push;
 use crate::gateway::send::SendError;
 use crate::metrics::Counter;
 use crate::session::Session;
+use crate::session::engineio::Reason as Ended;
 
 use crate::shard::Shard;
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::post::command::Command;
 use crate::shard::shared::Shared;
 use crate::shard::socket::outbox::Piece;
+use crate::shard::speak::engine::is_engine;
 use crate::shard::speak::route::slot_key;
+use crate::shard::speak::socketio::Frames;
 use crate::shard::state::{NOT_DRAINING, State, mark_given};
 
 /// What registries reach the sockets of their shard through.
@@ -38,7 +46,7 @@ impl Outlet for ShardOutlet {
     fn send(&self, connection: ConnKey, push: &Push) -> Fate {
         let fate = self.with_state(|state| {
             state.give_out();
-            Some(state.queue_push(slot_key(connection), push, (&mut None, 1)))
+            Some(state.give_push(connection, push, &mut Frames::default()))
         });
         fate.unwrap_or(Fate::Gone)
     }
@@ -46,7 +54,10 @@ impl Outlet for ShardOutlet {
     fn poll_send(&self, connection: ConnKey, push: &Push, waker: &Waker) -> Poll<Fate> {
         let polled = self.with_state(|state| {
             state.give_out();
-            Some(state.poll_push(slot_key(connection), push, waker))
+            Some(match connection.lane {
+                0 => state.poll_push(slot_key(connection), push, waker),
+                _ => state.poll_push_engine(connection, push, waker),
+            })
         });
         polled.unwrap_or(Poll::Ready(Fate::Gone))
     }
@@ -55,14 +66,15 @@ impl Outlet for ShardOutlet {
         self.with_state(|state| {
             state.give_out();
             state.share.add(push.plain().len());
-            let (mut tally, mut piece) = (Tally::default(), None);
+            let (mut tally, mut frames) = (Tally::default(), Frames::of(connections.len()));
             for connection in connections {
-                match state.queue_push(slot_key(*connection), push, (&mut piece, connections.len()))
-                {
+                match state.give_push(*connection, push, &mut frames) {
                     Fate::Accepted => tally.accepted += 1,
                     Fate::Shed => {
                         tally.shed += 1;
-                        state.shed(slot_key(*connection));
+                        if !push.is_volatile() {
+                            state.shed(slot_key(*connection));
+                        }
                     }
                     Fate::Gone => {}
                 }
@@ -71,7 +83,93 @@ impl Outlet for ShardOutlet {
         })
     }
 
+    fn ask(
+        &self,
+        connection: ConnKey,
+        push: &Push,
+        answer: oneshot::Sender<AskedOf>,
+    ) -> Result<u64, AskError> {
+        if connection.lane == 0 {
+            return Err(AskError::NotSpoken);
+        }
+        let asked = self.with_state(|state| {
+            let max = state.live.socketio.acks_pending_max;
+            let Some(number) = state.engines.asks.ask(connection, max, answer) else {
+                return Some(Err(AskError::Full));
+            };
+            let frames = &mut Frames::default();
+            let fate = state.push_engine(connection, (push, Some(number)), frames);
+            Some(match fate {
+                Fate::Accepted => Ok(number),
+                Fate::Shed | Fate::Gone => {
+                    state.engines.asks.give_up(number);
+                    Err(AskError::Gone)
+                }
+            })
+        });
+        asked.unwrap_or(Err(AskError::Gone))
+    }
+
+    fn ask_all(
+        &self,
+        connections: &[ConnKey],
+        push: &Push,
+        done: oneshot::Sender<RoomAnswers>,
+    ) -> Option<u64> {
+        self.with_state(|state| {
+            let mut asked = Vec::new();
+            for connection in connections {
+                if let Some(id) = state.engine_conn_id(*connection) {
+                    asked.push((*connection, id));
+                }
+            }
+            if asked.is_empty() {
+                done.send(RoomAnswers::default()).ok();
+                return None;
+            }
+            let number = state.engines.asks.ask_all(asked.clone(), done);
+            let mut frames = Frames::default();
+            for (connection, _) in asked {
+                state.push_engine(connection, (push, Some(number)), &mut frames);
+            }
+            Some(number)
+        })
+    }
+
+    fn end_ask(&self, number: u64) {
+        self.with_state(|state| {
+            state.engines.asks.give_up(number);
+            state.engines.asks.finish(number);
+        });
+    }
+
+    fn ack_ms(&self) -> u64 {
+        let ms = self.with_state(|state| Some(state.live.socketio.ack_ms_default));
+        ms.unwrap_or(1)
+    }
+
+    fn leave_namespace(&self, connection: ConnKey) {
+        match connection.lane {
+            0 => self.close(connection, 1000, ""),
+            _ => self.with_state(|state| state.kick_engine(connection)),
+        }
+    }
+
+    fn abort(&self, connection: ConnKey) {
+        self.with_state(|state| {
+            let socket = state.socket_of(slot_key(connection));
+            match is_engine(socket) {
+                true => state.close_engine(socket, 1000, Ended::Forced),
+                false => state.abort(socket, LeaveReason::Kicked),
+            }
+        });
+    }
+
     fn close(&self, connection: ConnKey, code: u16, reason: &str) {
+        if connection.lane != 0 {
+            let key = slot_key(connection);
+            return self.with_state(|state| state.close_engine(key, code, Ended::Forced));
+        }
         self.with_state(|state| {
             state.close(slot_key(connection), code, reason, LeaveReason::Kicked);
         });
@@ -110,19 +208,49 @@ impl Outside for OutsideLink {
 }
 
 impl State {
-    /// Puts one frame that others may get too into one outbox. A full one takes nothing.
-    fn queue_push(
+    /// Gives a push to one receiver, in its dialect.
+    fn give_push(&mut self, connection: ConnKey, push: &Push, frames: &mut Frames) -> Fate {
+        match connection.lane {
+            0 => {
+                let (key, is_volatile) = (slot_key(connection), push.is_volatile());
+                let piece = (&mut frames.event, frames.receivers);
+                self.queue_bytes(key, push.plain(), piece, is_volatile)
+            }
+            _ => self.push_engine(connection, (push, None), frames),
+        }
+    }
+
+    /// Whether a stream may put one more frame into an outbox.
+    pub(crate) fn has_stream_room(&mut self, key: SlotKey, bytes: usize) -> bool {
+        let Some(connection) = self.connections.get(key) else {
+            return true;
+        };
+        let limits = self.live.outbox_limits(connection.mount, usize::MAX);
+        let outbox = &connection.outbox;
+        let backlog = outbox.backlog();
+        let (frames, bytes) = (backlog.0 + 1, backlog.1 + bytes);
+        let has_room =
+            frames <= limits.frames_max / STREAM_SHARE && bytes <= limits.bytes_max / STREAM_SHARE;
+        outbox.is_empty() || has_room || !connection.takes_frames()
+    }
+
+    /// Puts one frame that others may get too into one outbox. A full one takes nothing, and what is
+    /// volatile only goes where nothing waits.
+    pub(crate) fn queue_bytes(
         &mut self,
         key: SlotKey,
-        push: &Push,
+        frame: &Bytes,
         (piece, receivers): (&mut Option<Rc<Piece>>, usize),
+        is_volatile: bool,
     ) -> Fate {
-        let frame = push.plain();
         let Some(connection) = self.connections.get(key) else {
             return Fate::Gone;
         };
         if !connection.takes_frames() {
             return Fate::Gone;
+        }
+        if is_volatile && (connection.machine.is_sending() || !connection.outbox.is_empty()) {
+            return Fate::Shed;
         }
         let limits = self.live.outbox_limits(connection.mount, usize::MAX);
         // A backlog is what waits behind a send in flight; before that all of it is offered.
@@ -149,24 +277,21 @@ impl State {
 
     /// A member of a room does not keep up: a room loses nothing in silence.
     fn shed(&mut self, key: SlotKey) {
+        if is_engine(key) {
+            return self.close_engine_by(key, 1008, LeftBy::Slow);
+        }
         self.close(key, 1008, NOT_DRAINING, LeaveReason::Slow);
     }
 
     /// Queues a frame of a stream while the outbox is mostly empty, so that replies and pushes
     /// find room beside it. A frame alone always may.
     fn poll_push(&mut self, key: SlotKey, push: &Push, waker: &Waker) -> Poll<Fate> {
+        if self.has_stream_room(key, push.plain().len()) {
+            return Poll::Ready(self.queue_bytes(key, push.plain(), (&mut None, 1), false));
+        }
         let Some(connection) = self.connections.get(key) else {
             return Poll::Ready(Fate::Gone);
         };
-        let limits = self.live.outbox_limits(connection.mount, usize::MAX);
-        let outbox = &connection.outbox;
-        let backlog = outbox.backlog();
-        let (frames, bytes) = (backlog.0 + 1, backlog.1 + push.plain().len());
-        let has_room =
-            frames <= limits.frames_max / STREAM_SHARE && bytes <= limits.bytes_max / STREAM_SHARE;
-        if outbox.is_empty() || has_room || !connection.takes_frames() {
-            return Poll::Ready(self.queue_push(key, push, (&mut None, 1)));
-        }
         if let Session::Event(session) = &connection.session {
             session.handle_stream_waiting(waker);
         }

@@ -170,7 +170,7 @@ fn conn_id(session: &Session) -> Option<ConnId> {
     match session {
         Session::Relay(relay) => Some(relay.conn_id),
         Session::Event(event) => Some(event.client.id()),
-        Session::Durable(_) | Session::Raw(_) | Session::None => None,
+        Session::Durable(_) | Session::Raw(_) | Session::Engine(..) | Session::None => None,
     }
 }
 

@@ -140,7 +140,7 @@ impl Connection {
         let session = match &self.session {
             Session::Raw(session) => session.inbox.bytes(),
             Session::Event(session) => session.waiting_bytes(),
-            Session::Relay(_) | Session::Durable(_) | Session::None => 0,
+            Session::Relay(_) | Session::Durable(_) | Session::Engine(..) | Session::None => 0,
         };
         self.outbox.bytes() + self.decoder.partial_bytes() + session
     }

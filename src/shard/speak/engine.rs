@@ -1,0 +1,422 @@
+//! Sessions of Engine.IO on a shard: whatever carries them, they are reached by one key, which is no
+//! slot of a connection. Carries out what they decide; knows sockets by their keys, and of messages
+//! only to whom they go.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ahash::AHashMap;
+use slab::Slab;
+use tokio::sync::oneshot;
+
+use crate::auth::Caller;
+use crate::broker::relay::LeaveReason;
+use crate::gateway::client::{Handshake, Reason as LeftBy};
+use crate::metrics::Counter;
+use crate::proto::engineio::{Refusal, Sid};
+use crate::session::Session;
+use crate::session::engineio::{Effect, Effects, Engine, EngineLimits, PollId, Reason};
+use crate::session::raw::RawSession;
+use crate::session::socketio::SocketIo;
+
+use crate::shard::kernel::ring::SlotKey;
+use crate::shard::speak::asks::Asks;
+use crate::shard::state::State;
+
+/// What a request of polling is answered.
+#[derive(Debug)]
+pub(crate) enum Polled {
+    /// Packets.
+    Body(Vec<u8>),
+    /// A new session: its open packet and its name.
+    Opened(Vec<u8>, String),
+    /// What it brought was taken.
+    Taken,
+    /// An error of the protocol.
+    Refused(Refusal),
+    /// Another refusal: status and text.
+    Problem(u16, String),
+}
+
+/// Where a request waits for its answer.
+pub(crate) type Waiting = oneshot::Sender<Polled>;
+
+/// Who takes the messages of a session.
+#[derive(Debug)]
+pub(crate) enum Upper {
+    /// Nobody any more.
+    None,
+    Raw(RawSession),
+    SocketIo(SocketIo),
+}
+
+/// One session and what it needs to be carried out.
+#[derive(Debug)]
+pub(crate) struct Carried {
+    pub(crate) engine: Engine<SlotKey>,
+    pub(crate) upper: Upper,
+    pub(crate) mount: u16,
+    generation: u32,
+    /// The entry in the wheel that counts.
+    tick: u64,
+    /// When it must have joined a namespace; 0 when it has.
+    pub(crate) connect_by_ms: u64,
+    /// When the first token that it showed expires; 0 is never.
+    pub(crate) expires_ms: u64,
+    is_dirty: bool,
+    pub(crate) caller: Arc<Caller>,
+    /// Whether the caller showed a token with the first request.
+    pub(crate) has_token: bool,
+    pub(crate) handshake: Arc<Handshake>,
+}
+
+/// The sessions of a shard.
+#[derive(Debug, Default)]
+pub(crate) struct Engines {
+    slots: Slab<Carried>,
+    generation: u32,
+    polls: AHashMap<PollId, Waiting>,
+    /// Sessions with something for a request that may wait.
+    dirty: Vec<SlotKey>,
+    pub(crate) asks: Asks,
+}
+
+/// Slots of sessions are told from slots of connections by this bit.
+const ENGINE_BIT: u32 = 1 << 31;
+
+/// Whether a key is that of a session of Engine.IO.
+pub(crate) fn is_engine(key: SlotKey) -> bool {
+    key.slot & ENGINE_BIT != 0
+}
+
+/// The key of a session as a connection keeps it.
+pub(crate) fn engine_key(session: &Session) -> Option<SlotKey> {
+    match session {
+        Session::Engine(slot, generation) => Some(SlotKey {
+            slot: *slot,
+            generation: *generation,
+        }),
+        _ => None,
+    }
+}
+
+impl Engines {
+    /// Where the next session will be.
+    pub(crate) fn next_place(&self) -> u32 {
+        u32::try_from(self.slots.vacant_key()).unwrap_or(0)
+    }
+
+    pub(crate) fn insert(&mut self, new: New, engine: Engine<SlotKey>) -> SlotKey {
+        self.generation = self.generation.wrapping_add(1);
+        let generation = self.generation;
+        let slot = self.slots.insert(Carried {
+            engine,
+            upper: new.upper,
+            mount: new.mount,
+            generation,
+            tick: 0,
+            connect_by_ms: new.connect_by_ms,
+            expires_ms: new.expires_ms,
+            is_dirty: false,
+            caller: new.caller,
+            has_token: new.has_token,
+            handshake: new.handshake,
+        });
+        SlotKey {
+            slot: u32::try_from(slot).unwrap_or(0) | ENGINE_BIT,
+            generation,
+        }
+    }
+
+    pub(crate) fn get(&mut self, key: SlotKey) -> Option<&mut Carried> {
+        let carried = self.slots.get_mut((key.slot & !ENGINE_BIT) as usize)?;
+        (is_engine(key) && carried.generation == key.generation).then_some(carried)
+    }
+
+    /// The session of this name, whole.
+    pub(crate) fn find(&mut self, sid: &Sid) -> Option<SlotKey> {
+        let carried = self.slots.get(sid.place() as usize)?;
+        let is_it = carried.engine.sid().is_some_and(|own| own == sid);
+        is_it.then_some(SlotKey {
+            slot: sid.place() | ENGINE_BIT,
+            generation: carried.generation,
+        })
+    }
+
+    /// The keys of all.
+    pub(crate) fn keys(&self) -> Vec<SlotKey> {
+        let key = |(slot, carried): (usize, &Carried)| SlotKey {
+            slot: u32::try_from(slot).unwrap_or(0) | ENGINE_BIT,
+            generation: carried.generation,
+        };
+        self.slots.iter().map(key).collect()
+    }
+
+    pub(crate) fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    pub(crate) fn await_answer(&mut self, poll: PollId, waiting: Waiting) {
+        self.polls.insert(poll, waiting);
+    }
+
+    fn answer(&mut self, poll: PollId, polled: Polled) {
+        if let Some(waiting) = self.polls.remove(&poll) {
+            // Whoever asked may have gone.
+            waiting.send(polled).ok();
+        }
+    }
+}
+
+/// What a new session is made of.
+#[derive(Debug)]
+pub(crate) struct New {
+    pub(crate) upper: Upper,
+    pub(crate) mount: u16,
+    pub(crate) connect_by_ms: u64,
+    pub(crate) expires_ms: u64,
+    pub(crate) caller: Arc<Caller>,
+    pub(crate) has_token: bool,
+    pub(crate) handshake: Arc<Handshake>,
+}
+
+impl State {
+    /// The socket that carries a session; of a connection, its own key.
+    pub(crate) fn socket_of(&mut self, key: SlotKey) -> SlotKey {
+        let carried = self.engines.get(key);
+        carried
+            .and_then(|carried| carried.engine.socket())
+            .unwrap_or(key)
+    }
+
+    /// The bounds of the sessions of a mount.
+    pub(crate) fn engine_limits(&self, mount: u16) -> EngineLimits {
+        let limits = self.live.limits_of(mount);
+        EngineLimits {
+            ping_interval_ms: limits.ping_interval_ms,
+            pong_timeout_ms: limits.pong_timeout_ms,
+            upgrade_ms_max: self.live.socketio.upgrade_ms_max,
+            payload_bytes_max: limits.message_bytes_max,
+        }
+    }
+
+    /// Makes one step of a session and carries out what follows.
+    pub(crate) fn with_engine<T>(
+        &mut self,
+        key: SlotKey,
+        step: impl FnOnce(&mut Engine<SlotKey>, &EngineLimits, u64, &mut Effects<SlotKey>) -> T,
+    ) -> Option<T> {
+        let mount = self.engines.get(key)?.mount;
+        let (limits, now_ms) = (self.engine_limits(mount), self.now_ms);
+        let mut effects = Effects::new();
+        let carried = self.engines.get(key)?;
+        let result = step(&mut carried.engine, &limits, now_ms, &mut effects);
+        for effect in effects {
+            self.carry_engine(key, effect);
+        }
+        self.settle_engine(key);
+        Some(result)
+    }
+
+    fn carry_engine(&mut self, key: SlotKey, effect: Effect<SlotKey>) {
+        match effect {
+            Effect::Answer(poll, body) => self.engines.answer(poll, Polled::Body(body)),
+            Effect::Refuse(poll) => self.engines.answer(poll, Polled::Refused(Refusal::Request)),
+            Effect::Send(socket, frames) => {
+                self.queue_with(socket, |out| out.extend_from_slice(&frames));
+            }
+            Effect::Close(socket, code) => {
+                if let Some(connection) = self.connections.get(socket) {
+                    connection.session = Session::None;
+                }
+                self.close(socket, code, "", LeaveReason::Closed);
+            }
+            Effect::Ended(reason) => self.end_upper(key, left_by(reason)),
+        }
+    }
+
+    /// Whoever takes the messages is told that no more come.
+    fn end_upper(&mut self, key: SlotKey, reason: LeftBy) {
+        let Some(carried) = self.engines.get(key) else {
+            return;
+        };
+        match std::mem::replace(&mut carried.upper, Upper::None) {
+            Upper::None => {}
+            Upper::Raw(session) => session.inbox.close(),
+            Upper::SocketIo(socketio) => {
+                for session in socketio.sessions() {
+                    session.client.note_reason(reason);
+                    self.ended.push_back(Rc::clone(session));
+                }
+            }
+        }
+    }
+
+    /// Frees a session that is over, else asks for the next look at it.
+    fn settle_engine(&mut self, key: SlotKey) {
+        let Some(carried) = self.engines.get(key) else {
+            return;
+        };
+        if carried.engine.is_over() {
+            let slot = (key.slot & !ENGINE_BIT) as usize;
+            self.engines.slots.remove(slot);
+            self.engines.asks.forget(key);
+            return;
+        }
+        let mut at_ms = carried.engine.deadline_ms();
+        for deadline_ms in [carried.connect_by_ms, carried.expires_ms] {
+            if 0 < deadline_ms {
+                at_ms = at_ms.min(deadline_ms);
+            }
+        }
+        self.look_at_engine(key, at_ms);
+    }
+
+    fn look_at_engine(&mut self, key: SlotKey, at_ms: u64) {
+        let Some(carried) = self.engines.get(key) else {
+            return;
+        };
+        let tick = carried.tick;
+        let is_soon_enough =
+            self.wheel.awaits(tick) && tick * crate::shard::socket::timer::TICK_MS <= at_ms;
+        if !is_soon_enough {
+            let tick = self.wheel.schedule(key, at_ms);
+            if let Some(carried) = self.engines.get(key) {
+                carried.tick = tick;
+            }
+        }
+    }
+
+    /// A session is due for a look.
+    pub(crate) fn meet_engine_deadline(&mut self, key: SlotKey, tick: u64) {
+        let now_ms = self.now_ms;
+        let Some(carried) = self.engines.get(key) else {
+            return;
+        };
+        if carried.tick != tick {
+            return;
+        }
+        carried.tick = 0;
+        let is_due = |at_ms: u64| 0 < at_ms && at_ms <= now_ms;
+        if is_due(carried.connect_by_ms) {
+            return self.close_engine(key, 1008, Reason::Forced);
+        }
+        if is_due(carried.expires_ms) {
+            return self.close_engine_by(key, 4401, LeftBy::TokenExpired);
+        }
+        self.with_engine(key, |engine, limits, now_ms, effects| {
+            engine.handle_time(now_ms, limits, effects);
+        });
+    }
+
+    /// Ends a session from this side.
+    pub(crate) fn close_engine(&mut self, key: SlotKey, code: u16, reason: Reason) {
+        self.with_engine(key, |engine, limits, now_ms, effects| {
+            engine.handle_close(reason, code, now_ms, limits, effects);
+        });
+    }
+
+    /// The same with a reason that the machine does not know.
+    pub(crate) fn close_engine_by(&mut self, key: SlotKey, code: u16, reason: LeftBy) {
+        self.end_upper(key, reason);
+        self.close_engine(key, code, Reason::Forced);
+    }
+
+    /// What came was no packet of the layer above: the transport is closed.
+    pub(crate) fn refuse_engine(&mut self, key: SlotKey) {
+        self.with_engine(key, |engine, _, _, effects| {
+            let socket = engine.socket();
+            engine.handle_invalid(socket, effects);
+        });
+    }
+
+    /// The socket that carries a session has ended.
+    pub(crate) fn engine_socket_gone(&mut self, key: SlotKey, socket: SlotKey, leave: LeaveReason) {
+        let reason = match leave {
+            LeaveReason::Timeout => Reason::PingTimeout,
+            _ => Reason::TransportClose,
+        };
+        let carries = self
+            .engines
+            .get(key)
+            .is_some_and(|carried| carried.engine.socket() == Some(socket));
+        if carries {
+            match leave {
+                LeaveReason::Slow => self.end_upper(key, LeftBy::Slow),
+                LeaveReason::Shutdown => self.end_upper(key, LeftBy::Shutdown),
+                LeaveReason::Kicked => self.end_upper(key, LeftBy::Forced),
+                _ => {}
+            }
+        }
+        self.with_engine(key, |engine, limits, _, effects| {
+            engine.handle_socket_gone(socket, reason, limits, effects);
+        });
+    }
+
+    /// Puts whole frames into what waits for a session, even if that is full: answers are bounded by
+    /// what may be asked. `count` frames.
+    pub(crate) fn queue_engine(&mut self, key: SlotKey, frames: &[u8], count: usize) {
+        let Some(carried) = self.engines.get(key) else {
+            return;
+        };
+        if let Some(socket) = carried.engine.socket() {
+            return self.queue_with(socket, |out| out.extend_from_slice(frames));
+        }
+        carried.engine.queue(frames, count);
+        let (waiting, mount) = (carried.engine.waiting().1, carried.mount);
+        if !std::mem::replace(&mut carried.is_dirty, true) {
+            self.engines.dirty.push(key);
+        }
+        self.metrics.add(Counter::MessagesSent, 1);
+        let limits = self.live.outbox_limits(mount, usize::MAX);
+        if limits.bytes_max < waiting {
+            self.close_engine_by(key, 1008, LeftBy::Slow);
+        }
+    }
+
+    /// Whether what waits for a poll is full for a push.
+    pub(crate) fn is_engine_full(&mut self, key: SlotKey, bytes: usize) -> bool {
+        let Some(carried) = self.engines.get(key) else {
+            return true;
+        };
+        let (frames, waiting) = carried.engine.waiting();
+        let limits = self.live.outbox_limits(carried.mount, usize::MAX);
+        0 < frames && (limits.frames_max <= frames || limits.bytes_max < waiting + bytes)
+    }
+
+    /// Answers requests for whom something was queued in this turn.
+    pub(crate) fn flush_engines(&mut self) -> bool {
+        let dirty = std::mem::take(&mut self.engines.dirty);
+        for key in &dirty {
+            if let Some(carried) = self.engines.get(*key) {
+                carried.is_dirty = false;
+            }
+            self.with_engine(*key, |engine, limits, _, effects| {
+                engine.flush(limits, effects);
+            });
+        }
+        !dirty.is_empty()
+    }
+
+    /// The server stops: whoever polls is told to come back. Sockets are told by themselves.
+    pub(crate) fn drain_engines(&mut self) {
+        for key in self.engines.keys() {
+            let Some(carried) = self.engines.get(key) else {
+                continue;
+            };
+            if carried.engine.socket().is_none() {
+                self.close_engine_by(key, 1012, LeftBy::Shutdown);
+            }
+        }
+    }
+}
+
+fn left_by(reason: Reason) -> LeftBy {
+    match reason {
+        Reason::TransportClose => LeftBy::TransportClose,
+        Reason::TransportError => LeftBy::TransportError,
+        Reason::PingTimeout => LeftBy::PingTimeout,
+        Reason::Forced => LeftBy::Forced,
+        Reason::ParseError => LeftBy::ParseError,
+    }
+}
