@@ -108,7 +108,7 @@ fn new_of_dev(options: &NewOptions) -> Result<ExitCode, Failure> {
         subscribe: some(&options.subscribe),
         ttl_s: options.ttl,
     };
-    answer(dev_token::ask(config.server.listen, &wish)?);
+    answer(dev_token::ask(config.server.listen, &wish)?)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -126,13 +126,9 @@ fn check(options: &CheckOptions) -> Result<ExitCode, Failure> {
         Ok((caller, key)) => {
             answer(format_args!("signed with the key {key}"))?;
             let left = caller.expires_at.unwrap_or(now).saturating_sub(now);
-            answer(format_args!("valid for {left} s, tenant {}", caller.tenant));
-            answer(format_args!("may publish to {}", caller.rights.publish()));
-            answer(format_args!(
-                "may subscribe to {}",
-                caller.rights.subscribe()
-            ));
             answer(format_args!("valid for {left} s, tenant {}", caller.tenant))?;
+            answer(format_args!("may publish to {}", caller.rights.publish()))?;
+            answer(format_args!("may subscribe to {}", caller.rights.subscribe()))?;
             if !caller.has_ns {
                 answer("it names no tenant (claim `ns`), which the durable mount requires")?;
             }

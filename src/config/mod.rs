@@ -34,13 +34,10 @@ pub use layers::{Loaded, Sources};
 pub use limits::Limits;
 pub use network::Network;
 pub use sections::{
-    AdminSection, AuthSection, BindSubNames, CertificateFiles, Dialect, DurableSection, Fsync,
-    LogFormat, LogSection, MountConfig, OnDuplicate, RelaySection, RestPush, RightsChoice,
-    ServerSection, ShardSection, Tenants, TlsSection, TlsVersion, Unhandled, UnknownName,
     AdminSection, AuthSection, BindSubNames, Carrier, CertificateFiles, Dialect, DurableSection,
-    Fsync, LogFormat, LogSection, MountConfig, OnDuplicate, RelaySection, ServerSection,
-    ShardSection, SocketIoSection, Tenants, TlsSection, TlsVersion, Transport, Unhandled,
-    UnknownName,
+    Fsync, LogFormat, LogSection, MountConfig, OnDuplicate, RelaySection, RestPush, RightsChoice,
+    ServerSection, ShardSection, SocketIoSection, Tenants, TlsSection, TlsVersion, Transport,
+    Unhandled, UnknownName,
 };
 
 /// Everything that a server is told at its start. No global: whoever needs a part is given it.

@@ -116,10 +116,8 @@ pub(super) async fn root(
     request: Request,
 ) -> Response {
     let shows = is_open(&deps, request.method(), "/");
-    let known = !Arc::ptr_eq(&caller, &Caller::anonymous());
-    let public = deps.public.has_root();
     let known = !caller.is_anonymous();
-    let public = deps.public.iter().any(|route| route.path == "/");
+    let public = deps.public.has_root();
     let asked = request.headers().clone();
     if shows && !known && !public {
         return match behind.takes_root().await {

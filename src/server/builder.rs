@@ -140,9 +140,6 @@ impl ServerBuilder {
         self
     }
 
-    /// Lets everybody use a mount or a route without a token. A mount is opened by a GET, so that is
-    /// the method that makes one public. In the path of a route `{name}` stands for any one segment
-    /// and `{*rest}` for all that follow, as in axum.
     /// Mounts a raw handler over Engine.IO: messages travel by polling or WebSocket, as `[socketio]`
     /// says.
     #[must_use]
@@ -154,8 +151,9 @@ impl ServerBuilder {
         builder
     }
 
-    /// Lets everybody use a mount or a route without a token. In the path of a route `{name}`
-    /// stands for any one segment.
+    /// Lets everybody use a mount or a route without a token. A mount is opened by a GET, so that is
+    /// the method that makes one public. In the path of a route `{name}` stands for any one segment
+    /// and `{*rest}` for all that follow, as in axum.
     #[must_use]
     pub fn public_route(mut self, method: &str, path: &str) -> Self {
         let method = Method::from_bytes(method.as_bytes()).unwrap_or_default();

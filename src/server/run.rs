@@ -9,10 +9,8 @@ use clap::Parser;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::auth::{AuthConfig, Claims, Key};
-use crate::cli::{EXIT_CONFIG, ServeOptions};
-use crate::config::secret::{Identity, Unkept};
 use crate::cli::{EXIT_CONFIG, OwnArguments, ServeOptions};
-use crate::config::secret::Identity;
+use crate::config::secret::{Identity, Unkept};
 use crate::config::setting::Setting;
 use crate::config::{Config, LogFormat, Sources};
 use crate::id::Tenant;

@@ -36,6 +36,7 @@ fn said(mounts: &[Mount]) -> String {
             Dialect::Relay => "relay",
             Dialect::Event(_) => "event",
             Dialect::Durable => "durable",
+            Dialect::SocketIo(_) => "socketio",
         };
         let public = if mount.public { " public" } else { "" };
         format!("{} {dialect}{public}", mount.path)

@@ -35,6 +35,12 @@ pub(super) struct Readers {
     inflater: Inflater,
 }
 
+impl Readers {
+    pub(super) fn json(&mut self) -> &mut JsonParser {
+        &mut self.json
+    }
+}
+
 impl Turn {
     /// Frames that came right behind the head.
     pub(super) fn receive_rest(&mut self, key: SlotKey, rest: &[u8]) {

@@ -43,8 +43,7 @@ pub use kernel::ring::{RingError, probe};
 
 pub(crate) use commit::Recovered;
 pub(crate) use runtime::run;
-pub(crate) use turn::Setup;
-pub(crate) use turn::{Setup, now, run, us_since};
+pub(crate) use turn::{Setup, now, us_since};
 
 /// A shard as the code on its own thread sees it.
 #[derive(Debug)]

@@ -157,9 +157,8 @@ impl Turn {
     fn route_head(&mut self, key: SlotKey, head: &Head, bytes: Vec<u8>) {
         let mount = upgrade::mount_of(&self.shard.shared, head.path());
         let is_for_mount = upgrade::is_for_mount(&self.shard.shared, head.method());
-        let Some(mount) = mount.filter(|_| is_for_mount) else {
         let is_polling = |mount: &u16| self.shard.is_engine(*mount) && !head.is_upgrade();
-        let Some(mount) = mount.filter(|mount| !is_polling(mount)) else {
+        let Some(mount) = mount.filter(|mount| is_for_mount && !is_polling(mount)) else {
             let released = {
                 let mut state = self.shard.state.borrow_mut();
                 state.metrics.add(Counter::RequestsHandedOver, 1);
@@ -204,10 +203,9 @@ impl Turn {
                 self.receive_rest(key, &bytes[head.bytes..]);
             }
             Err((why, response)) => {
-                let response = match head.method() {
-                    "HEAD" => http::without_body(response),
                 let response = match (self.shard.is_engine(mount), why) {
                     (true, RefusedFor::Origin | RefusedFor::Token) => Refusal::Forbidden.response(),
+                    _ if head.method() == "HEAD" => http::without_body(response),
                     _ => response,
                 };
                 self.shard.state.borrow_mut().refuse(key, &response, why);

@@ -51,7 +51,6 @@ fn the_admin_listener_asks_for_no_token() {
         node,
         metrics: Metrics::new(1),
         public: Arc::default(),
-        public: [].into(),
         rest_push: RestPush::Handlers,
         inside: Inside::Elsewhere,
         console: Console::default(),

@@ -198,15 +198,14 @@ async fn answer(
     };
     let peer = arrival.as_ref().map_or(peer, |arrival| arrival.client);
     let mount = upgrade::mount_of(&shard.shared, request.uri().path());
-    let is_for_mount = upgrade::is_for_mount(&shard.shared, request.method().as_str());
-    if let Some(mount) = mount.filter(|_| is_for_mount) {
     if let Some(mount) = mount.filter(|mount| shard.is_engine(*mount))
         && !request.headers().contains_key(http::header::UPGRADE)
     {
         let head = head_of(&request);
-        return Ok(polling::answer(&shard, mount, peer, (request, head)).await);
+        return Ok(polling::answer(&shard, mount, peer, (request, Some(head))).await);
     }
-    if let Some(mount) = mount {
+    let is_for_mount = upgrade::is_for_mount(&shard.shared, request.method().as_str());
+    if let Some(mount) = mount.filter(|_| is_for_mount) {
         let from = Requester {
             peer,
             arrival,
@@ -256,27 +255,15 @@ async fn upgrade_late(
     let peer = from.peer;
     let admitted = shard.with_state(|state| state.admit(&head, mount, || Some(peer.ip())));
     let admitted = match admitted {
+        Ok(mut admitted) if shard.is_engine(mount) => match shard.check_engine(&head) {
+            Ok(()) => {
+                admitted.keep(peer, &head);
+                Ok(admitted)
+            }
+            Err(refusal) => Err((RefusedFor::Head, refusal.response())),
+        },
         Ok(admitted) if shard.is_event(mount) => {
             let verdict = shard.guard((peer, &head), admitted).await;
-    let admitted = match &head {
-        Some(head) => shard.with_state(|state| state.admit(head, mount, || Some(peer.ip()))),
-        None => Err((
-            RefusedFor::Head,
-            error_response(400, "the request is no upgrade"),
-        )),
-    };
-    let admitted = match (admitted, &head) {
-        (Ok(mut admitted), Some(head)) if shard.is_engine(mount) => {
-            match shard.check_engine(head) {
-                Ok(()) => {
-                    admitted.keep(peer, head);
-                    Ok(admitted)
-                }
-                Err(refusal) => Err((RefusedFor::Head, refusal.response())),
-            }
-        }
-        (Ok(admitted), Some(head)) if shard.is_event(mount) => {
-            let verdict = shard.guard((peer, head), admitted).await;
             verdict.ok_or_else(|| (RefusedFor::Guard, crate::shard::speak::event::forbidden()))
         }
         Ok(mut admitted) if shard.is_raw(mount) => {

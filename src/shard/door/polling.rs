@@ -370,7 +370,7 @@ impl Turn {
                     false => Up::Nothing,
                 })
             });
-            shard.handle_up(key, up.unwrap_or(Up::Nothing), &mut self.json);
+            shard.handle_up(key, up.unwrap_or(Up::Nothing), self.readers.json());
             shard.run_calls();
         }
         match payload {

@@ -123,10 +123,9 @@ fn identify(
         Some((token, _)) => tokens
             .verify(&live.authenticator, token, unix_s)
             .map_err(|_| Refused)?,
-        None if mount.public => live.authenticator.anonymous(),
         // Namespaces ask for a token of their own.
         None if mount.public || matches!(mount.dialect, Dialect::SocketIo(_)) => {
-            Caller::anonymous()
+            live.authenticator.anonymous()
         }
         None => return Err(Refused),
     };

@@ -88,7 +88,7 @@ pub(crate) struct Homes {
 struct Stream {
     sender: mpsc::UnboundedSender<Answer>,
     partition: Partition,
-    tenant: Tenant,
+    who: Who,
 }
 
 /// How often streams are looked for whose readers are gone without a word: a full queue may have
@@ -140,7 +140,7 @@ impl Homes {
         let ended = ended.filter(|(_, stream)| stream.sender.is_closed());
         let posted = |(id, stream): (&u64, &Stream)| Posted {
             partition: stream.partition,
-            tenant: stream.tenant.clone(),
+            who: stream.who.clone(),
             command: Asked::Disconnect,
             from: From::Code(By::Stream(*id, None)),
         };
@@ -177,7 +177,7 @@ impl Homes {
         &mut self,
         from: From,
         shard: u16,
-        (partition, tenant): (Partition, &Tenant),
+        (partition, who): (Partition, &Who),
     ) -> (Peer, Option<Bytes>) {
         let key = match from {
             From::Peer(peer, reference) => return (peer, reference),
@@ -188,11 +188,10 @@ impl Homes {
             }
             From::Code(By::Stream(id, sender)) => {
                 if let Some(sender) = sender {
-                    let tenant = tenant.clone();
                     let stream = Stream {
                         sender,
                         partition,
-                        tenant,
+                        who: who.clone(),
                     };
                     self.streams.insert(id, stream);
                 }
@@ -280,7 +279,7 @@ impl State {
         } = posted;
         let place = self.homes.places.get(&partition).copied();
         let is_end = matches!(command, Asked::Disconnect);
-        let (peer, reference) = self.homes.name(from, self.index, (partition, &tenant));
+        let (peer, reference) = self.homes.name(from, self.index, (partition, &who));
         if is_end && peer.key & STREAM != 0 {
             self.homes.streams.remove(&(peer.key & !STREAM));
         }
@@ -626,12 +625,15 @@ mod tests {
     #[test]
     fn a_stream_that_was_dropped_without_a_word_is_disconnected() {
         let mut homes = Homes::new(Vec::new(), 1);
-        let tenant = Tenant::parse("demo").unwrap();
+        let who = Who {
+            tenant: crate::id::Tenant::parse("demo").unwrap(),
+            rights: Rights::default(),
+        };
         let mut receivers: Vec<_> = (1..=2)
             .map(|id| {
                 let (sender, receiver) = mpsc::unbounded_channel();
                 let by = From::Code(By::Stream(id, Some(sender)));
-                homes.name(by, 0, (Partition(3), &tenant));
+                homes.name(by, 0, (Partition(3), &who));
                 receiver
             })
             .collect();
