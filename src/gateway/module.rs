@@ -24,7 +24,7 @@ use crate::gateway::server::{Registry, WsServer};
 
 /// A part of a program. `#[module]` writes this.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no module",
+    message = "`{Self}` is not a module",
     label = "put `#[module(providers = [..], gateways = [..])]` on the struct `{Self}`"
 )]
 pub trait Module: 'static {
@@ -34,7 +34,7 @@ pub trait Module: 'static {
 
 /// A gateway: where it is mounted and what stands around its events. `#[gateway]` writes this.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no gateway",
+    message = "`{Self}` is not a gateway",
     label = "put `#[gateway(path = \"/..\")]` on the struct `{Self}`"
 )]
 pub trait Gateway: Injectable + Messages {
@@ -53,7 +53,7 @@ pub trait Gateway: Injectable + Messages {
 
 /// A handler of relay topics that a module can list. `#[relay]` writes this.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no relay handler",
+    message = "`{Self}` is not a relay handler",
     label = "put `#[relay(\"pattern\")]` on the function `{Self}`"
 )]
 pub trait RelayRoute {
@@ -164,7 +164,7 @@ impl App {
         std::mem::take(&mut self.relays)
     }
 
-    /// Notes that somebody who is no service will ask for one.
+    /// Notes that something beside the services will ask for one.
     pub fn require(&mut self, wanted: Dependency, who: &str) -> &mut Self {
         self.builder.require(wanted, who);
         self

@@ -56,7 +56,7 @@ impl<N: 'static> WsServer<N> {
     /// To every connection of the registry; answers how many outboxes of this shard took it.
     ///
     /// # Errors
-    /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
+    /// When `data` has no JSON, the tenant is unknown, or a queue to another shard is full.
     pub fn broadcast(
         &self,
         event: &str,
@@ -68,7 +68,7 @@ impl<N: 'static> WsServer<N> {
     /// To the members of a room; answers how many outboxes of this shard took it.
     ///
     /// # Errors
-    /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
+    /// When `data` has no JSON, the tenant is unknown, or a queue to another shard is full.
     pub fn emit_to(
         &self,
         room: &str,
@@ -82,7 +82,7 @@ impl<N: 'static> WsServer<N> {
     /// connection is chosen by [`client`](Self::client).
     ///
     /// # Errors
-    /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
+    /// When `data` has no JSON, the tenant is unknown, or a queue to another shard is full.
     pub fn emit(&self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<usize, SendError> {
         self.caller().broadcast(event, data)
     }
@@ -111,7 +111,7 @@ impl<N: 'static> WsServer<N> {
     /// Counts the open connections of the caller's tenant, on all shards.
     ///
     /// # Errors
-    /// When nobody says which tenant is meant and several are connected.
+    /// When the tenant is unknown and several are connected.
     pub fn connection_count(&self) -> Result<usize, SendError> {
         self.caller().try_connection_count()
     }
@@ -177,7 +177,7 @@ impl Scope {
     /// To every connection; answers how many outboxes of this shard took it.
     ///
     /// # Errors
-    /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
+    /// When `data` has no JSON, the tenant is unknown, or a queue to another shard is full.
     pub fn broadcast(
         &self,
         event: &str,
@@ -189,7 +189,7 @@ impl Scope {
     /// To every connection; waits until all shards have said how many took it.
     ///
     /// # Errors
-    /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
+    /// When `data` has no JSON, the tenant is unknown, or a queue to another shard is full.
     pub async fn broadcast_total(
         &self,
         event: &str,
@@ -202,7 +202,7 @@ impl Scope {
     /// To the members of a room; answers how many outboxes of this shard took it.
     ///
     /// # Errors
-    /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
+    /// When `data` has no JSON, the tenant is unknown, or a queue to another shard is full.
     pub fn emit_to(
         &self,
         room: &str,
@@ -215,7 +215,7 @@ impl Scope {
     /// To every connection, as [`broadcast`](Self::broadcast) does.
     ///
     /// # Errors
-    /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
+    /// When `data` has no JSON, the tenant is unknown, or a queue to another shard is full.
     pub fn emit(&self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<usize, SendError> {
         self.broadcast(event, data)
     }
@@ -364,7 +364,7 @@ impl Scope {
         here.ask_all(self.pool.index(), &send, ms)
     }
 
-    /// A thread that is no shard asks one to send.
+    /// Asks a shard to send, from another thread.
     fn send_from_outside(
         &self,
         send: &Delivery<'_>,
@@ -519,7 +519,7 @@ impl To {
     /// Sends to those chosen; answers how many outboxes of this shard took it.
     ///
     /// # Errors
-    /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
+    /// When `data` has no JSON, the tenant is unknown, or a queue to another shard is full.
     pub fn emit(&self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<usize, SendError> {
         let more = self.more();
         let push = self.push(event, data)?;
@@ -529,7 +529,7 @@ impl To {
     /// Sends to those chosen, and waits until all shards have said how many took it.
     ///
     /// # Errors
-    /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
+    /// When `data` has no JSON, the tenant is unknown, or a queue to another shard is full.
     pub async fn emit_total(
         &self,
         event: &str,
@@ -545,7 +545,7 @@ impl To {
     /// there until that shard knows better.
     ///
     /// # Errors
-    /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
+    /// When `data` has no JSON, the tenant is unknown, or a queue to another shard is full.
     pub fn reach(&self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<bool, SendError> {
         let here = 0 < self.emit(event, data)?;
         match self.chosen {

@@ -49,11 +49,7 @@ impl RunError {
     }
 
     /// Says the error on one line and ends the process.
-    #[expect(
-        clippy::exit,
-        clippy::print_stderr,
-        reason = "it is what `main` would do"
-    )]
+    #[expect(clippy::print_stderr, reason = "it is what `main` would do")]
     fn end(&self) -> ! {
         let told: Vec<String> = match self {
             // Whoever mends one mistake wants to know of the others.

@@ -584,7 +584,7 @@ fn caught<T>(run: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|_| Panicked)
 }
 
-/// Polled with a waker that wakes nobody: a task polls again at its start, and then with its own.
+/// Polled with a waker that does nothing: a task polls again at its start, and then with its own.
 fn poll_once<T>(future: &mut LocalBoxFuture<'static, T>) -> Poll<T> {
     future
         .as_mut()

@@ -57,7 +57,7 @@ impl Argument {
         }
     }
 
-    /// What it asks for, where there is no call.
+    /// What it asks for, outside of a call.
     pub(crate) fn service_dependencies(&self) -> TokenStream {
         let wanted = self.service();
         quote! { <#wanted as ::tidegate::gateway::container::Inject>::dependencies() }
