@@ -136,8 +136,8 @@ fn cost(event: &str, data: &str, answered: bool) -> usize {
     let (gateway, client) = connected();
     let run = || {
         let data = EventData::of(data.as_bytes());
-        let id = None;
-        match gateway.message(&client, Request { event, data, id }) {
+        let wire = Wire::PLAIN;
+        match gateway.message(&client, Request { event, data, wire }) {
             Handling::Done(Outcome::Frame(frame)) => assert!(answered && !frame.is_empty()),
             Handling::Done(outcome) => assert!(!answered && outcome == Outcome::Nothing),
             Handling::Pending(_) => panic!("no handler here waits"),

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use crate::auth::Caller;
+use crate::broker::durable::Command;
 use crate::broker::relay::LeaveReason;
 use crate::metrics::Counter;
 use crate::proto::ErrorCode;
@@ -95,6 +96,20 @@ impl State {
         // What the new token does not allow ends with the old one.
         self.leave_lost(key, &caller);
         self.renew_at_homes(key, &caller);
+    }
+
+    /// The connection goes on with another token: its homes end what that does not allow.
+    fn renew_at_homes(&mut self, key: SlotKey, caller: &Caller) {
+        let Some(session) = self.durable_session(key) else {
+            return;
+        };
+        if !session.renew(caller) {
+            return;
+        }
+        let (who, homes) = (session.who.clone(), session.homes().collect::<Vec<_>>());
+        for partition in homes {
+            self.ask_as(key, (partition, who.clone()), Command::Renew, None);
+        }
     }
 
     fn refuse_token(&mut self, key: SlotKey) {

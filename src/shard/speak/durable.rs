@@ -11,7 +11,6 @@ use ahash::AHashMap;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::auth::Caller as Identified;
 use crate::broker::durable::{Answer, Caller, Command as Asked, Peer, Request, Who};
 use crate::gateway::topics::{Ask, By, Topics};
 use crate::id::{HomedId, Partition};
@@ -442,7 +441,7 @@ impl State {
         }
     }
 
-    fn ask_as(
+    pub(crate) fn ask_as(
         &mut self,
         key: SlotKey,
         (partition, who): (Partition, Who),
@@ -523,20 +522,6 @@ impl State {
         for partition in session.homes() {
             let home = (partition, session.who.clone());
             self.ask_as(key, home, Asked::Disconnect, None);
-        }
-    }
-
-    /// The connection goes on with another token: its homes end what that does not allow.
-    pub(crate) fn renew_at_homes(&mut self, key: SlotKey, caller: &Identified) {
-        let Some(session) = self.durable_session(key) else {
-            return;
-        };
-        if !session.renew(caller) {
-            return;
-        }
-        let (who, homes) = (session.who.clone(), session.homes().collect::<Vec<_>>());
-        for partition in homes {
-            self.ask_as(key, (partition, who.clone()), Asked::Renew, None);
         }
     }
 
