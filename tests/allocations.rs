@@ -22,6 +22,7 @@ use tidegate::gateway::client::Handshake;
 use tidegate::gateway::engine::dispatch::{Dispatch, Handling, Outcome, Request};
 use tidegate::gateway::engine::outlet::{Fate, Outlet, Post, Registries, Tally};
 use tidegate::gateway::engine::push::Push;
+use tidegate::gateway::engine::wire::Wire;
 use tidegate::gateway::extract::EventData;
 use tidegate::prelude::*;
 use tidegate::proto::http::{HeadLimits, parse_head};

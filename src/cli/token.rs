@@ -128,7 +128,10 @@ fn check(options: &CheckOptions) -> Result<ExitCode, Failure> {
             let left = caller.expires_at.unwrap_or(now).saturating_sub(now);
             answer(format_args!("valid for {left} s, tenant {}", caller.tenant))?;
             answer(format_args!("may publish to {}", caller.rights.publish()))?;
-            answer(format_args!("may subscribe to {}", caller.rights.subscribe()))?;
+            answer(format_args!(
+                "may subscribe to {}",
+                caller.rights.subscribe()
+            ))?;
             if !caller.has_ns {
                 answer("it names no tenant (claim `ns`), which the durable mount requires")?;
             }

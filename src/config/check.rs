@@ -95,7 +95,11 @@ pub(super) fn relations(config: &Config, source_of: SourceOf<'_>) -> Result<(), 
     let mut held = vec![limit_relations("limits", &config.limits, source_of)];
     // A mount inherits the limits of the server, and their mistakes are told once.
     let inherits = held.iter().all(Result::is_ok);
-    held.push(limit_relations("socketio", &config.socketio_limits, source_of));
+    held.push(limit_relations(
+        "socketio",
+        &config.socketio_limits,
+        source_of,
+    ));
     for mount in named_mounts(config) {
         let limits = &mount.config.limits;
         if inherits {

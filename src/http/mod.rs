@@ -77,8 +77,8 @@ use problem::Problem;
 pub(crate) use admin::SlowInfo;
 pub(crate) use connections::{ConnectionInfo, Connections, Which};
 pub(crate) use console::Console;
-pub(crate) use public::{PathError, PublicRoute, PublicRoutes};
 pub(crate) use mint::Wish;
+pub(crate) use public::{PathError, PublicRoute, PublicRoutes};
 
 /// What the routes need of the server that they belong to.
 #[derive(Clone)]

@@ -587,7 +587,7 @@ mod tests {
         let mut homes = Homes::new(Vec::new(), 1);
         let who = Who {
             tenant: crate::id::Tenant::parse("demo").unwrap(),
-            rights: Rights::default(),
+            rights: crate::auth::Rights::everything(),
         };
         let mut receivers: Vec<_> = (1..=2)
             .map(|id| {
