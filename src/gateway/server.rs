@@ -12,10 +12,12 @@ use tokio::sync::oneshot;
 
 use crate::broker::registry::{Rooms, Target};
 use crate::gateway::ask::{AskAll, RoomAnswers};
+use crate::gateway::engine::chosen::{Sent, Whom};
 use crate::gateway::engine::container::short_name;
-use crate::gateway::engine::outlet::{Delivery, Order, Registries, total};
+use crate::gateway::engine::outlet::Order;
 use crate::gateway::engine::pool::Pool;
 use crate::gateway::engine::push::Push;
+use crate::gateway::engine::registries::{Delivery, Registries};
 use crate::gateway::send::{Reached, SendError, TenantScope};
 use crate::id::{ConnId, Tenant};
 
@@ -566,42 +568,5 @@ impl To {
             except: self.except,
             more,
         }
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Whom<'a> {
-    target: Target<&'a str>,
-    named: bool,
-    except: Option<ConnId>,
-    more: Option<&'a Arc<Rooms>>,
-}
-
-impl<'a> Whom<'a> {
-    const EVERYONE: Self = Self {
-        target: Target::Everyone,
-        named: false,
-        except: None,
-        more: None,
-    };
-
-    fn room(name: &'a str) -> Self {
-        Self {
-            target: Target::Room(name),
-            ..Self::EVERYONE
-        }
-    }
-}
-
-/// How many took a frame: here, and where the others will say.
-#[derive(Debug, Default)]
-struct Sent {
-    here: usize,
-    elsewhere: Vec<oneshot::Receiver<usize>>,
-}
-
-impl Sent {
-    async fn total(self) -> Result<usize, SendError> {
-        Ok(self.here + total(self.elsewhere).await)
     }
 }

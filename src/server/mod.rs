@@ -228,9 +228,8 @@ impl ServerBuilder {
             None => (None, Vec::new(), None),
         };
         let (listeners, address, tls_address) = self.listeners()?;
-        let plain = listeners.len() - usize::from(tls_address.is_some());
         let shared = Arc::new(Shared {
-            tls_listeners_from: u32::try_from(plain).unwrap_or(u32::MAX),
+            tls_listeners_from: tls_from(&listeners, tls_address),
             loads: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
             partitions: PARTITIONS_MAX,
             half_open: AtomicUsize::new(0),
@@ -430,6 +429,12 @@ impl Mount {
             Dialect::Durable => "the mount of durable topics".to_owned(),
         }
     }
+}
+
+/// The number of the first listener for TLS, which stands behind the others.
+fn tls_from(listeners: &[OwnedFd], tls: Option<SocketAddr>) -> u32 {
+    let plain = listeners.len() - usize::from(tls.is_some());
+    u32::try_from(plain).unwrap_or(u32::MAX)
 }
 
 fn ports(shards: u16, queue_max: usize) -> Arc<[Port<Command>]> {

@@ -6,11 +6,11 @@ use std::any::type_name;
 use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use ahash::AHashMap;
 use futures_util::FutureExt as _;
@@ -22,9 +22,9 @@ use crate::auth::{CALLER, Caller};
 use crate::gateway::client::{Handshake, WsClient};
 use crate::gateway::context::{ExecutionContext, UpgradeContext, WsArgumentsHost};
 use crate::gateway::engine::answers::unknown_event;
+use crate::gateway::engine::caught::{caught, note_panic, poll_once};
 use crate::gateway::engine::container::{Container, Resolver, StartError, short_name};
 use crate::gateway::engine::line::Line;
-use crate::gateway::engine::outlet::Registries;
 use crate::gateway::engine::table::{
     Hook, Invocation, Layers, Local, Messages, Panicked, Running, Table,
 };
@@ -572,23 +572,6 @@ fn internal_error() -> Outcome {
         code: CloseCode::Internal,
         reason: "internal error".to_owned(),
     }
-}
-
-fn note_panic() {
-    if let Some(here) = Registries::here() {
-        here.note_panic();
-    }
-}
-
-fn caught<T>(run: impl FnOnce() -> T) -> Result<T, Panicked> {
-    catch_unwind(AssertUnwindSafe(run)).map_err(|_| Panicked)
-}
-
-/// Polled with a waker that does nothing: a task polls again at its start, and then with its own.
-fn poll_once<T>(future: &mut LocalBoxFuture<'static, T>) -> Poll<T> {
-    future
-        .as_mut()
-        .poll(&mut Context::from_waker(Waker::noop()))
 }
 
 fn now_or_later(mut future: LocalBoxFuture<'static, Outcome>, is_concurrent: bool) -> Handling {

@@ -5,7 +5,7 @@ use tracing::debug;
 
 use crate::gateway::client::WsClient;
 use crate::gateway::engine::dispatch::Outcome;
-use crate::gateway::engine::outlet::Registries;
+use crate::gateway::engine::registries::Registries;
 
 /// What the log says of an event.
 pub(super) struct Line {

@@ -9,6 +9,10 @@ pub mod table;
 
 pub mod program;
 
+mod caught;
+
+pub(crate) mod chosen;
+
 pub mod dispatch;
 
 pub mod answers;
@@ -24,5 +28,7 @@ pub mod wire;
 pub mod push;
 
 pub mod outlet;
+
+pub mod registries;
 
 pub mod inbox;

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use ahash::AHashMap;
 use parking_lot::RwLock;
 
-use crate::gateway::engine::outlet::{Order, Outside, Post, Registries};
+use crate::gateway::engine::outlet::{Order, Outside, Post};
+use crate::gateway::engine::registries::Registries;
 use crate::gateway::engine::sids::Sids;
 use crate::gateway::send::{Connected, SendError};
 use crate::id::{ConnId, Tenant};

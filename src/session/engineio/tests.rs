@@ -321,6 +321,24 @@ impl Seen {
     }
 }
 
+impl Seen {
+    /// What holds after every step.
+    fn check(&self, rig: &Rig) -> Result<(), TestCaseError> {
+        let in_order: Vec<u32> = (1..).take(self.heard.len()).collect();
+        prop_assert_eq!(&self.heard, &in_order);
+        prop_assert!(self.ended <= 1);
+        prop_assert!(self.open_polls.len() <= 1);
+        if rig.engine.is_open() {
+            prop_assert_eq!(self.ended, 0);
+            let waiting = rig.engine.waiting().0;
+            prop_assert!(self.said as usize <= self.heard.len() + waiting);
+        } else {
+            prop_assert_eq!(self.ended, 1);
+        }
+        Ok(())
+    }
+}
+
 proptest! {
     #![proptest_config(crate::proto::proptest_config())]
 
@@ -393,17 +411,7 @@ proptest! {
             }
             let effects = rig.take();
             seen.note(effects);
-            let in_order: Vec<u32> = (1..).take(seen.heard.len()).collect();
-            prop_assert_eq!(&seen.heard, &in_order);
-            prop_assert!(seen.ended <= 1);
-            prop_assert!(seen.open_polls.len() <= 1);
-            if rig.engine.is_open() {
-                prop_assert_eq!(seen.ended, 0);
-                let waiting = rig.engine.waiting().0;
-                prop_assert!(seen.said as usize <= seen.heard.len() + waiting);
-            } else {
-                prop_assert_eq!(seen.ended, 1);
-            }
+            seen.check(&rig)?;
         }
     }
 }
