@@ -56,9 +56,12 @@ pub(super) fn ask(address: SocketAddr, wish: &Wish) -> Result<String, DevTokenEr
         .enable_all()
         .build()
         .map_err(|error| away(error.into()))?;
-    let asked = timeout(Duration::from_secs(ASKED_S), request(address, wish));
     let (status, body) = runtime
-        .block_on(async { asked.await })
+        .block_on(async {
+            // A timer is made where it runs.
+            let bound = Duration::from_secs(ASKED_S);
+            timeout(bound, request(address, wish)).await
+        })
         .map_err(|_| DevTokenError::Silent(address))?
         .map_err(away)?;
     match serde_json::from_slice::<Given>(&body) {

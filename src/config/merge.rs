@@ -154,7 +154,7 @@ impl Merged {
         }
         mounts.extend(self.declared()?);
         let own = self.table.get("socketio");
-        let mut limited = own.cloned().unwrap_or(Value::Table(Table::new()));
+        let mut limited = own.cloned().unwrap_or_else(|| Value::Table(Table::new()));
         if let Value::Table(table) = &mut limited {
             for (key, value) in sections::SOCKETIO_LIMITS {
                 table.entry(key).or_insert(Value::Integer(value));

@@ -45,11 +45,14 @@ pub(crate) struct Beside<'a> {
     pub(crate) attachments: &'a [Bytes],
 }
 
+/// Further arguments, and the attachments.
+type KeptBeside = (Box<[u8]>, Box<[Bytes]>);
+
 /// The data of an event that had to wait.
 #[derive(Debug, Clone)]
 pub(crate) struct KeptData {
     json: Box<[u8]>,
-    beside: Option<(Box<[u8]>, Box<[Bytes]>)>,
+    beside: Option<KeptBeside>,
 }
 
 impl KeptData {

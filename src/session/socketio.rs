@@ -83,6 +83,9 @@ pub(crate) enum Step<'a> {
     Malformed,
 }
 
+/// The text of a packet with its attachments.
+type Whole = (Box<[u8]>, Vec<Bytes>);
+
 impl SocketIo {
     /// A text has come.
     pub(crate) fn handle_text<'a>(
@@ -112,7 +115,7 @@ impl SocketIo {
         &mut self,
         bytes: Bytes,
         limits: &SocketIoLimits,
-    ) -> Result<Option<(Box<[u8]>, Vec<Bytes>)>, socketio::Malformed> {
+    ) -> Result<Option<Whole>, socketio::Malformed> {
         let partial = self.partial.as_mut().ok_or(socketio::Malformed)?;
         partial.bytes += bytes.len();
         partial.attachments.push(bytes);

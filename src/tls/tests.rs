@@ -1,6 +1,11 @@
 //! Sessions against a client of the same library, over bytes cut and joined at will; certificates
 //! against what must be refused at the start.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed step is a failed test, in helpers too"
+)]
+
 use std::io::{Read, Write};
 use std::sync::Arc;
 
@@ -101,7 +106,7 @@ impl Link {
         }
     }
 
-    fn to_server(&mut self) -> Result<(), Fault> {
+    fn feed_server(&mut self) -> Result<(), Fault> {
         let bytes = sent_by(&mut self.client);
         for piece in bytes.chunks(self.step) {
             let mut piece = piece.to_vec();
@@ -111,7 +116,7 @@ impl Link {
         Ok(())
     }
 
-    fn to_client(&mut self) -> Result<Vec<u8>, rustls::Error> {
+    fn feed_client(&mut self) -> Result<Vec<u8>, rustls::Error> {
         let mut out = Vec::new();
         self.server.take_output(&mut out);
         read_by(&mut self.client, &out)
@@ -119,8 +124,8 @@ impl Link {
 
     fn shake_hands(&mut self) -> Greeting {
         for _ in 0..4 {
-            self.to_server().unwrap();
-            self.to_client().unwrap();
+            self.feed_server().unwrap();
+            self.feed_client().unwrap();
         }
         assert!(self.server.is_open() && !self.client.is_handshaking());
         self.seen.iter().find_map(|it| it.greeted).unwrap()
@@ -128,7 +133,7 @@ impl Link {
 
     fn say(&mut self, text: &[u8]) {
         self.client.writer().write_all(text).unwrap();
-        self.to_server().unwrap();
+        self.feed_server().unwrap();
     }
 }
 
@@ -154,7 +159,7 @@ fn a_session_carries_bytes_both_ways_and_ends() {
         assert_eq!(out.len(), long.len() + 3 * 22);
         assert_eq!(read_by(&mut link.client, &out).unwrap(), long);
         link.client.send_close_notify();
-        link.to_server().unwrap();
+        link.feed_server().unwrap();
         assert!(link.seen.last().unwrap().is_ended);
         out.clear();
         link.server.seal(b"last", &mut out);
@@ -188,8 +193,8 @@ fn the_name_chooses_the_certificate() {
     let config = client_config(&pairs, &[]);
     let shown = |rules: Rules, host: &'static str| {
         let mut link = Link::new(&acceptor(&pairs, rules), client(&config, host), 1000);
-        let server = link.to_server();
-        let client = link.to_client();
+        let server = link.feed_server();
+        let client = link.feed_client();
         let certificate = link
             .client
             .peer_certificates()
@@ -219,8 +224,8 @@ fn the_name_chooses_the_certificate() {
         client(&config, "other.test"),
         1000,
     );
-    assert!(matches!(link.to_server(), Err(Fault::Protocol(_))));
-    let alert = link.to_client().unwrap_err();
+    assert!(matches!(link.feed_server(), Err(Fault::Protocol(_))));
+    let alert = link.feed_client().unwrap_err();
     let unrecognized = rustls::AlertDescription::UnrecognisedName;
     assert_eq!(alert, rustls::Error::AlertReceived(unrecognized));
     let (server, accepted, _) = shown(refusing, "first.test");
@@ -234,8 +239,8 @@ fn only_http_1_is_spoken_and_old_versions_by_the_rule() {
     let plain = acceptor(&pairs, Rules::default());
     let h2 = client_config(&pairs, &[b"h2"]);
     let mut link = Link::new(&plain, client(&h2, "a.test"), 1000);
-    assert!(matches!(link.to_server(), Err(Fault::Protocol(_))));
-    let alert = link.to_client().unwrap_err();
+    assert!(matches!(link.feed_server(), Err(Fault::Protocol(_))));
+    let alert = link.feed_client().unwrap_err();
     let none = rustls::AlertDescription::NoApplicationProtocol;
     assert_eq!(alert, rustls::Error::AlertReceived(none));
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -258,7 +263,7 @@ fn only_http_1_is_spoken_and_old_versions_by_the_rule() {
         ..Rules::default()
     };
     let mut link = Link::new(&acceptor(&pairs, only_13), client(&old, "a.test"), 1000);
-    assert!(link.to_server().is_err());
+    assert!(link.feed_server().is_err());
     assert!(link.server.has_output(), "an alert says why");
 }
 
@@ -375,7 +380,7 @@ proptest! {
         let config = client_config(&pairs, &[]);
         let mut link = Link::new(&acceptor(&pairs, Rules::default()), client(&config, "a.test"), 50);
         if hello {
-            link.to_server().unwrap();
+            link.feed_server().unwrap();
         }
         for mut piece in pieces {
             let _ = link.server.handle_received(&mut piece, &mut link.plain);

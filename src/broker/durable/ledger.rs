@@ -24,7 +24,7 @@ struct Chains(Box<[OnceLock<Box<Link>>]>);
 struct Link {
     tenant: Tenant,
     account: Arc<Account>,
-    next: OnceLock<Box<Link>>,
+    next: OnceLock<Box<Self>>,
 }
 
 /// What one tenant holds.

@@ -115,7 +115,7 @@ impl Durable {
                 self.append(value, Appended::EndAgain);
             }
         } else if let Some(first) = self.line.pop() {
-            self.serve(now, first.request, first.refused.or(room.err()));
+            self.serve(now, first.request, first.refused.or_else(|| room.err()));
         }
         self.serve_ready(now);
     }

@@ -221,10 +221,7 @@ mod tests {
                 "permessage-deflate; server_no_context_takeover; server_no_context_takeover",
                 None,
             ),
-            (
-                "permessage-deflate; unknown, permessage-deflate",
-                plain.clone(),
-            ),
+            ("permessage-deflate; unknown, permessage-deflate", plain),
             ("permessage-deflate;", None),
             (
                 "foo; a=\"x, permessage-deflate\", permessage-deflate; server_max_window_bits=9",

@@ -250,7 +250,10 @@ fn is_name(host: &[u8]) -> bool {
 /// An answer to HEAD: the same head, and no body (RFC 9110, 9.3.2).
 pub fn without_body(response: Bytes) -> Bytes {
     let end = response.windows(4).position(|four| four == b"\r\n\r\n");
-    end.map_or(response.clone(), |end| response.slice(..end + 4))
+    match end {
+        Some(end) => response.slice(..end + 4),
+        None => response,
+    }
 }
 
 /// Is `token` an element of the comma-separated `list`, in whatever case?

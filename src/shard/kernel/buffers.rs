@@ -94,6 +94,10 @@ impl Buffers {
         (usize::from(self.given - self.held), usize::from(self.given))
     }
 
+    #[expect(
+        clippy::needless_pass_by_ref_mut,
+        reason = "one borrow at a time may write into the memory of the buffers"
+    )]
     /// A filled buffer with its padding: the first `filled` bytes are what was received.
     pub(crate) fn filled(&mut self, id: BufferId) -> &mut [u8] {
         let stride = self.buffer_bytes + PADDING_BYTES;

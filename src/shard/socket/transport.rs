@@ -29,10 +29,6 @@ pub(crate) enum Transport {
 // A plain connection pays a word for the others.
 const _: () = assert!(size_of::<Transport>() <= 8);
 
-#[expect(
-    clippy::needless_pass_by_ref_mut,
-    reason = "a transport that encrypts counts its records"
-)]
 impl Transport {
     /// The transport of a connection with this session, or without one.
     pub(crate) fn of(tls: Option<Box<Tls>>) -> Self {

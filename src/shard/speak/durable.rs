@@ -333,7 +333,7 @@ impl State {
 
     /// Whose reader is gone without a word is found by `take_ended_streams`; until then its credit
     /// bounds what is thrown away.
-    fn tell_stream(&mut self, id: u64, answer: Answer) {
+    fn tell_stream(&self, id: u64, answer: Answer) {
         if let Some(stream) = self.homes.streams.get(&id) {
             // See above.
             let _ = stream.sender.send(answer);

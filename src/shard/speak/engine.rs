@@ -134,7 +134,7 @@ impl Engines {
     }
 
     /// The session of this name, whole.
-    pub(crate) fn find(&mut self, sid: &Sid) -> Option<SlotKey> {
+    pub(crate) fn find(&self, sid: &Sid) -> Option<SlotKey> {
         let carried = self.slots.get(sid.place() as usize)?;
         let is_it = carried.engine.sid().is_some_and(|own| own == sid);
         is_it.then_some(SlotKey {

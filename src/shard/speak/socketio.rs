@@ -324,13 +324,16 @@ impl Shard {
     }
 }
 
+/// A namespace, its frame, and the piece that its receivers share.
+type OfNamespace = (Arc<str>, Bytes, Option<Rc<Piece>>);
+
 /// The frames of one push, made once for each namespace that has a receiver here.
 #[derive(Default)]
 pub(crate) struct Frames {
     pub(crate) event: Option<Rc<Piece>>,
     /// How many get it here.
     pub(crate) receivers: usize,
-    socketio: SmallVec<[(Arc<str>, Bytes, Option<Rc<Piece>>); 1]>,
+    socketio: SmallVec<[OfNamespace; 1]>,
 }
 
 impl Frames {
