@@ -12,6 +12,7 @@ use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Error, HandshakeError, Message, WebSocket};
 
+use super::dial::Patient;
 use super::{Client, ClientError, dial};
 
 /// A frame and the text that it came as.
@@ -48,7 +49,7 @@ pub struct Refusal {
 }
 
 pub(super) struct Socket {
-    socket: WebSocket<TcpStream>,
+    socket: WebSocket<Patient<TcpStream>>,
     /// What a read waits at most, as the stream has it.
     wait: Option<Duration>,
 }
@@ -138,7 +139,7 @@ pub(super) fn open(
     stream
         .set_write_timeout(Some(client.time_max))
         .map_err(broken)?;
-    let upgraded = tungstenite::client(request, stream);
+    let upgraded = tungstenite::client(request, Patient(stream));
     let (socket, _) = upgraded.map_err(|error| match error {
         HandshakeError::Failure(error) => not_upgraded(path, &error),
         HandshakeError::Interrupted(_) => ClientError::Timeout {
@@ -183,7 +184,7 @@ impl Socket {
     fn wait_at_most(&mut self, wait: Option<Duration>) {
         // A time of nothing would mean for ever.
         let wait = wait.map(|wait| wait.max(Duration::from_millis(1)));
-        if self.wait != wait && self.socket.get_ref().set_read_timeout(wait).is_ok() {
+        if self.wait != wait && self.socket.get_ref().0.set_read_timeout(wait).is_ok() {
             self.wait = wait;
         }
     }
