@@ -10,8 +10,8 @@ use tidegate::prelude::*;
 #[serde(untagged)]
 enum Any {
     Bytes(Attachment),
-    List(Vec<Any>),
-    Fields(std::collections::BTreeMap<String, Any>),
+    List(Vec<Self>),
+    Fields(std::collections::BTreeMap<String, Self>),
     Plain(Value),
 }
 

@@ -11,7 +11,7 @@ use super::error::{Error, Source};
 use super::layers::{Layer, Loaded, SECTIONS, own_defaults};
 use super::limits::Limits;
 use super::section::Section;
-use super::sections::{self, MountConfig, MountSection};
+use super::sections::{self, MountConfig, MountSection, SocketIoSection};
 use super::{
     AdminSection, AuthSection, Config, DurableSection, LogSection, RelaySection, ServerSection,
     ShardSection, TlsSection,
@@ -103,12 +103,13 @@ impl Merged {
                 let read = match section {
                     _ if is_limit => self.value::<Limits>(path, alone).map(drop),
                     "server" => self.value::<ServerSection>(path, alone).map(drop),
-                    "tls" => self.value::<TlsSection>(path, alone).map(drop),
                     "shard" => self.value::<ShardSection>(path, alone).map(drop),
                     "auth" => self.value::<AuthSection>(path, alone).map(drop),
                     "relay" => self.value::<RelaySection>(path, alone).map(drop),
                     "durable" => self.value::<DurableSection>(path, alone).map(drop),
                     "mount" => self.value::<MountSection>(path, alone).map(drop),
+                    "socketio" => self.value::<SocketIoSection>(path, alone).map(drop),
+                    "tls" => self.value::<TlsSection>(path, alone).map(drop),
                     "admin" => self.value::<AdminSection>(path, alone).map(drop),
                     "log" => self.value::<LogSection>(path, alone).map(drop),
                     _ => self.value::<Limits>(path, alone).map(drop),

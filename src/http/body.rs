@@ -77,7 +77,7 @@ mod tests {
 
     fn status(body: &str) -> u16 {
         match read::<Named>(body.as_bytes()) {
-            Ok(named) => named.name.len() as u16,
+            Ok(named) => u16::try_from(named.name.len()).unwrap(),
             Err(problem) => problem.status(),
         }
     }

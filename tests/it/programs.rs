@@ -390,10 +390,8 @@ struct NotesModule;
 /// A10: the same program with a trait provided in three ways, and a pool that waits
 #[test]
 fn services_stand_behind_traits_and_may_wait() {
-    let ways: [(
-        usize,
-        fn(tidegate::server::ServerBuilder) -> tidegate::server::ServerBuilder,
-    ); 3] = [
+    type Provide = fn(tidegate::server::ServerBuilder) -> tidegate::server::ServerBuilder;
+    let ways: [(usize, Provide); 3] = [
         (7, |server| {
             server.provide_dyn::<dyn Notes>(Arc::new(InMemory(7)))
         }),

@@ -31,7 +31,7 @@ impl RoomGateway {
     #[subscribe_message("pour")]
     async fn pour(&self, count: u32, client: &WsClient) -> u32 {
         let sends = (0..count).map(|number| client.to("r", "said", &number));
-        sends.take_while(Result::is_ok).count() as u32
+        u32::try_from(sends.take_while(Result::is_ok).count()).unwrap()
     }
 
     #[subscribe_message("large")]
