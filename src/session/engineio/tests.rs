@@ -400,8 +400,7 @@ proptest! {
                     engine.handle_time(rig.now_ms, &LIMITS, &mut rig.effects);
                 }
                 Step::Invalid if engine.is_open() => {
-                    let from = engine.socket();
-                    engine.handle_invalid(from, &mut rig.effects);
+                    engine.handle_invalid(engine.socket(), &mut rig.effects);
                 }
                 Step::Close => {
                     let now_ms = rig.now_ms;
