@@ -45,8 +45,8 @@ impl Options {
             "on_deny" => self.closes.push(closes(input, quote! { close_on_deny })?),
             "on_panic" => self.closes.push(closes(input, quote! { close_on_panic })?),
             _ => {
-                let message = "a gateway has: path, namespace, adapter, nsp, guards(..), \
-                               interceptors(..), filters(..), on_deny, on_panic";
+                let message = "a gateway has: path, namespace, guards(..), interceptors(..), \
+                               filters(..), on_deny, on_panic, adapter, nsp";
                 return Err(Error::new(name.span(), message));
             }
         }

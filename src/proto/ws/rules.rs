@@ -214,17 +214,22 @@ pub(super) fn check_start(
         Some(second) if second & MASK_BIT == 0 => return Err(ProtocolError::Unmasked),
         Some(second) => length_so_far(second & !MASK_BIT, &bytes[2..]),
     };
-    if opcode.is_control() {
-        return check_control(is_final, least);
-    }
     // Zero for the form that has no shorter one, and so does the length that is not known yet.
     let shorter_max = bytes
         .get(1)
         .map_or(0, |second| shorter_form_max(second & !MASK_BIT));
+    if opcode.is_control() {
+        // A control frame has the shortest form or is too long.
+        let by_form = if 0 < shorter_max { shorter_max + 1 } else { 0 };
+        return check_control(is_final, least.max(by_form));
+    }
     if 0 < shorter_max && most <= shorter_max {
         return Err(ProtocolError::LengthNotMinimal(most));
     }
-    check_data(opcode, least, partial, limits)
+    // The form alone does not say that a message is too long: the length may still prove not to be in
+    // its shortest form, and where a header is cut must not change what is answered.
+    let sure = if shorter_max < least { least } else { 0 };
+    check_data(opcode, sure, partial, limits)
 }
 
 /// Between which lengths lies the one whose first bytes are these?
@@ -240,8 +245,7 @@ fn length_so_far(short: u8, bytes: &[u8]) -> (u64, u64) {
         all.take(width)
             .fold(0, |sum, byte| sum << 8 | u64::from(byte))
     };
-    // A length is written in the shortest form, so the form alone says something.
-    (at(0).max(shorter_form_max(short) + 1), at(0xff))
+    (at(0), at(0xff))
 }
 
 /// The longest payload that needs no such form of a length.
