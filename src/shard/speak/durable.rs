@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::broker::durable::{Answer, Caller, Command as Asked, Peer, Request};
 use crate::gateway::topics::{Ask, By, Topics};
 use crate::id::{HomedId, Partition, Tenant};
-use crate::metrics::{Counter, Gauge, Recorder};
+use crate::metrics::{Counter, Recorder};
 use crate::proto::durable::{self as wire, DurableRequest, ErrorFrame, MessagePrefix};
 use crate::proto::{ErrorCode, frame};
 use crate::session::Session;
@@ -127,6 +127,11 @@ impl Homes {
         let streams = (!self.streams.is_empty()).then_some(self.streams_due_us);
         let stores = self.stores.iter().filter_map(Store::deadline_us);
         stores.chain(streams).min()
+    }
+
+    /// The partitions here, for counting.
+    pub(crate) fn stores(&self) -> &[Store] {
+        &self.stores
     }
 
     /// Streams whose readers are gone, as their homes are to be told.
@@ -302,36 +307,6 @@ impl State {
             if !told.is_empty() {
                 self.posts.post(shard, Command::Told(told));
             }
-        }
-    }
-
-    fn count_homes(&self) {
-        let gauges = [
-            Gauge::Topics,
-            Gauge::Subscriptions,
-            Gauge::AppendsUnsynced,
-            Gauge::PublishesUnsynced,
-            Gauge::AppendsBehind,
-            Gauge::ReadsWaiting,
-        ];
-        let mut sums = [0; 6];
-        for store in &self.homes.stores {
-            let totals = store.home().totals();
-            let (behind, reads) = store.waiting();
-            let numbers = [
-                totals.topics,
-                totals.subscriptions,
-                totals.unsynced,
-                totals.unsynced_bytes,
-                behind as u64,
-                reads as u64,
-            ];
-            sums.iter_mut()
-                .zip(numbers)
-                .for_each(|(sum, number)| *sum += number);
-        }
-        for (gauge, sum) in gauges.into_iter().zip(sums) {
-            self.metrics.set(gauge, sum);
         }
     }
 

@@ -89,3 +89,36 @@ impl State {
         metrics.add(Counter::MailboxOverloads, refused);
     }
 }
+
+impl State {
+    /// What the homes here hold, and what waits for their logs.
+    pub(crate) fn count_homes(&self) {
+        let gauges = [
+            Gauge::Topics,
+            Gauge::Subscriptions,
+            Gauge::AppendsUnsynced,
+            Gauge::PublishesUnsynced,
+            Gauge::AppendsBehind,
+            Gauge::ReadsWaiting,
+        ];
+        let mut sums = [0; 6];
+        for store in self.homes.stores() {
+            let totals = store.home().totals();
+            let (behind, reads) = store.waiting();
+            let numbers = [
+                totals.topics,
+                totals.subscriptions,
+                totals.unsynced,
+                totals.unsynced_bytes,
+                behind as u64,
+                reads as u64,
+            ];
+            sums.iter_mut()
+                .zip(numbers)
+                .for_each(|(sum, number)| *sum += number);
+        }
+        for (gauge, sum) in gauges.into_iter().zip(sums) {
+            self.metrics.set(gauge, sum);
+        }
+    }
+}
