@@ -41,7 +41,7 @@ pub struct Exception {
 impl Exception {
     /// The error of a handler. Its text goes to the client if the program wrote it; the text of an
     /// error that came from elsewhere goes to the log, and the client reads `internal`: see
-    /// [`Told::of`].
+    /// `Told::of`.
     pub fn new<E: Display + 'static>(error: E) -> Self {
         let (message, hidden) = match Told::of(&error) {
             Told::Client(text) => (text, None),
