@@ -340,3 +340,24 @@ fn handlers_need_not_be_send() {
     client.ask("a", "a");
     client.ask("b", "a+b");
 }
+
+both_shards! {
+    /// What the socket takes only a part of goes on at once, not when the shard wakes for another reason.
+    fn the_rest_of_a_long_send_does_not_wait(shards) {
+        let site = Plan::new(shards)
+            .raw("/long", echo)
+            .limits(|limits| {
+                limits.message_bytes_max = 4 << 20;
+                limits.frame_bytes_max = 4 << 20;
+            })
+            .start();
+        let mut client = Client::connect_public(site.address, "/long");
+        let began = Instant::now();
+        let long = "x".repeat(2 << 20);
+        for _ in 0..3 {
+            client.ask(&long, &long);
+        }
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(4), "{took:?}");
+    }
+}

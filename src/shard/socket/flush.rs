@@ -57,6 +57,8 @@ impl Turn {
             self.ring.submit();
             // The kernel takes at once what the peer has room for, and then more may go.
             self.reap();
+            // The rest of a send that was taken in part goes out now, not when the shard wakes again.
+            self.ring.submit();
             let is_late = || us_max <= began.elapsed().as_micros();
             if !self.shard.state.borrow().has_output() || SENDS_TURN_MAX <= sends || is_late() {
                 return worked;
