@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tidegate::gateway::socket::echo;
 use tidegate::metrics::{Counter, Gauge};
