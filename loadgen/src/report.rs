@@ -6,12 +6,11 @@ use std::fmt;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use crate::clock::Nanos;
 use crate::latency::{Latencies, Summary};
 use crate::options::Common;
 use crate::run::Measured;
 use crate::units::{percent, plural};
-use crate::usage::Memory;
+use crate::usage::{Cpu, Memory};
 
 /// What was asked for.
 #[derive(Debug, Serialize)]
@@ -83,6 +82,8 @@ struct DiskShare {
 struct Process {
     pid: u32,
     cpu_ns_per_unit: f64,
+    /// Of these, in its own code; the rest is the kernel's.
+    user_ns_per_unit: f64,
     /// Of one core.
     cpu_share: f64,
     /// Time during which it could have run and no core was free for it.
@@ -90,13 +91,15 @@ struct Process {
 }
 
 impl Process {
-    fn new(pid: u32, (run, wait): (Nanos, Nanos), measured: &Measured) -> Self {
+    fn new(pid: u32, cpu: Cpu, measured: &Measured) -> Self {
         let window = measured.seconds * 1e9;
+        let cpu_ns_per_unit = cpu.run as f64 / measured.tally.messages.max(1) as f64;
         Self {
             pid,
-            cpu_ns_per_unit: run as f64 / measured.tally.messages.max(1) as f64,
-            cpu_share: run as f64 / window,
-            wait_share: wait as f64 / window,
+            cpu_ns_per_unit,
+            user_ns_per_unit: cpu_ns_per_unit * cpu.user_share(),
+            cpu_share: cpu.run as f64 / window,
+            wait_share: cpu.wait as f64 / window,
         }
     }
 }
@@ -297,10 +300,11 @@ impl fmt::Display for Report {
             .filter(|_| 0 < self.count)
         {
             let (cost, busy) = (process.cpu_ns_per_unit, percent(process.cpu_share));
-            let waited = percent(process.wait_share);
+            let (user, waited) = (process.user_ns_per_unit, percent(process.wait_share));
             writeln!(
                 f,
-                "{name:8} {cost:.0} ns CPU per {unit}, {busy} of a core, waited {waited}"
+                "{name:8} {cost:.0} ns CPU per {unit} ({user:.0} in its own code), \
+                 {busy} of a core, waited {waited}"
             )?;
         }
         if let Some(disk) = &self.disk {

@@ -12,7 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::clock::{Clock, Nanos, seconds};
 use crate::latency::Latencies;
 use crate::options::Common;
-use crate::usage::{Machine, Memory, Threads};
+use crate::usage::{Cpu, Machine, Memory, Threads};
 
 /// The times of a run on its clock.
 #[derive(Debug, Clone, Copy)]
@@ -71,9 +71,9 @@ pub(crate) struct Tally {
 pub(crate) struct Measured {
     pub(crate) tally: Tally,
     pub(crate) seconds: f64,
-    /// CPU time run and waited for, if the server's process is known.
-    pub(crate) server: Option<(Nanos, Nanos)>,
-    pub(crate) own: (Nanos, Nanos),
+    /// If the server's process is known.
+    pub(crate) server: Option<Cpu>,
+    pub(crate) own: Cpu,
     pub(crate) steal: f64,
 }
 

@@ -9,9 +9,46 @@ use serde::Serialize;
 
 use crate::clock::Nanos;
 
-/// CPU time of every thread of a process: nanoseconds run and nanoseconds waited for a core.
+/// CPU time of a process or a thread.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Cpu {
+    pub(crate) run: Nanos,
+    /// It could have run and no core was free for it.
+    pub(crate) wait: Nanos,
+    /// The kernel's ticks in its own code, and in the kernel's for it: their ratio counts.
+    user_ticks: u64,
+    system_ticks: u64,
+}
+
+impl Cpu {
+    /// The part of its time in its own code.
+    pub(crate) fn user_share(&self) -> f64 {
+        let all = self.user_ticks + self.system_ticks;
+        self.user_ticks as f64 / all.max(1) as f64
+    }
+
+    fn since(self, then: Self) -> Self {
+        Self {
+            run: self.run.saturating_sub(then.run),
+            wait: self.wait.saturating_sub(then.wait),
+            user_ticks: self.user_ticks.saturating_sub(then.user_ticks),
+            system_ticks: self.system_ticks.saturating_sub(then.system_ticks),
+        }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            run: self.run + other.run,
+            wait: self.wait + other.wait,
+            user_ticks: self.user_ticks + other.user_ticks,
+            system_ticks: self.system_ticks + other.system_ticks,
+        }
+    }
+}
+
+/// CPU time of every thread of a process.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Threads(BTreeMap<String, (Nanos, Nanos)>);
+pub(crate) struct Threads(BTreeMap<String, Cpu>);
 
 impl Threads {
     /// Reads the threads of a process, those of the kernel's io workers among them.
@@ -23,24 +60,19 @@ impl Threads {
         for task in tasks {
             let path = task?.path();
             // A thread may end between the listing and the reading.
-            if let Ok(text) = fs::read_to_string(path.join("schedstat")) {
-                threads.insert(path.to_string_lossy().into_owned(), run_and_wait(&text));
+            let texts = ["schedstat", "stat"].map(|file| fs::read_to_string(path.join(file)));
+            if let [Ok(schedstat), Ok(stat)] = texts {
+                threads.insert(path.to_string_lossy().into_owned(), cpu(&schedstat, &stat));
             }
         }
         Ok(Self(threads))
     }
 
     /// What was run and waited since `before`. Threads that ended meanwhile are left out.
-    pub(crate) fn since(&self, before: &Self) -> (Nanos, Nanos) {
-        self.0
-            .iter()
-            .fold((0, 0), |(run, wait), (thread, (run_now, wait_now))| {
-                let (run_then, wait_then) = before.0.get(thread).copied().unwrap_or((0, 0));
-                (
-                    run + run_now.saturating_sub(run_then),
-                    wait + wait_now.saturating_sub(wait_then),
-                )
-            })
+    pub(crate) fn since(&self, before: &Self) -> Cpu {
+        self.0.iter().fold(Cpu::default(), |sum, (thread, now)| {
+            sum.plus(now.since(before.0.get(thread).copied().unwrap_or_default()))
+        })
     }
 }
 
@@ -114,11 +146,19 @@ fn read(path: String) -> Result<String> {
     fs::read_to_string(&path).with_context(|| format!("read {path}"))
 }
 
-fn run_and_wait(schedstat: &str) -> (Nanos, Nanos) {
-    let mut fields = schedstat
-        .split_whitespace()
-        .map(|field| field.parse().unwrap_or(0));
-    (fields.next().unwrap_or(0), fields.next().unwrap_or(0))
+fn cpu(schedstat: &str, stat: &str) -> Cpu {
+    let field = |text: &str, number: usize| {
+        let field = text.split_whitespace().nth(number);
+        field.and_then(|field| field.parse().ok()).unwrap_or(0)
+    };
+    // A thread's name stands in parentheses and may hold anything, so the fields behind it count.
+    let behind = stat.rsplit_once(')').map_or("", |(_, behind)| behind);
+    Cpu {
+        run: field(schedstat, 0),
+        wait: field(schedstat, 1),
+        user_ticks: field(behind, 11),
+        system_ticks: field(behind, 12),
+    }
 }
 
 fn ticks(stat: &str) -> Machine {
@@ -148,19 +188,25 @@ mod tests {
     #[test]
     fn a_thread_that_began_meanwhile_counts_as_a_whole() {
         let threads = |of: &[(&str, u64)]| {
-            Threads(
-                of.iter()
-                    .map(|(name, run)| ((*name).to_owned(), (*run, 1)))
-                    .collect(),
-            )
+            let cpu = |run| Cpu {
+                run,
+                wait: 1,
+                ..Cpu::default()
+            };
+            let threads = of.iter().map(|(name, run)| ((*name).to_owned(), cpu(*run)));
+            Threads(threads.collect())
         };
         let before = threads(&[("1", 100), ("2", 50)]);
-        assert_eq!(threads(&[("1", 170), ("3", 5)]).since(&before), (75, 1));
+        let since = threads(&[("1", 170), ("3", 5)]).since(&before);
+        assert_eq!((since.run, since.wait), (75, 1));
     }
 
     #[test]
     fn the_kernels_tables_are_read_by_name() {
-        assert_eq!(run_and_wait("2310 77 5\n"), (2310, 77));
+        let stat = "7 (a) b) S 1 1 1 0 -1 64 9 0 0 0 30 10 0 0 20 0 1 0";
+        let cpu = cpu("2310 77 5\n", stat);
+        assert_eq!((cpu.run, cpu.wait), (2310, 77));
+        assert!((cpu.user_share() - 0.75).abs() < 1e-9);
         let machine = ticks("cpu  10 1 2 80 1 0 1 5 3 0\ncpu0 1 1 1 1\n");
         assert_eq!((machine.all, machine.stolen), (100, 5));
         assert_eq!(

@@ -90,7 +90,7 @@ fn replay(options: &Replay, (round, count): (u32, u64)) -> Result<Round> {
     Ok(Round {
         messages: count * u64::from(options.connections),
         nanos,
-        server: usage()?.zip(before).map(|(now, then)| now.since(&then).0),
+        server: usage()?.zip(before).map(|(now, then)| now.since(&then).run),
     })
 }
 
