@@ -1,5 +1,6 @@
-//! Connect: connections that come at a fixed rate, upgrade, subscribe, close and go. Open loop:
-//! a latency counts from the moment at which the connection was due.
+//! Connect: connections that come at a fixed rate, upgrade, subscribe or send a few messages that
+//! come back, close and go. Open loop: a latency counts from the moment at which the connection
+//! was due.
 
 use std::net::TcpStream;
 use std::os::fd::AsFd;
@@ -34,7 +35,7 @@ pub(crate) fn run(options: &Connect) -> Result<Report> {
         path: options.path.clone(),
         connections: 0,
         at_once: 1,
-        message_bytes: 0,
+        message_bytes: usize::from(0 < options.echoes) * ECHO_BYTES,
         offered_per_second: Some(options.rate),
     };
     Ok(Report::new(&options.common, load, &measured))
@@ -44,6 +45,8 @@ pub(crate) fn run(options: &Connect) -> Result<Report> {
 enum Phase {
     Connecting,
     Upgrading,
+    /// Messages that still have to come back.
+    Echoing(u32),
     Subscribing,
     Closing,
 }
@@ -64,7 +67,8 @@ struct Worker {
     address: &'static SockAddr,
     sources: u8,
     request: &'static [u8],
-    subscribe: Option<&'static [u8]>,
+    /// What is said after the upgrade, if anything, and how often.
+    first: Option<(Phase, &'static [u8])>,
     close: &'static [u8],
     window: Window,
     ring: Ring,
@@ -75,13 +79,11 @@ struct Worker {
 
 impl Worker {
     fn new(options: &Connect, target: Target, window: Window) -> Result<Self> {
-        let topic = &options.topic;
-        let subscribe = (!topic.is_empty()).then(|| socket::subscribe_frame(topic).leak() as &_);
         Ok(Self {
             address: Box::leak(Box::new(target.server.into())),
             sources: target.source_count(PORTS_WANTED),
             request: target.upgrade_request().leak(),
-            subscribe,
+            first: first_words(options),
             close: frame::masked(frame::CLOSE, &CLOSE_NORMAL.to_be_bytes()).leak(),
             target,
             window,
@@ -189,12 +191,13 @@ impl Drive for Worker {
         if !completion.more {
             self.receive(completion.id)?;
         }
-        match (answered, self.subscribe) {
-            (Answer::Upgraded, Some(subscribe)) => {
-                self.say(completion.id, Phase::Subscribing, subscribe)
+        match (answered, self.first) {
+            (Answer::Upgraded, Some((phase, bytes))) => self.say(completion.id, phase, bytes),
+            (Answer::Echoed(left), Some((_, bytes))) if 0 < left => {
+                self.say(completion.id, Phase::Echoing(left), bytes)
             }
-            (Answer::Upgraded, None) | (Answer::Subscribed, _) => self.handle_ready(completion.id),
             (Answer::Nothing, _) => Ok(()),
+            _ => self.handle_ready(completion.id),
         }
     }
 
@@ -219,10 +222,25 @@ impl Drive for Worker {
     }
 }
 
+/// What a visit says when it has been upgraded.
+fn first_words(options: &Connect) -> Option<(Phase, &'static [u8])> {
+    let topic = &options.topic;
+    match options.echoes {
+        0 if topic.is_empty() => None,
+        0 => Some((Phase::Subscribing, socket::subscribe_frame(topic).leak())),
+        echoes => {
+            let message = frame::masked(frame::BINARY, &[b'x'; ECHO_BYTES]);
+            Some((Phase::Echoing(echoes), message.leak()))
+        }
+    }
+}
+
 enum Answer {
     Nothing,
     Upgraded,
     Subscribed,
+    /// A message came back, and so many more are to be sent.
+    Echoed(u32),
 }
 
 /// Takes a chunk and tells what it completes.
@@ -241,14 +259,14 @@ fn read(visit: &mut Visit, bytes: &[u8]) -> Result<Answer> {
     visit.walker.walk(bytes, |frame| {
         messages += u32::from(matches!(frame, Frame::Data { .. }))
     })?;
-    let subscribed = 0 < messages && visit.phase == Phase::Subscribing;
-    Ok(if subscribed {
-        Answer::Subscribed
-    } else {
-        Answer::Nothing
+    Ok(match visit.phase {
+        Phase::Subscribing if 0 < messages => Answer::Subscribed,
+        Phase::Echoing(left) if 0 < messages => Answer::Echoed(left.saturating_sub(messages)),
+        _ => Answer::Nothing,
     })
 }
 
+const ECHO_BYTES: usize = 64;
 const CLOSE_NORMAL: u16 = 1000;
 const OPEN_MAX: usize = 10_000;
 /// Ports of connections that ended lately are not free at once: spread them over addresses.

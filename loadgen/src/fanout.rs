@@ -1,5 +1,5 @@
-//! Fan-out: one publisher of a relay topic, many subscribers. The publisher is one of them, as the
-//! relay's rules want it. Counts `push` messages by their length and does not read them.
+//! Fan-out: one publisher of a relay topic, many subscribers; or many such topics. The publisher is
+//! one of the subscribers, as the relay's rules want it. Counts `push` messages by their length and does not read them.
 
 use std::collections::VecDeque;
 use std::net::TcpStream;
@@ -21,13 +21,17 @@ use crate::{setup, socket};
 
 /// Runs the load and reports.
 pub(crate) fn run(options: &Fanout) -> Result<Report> {
-    ensure!(0 < options.connections, "--connections must be at least 1");
-    let plan = Plan::new(options)?;
+    let topics = topics(options)?;
+    let plan = Plan::new(options, &topics)?;
     let mut streams = setup::open(&options.common.target(&options.path), options.connections)?;
-    let subscribe = socket::subscribe_frame(&options.topic);
-    streams
-        .iter_mut()
-        .try_for_each(|stream| socket::exchange(stream, &subscribe))?;
+    let rooms = topics.iter().zip(streams.chunks_mut(plan.room_size));
+    for (topic, members) in rooms {
+        let subscribe = socket::subscribe_frame(topic);
+        members
+            .iter_mut()
+            .try_for_each(|stream| socket::exchange(stream, &subscribe))?;
+    }
+    let offered = options.rate.map(|rate| rate * plan.room_size as f64);
     let job =
         |window: Window, progress: &Progress| Worker::new(&plan, streams, window)?.drive(progress);
     let measured = run::measure(&options.common, vec![Box::new(job)])?;
@@ -38,49 +42,73 @@ pub(crate) fn run(options: &Fanout) -> Result<Report> {
         connections: options.connections,
         at_once: u64::from(options.burst),
         message_bytes: options.bytes,
-        offered_per_second: options.rate.map(|rate| rate * options.connections as f64),
+        offered_per_second: offered,
     };
     Ok(Report::new(&options.common, load, &measured))
 }
 
+/// The names of the topics, all of one length, so that their messages are too.
+fn topics(options: &Fanout) -> Result<Vec<String>> {
+    let count = options.topics as usize;
+    ensure!(
+        0 < options.connections && options.connections.is_multiple_of(count),
+        "--connections {} is not a multiple of --topics {count}",
+        options.connections
+    );
+    if count == 1 {
+        return Ok(vec![options.topic.clone()]);
+    }
+    let digits = (count - 1).to_string().len();
+    let name = |number| format!("{}-{number:0digits$}", options.topic);
+    Ok((0..count).map(name).collect())
+}
+
 struct Plan {
-    /// The frames of one burst.
-    burst: &'static [u8],
+    /// The frames of one burst, for each topic.
+    bursts: Vec<&'static [u8]>,
     burst_messages: u64,
     push_bytes: u64,
     bursts_per_second: Option<f64>,
+    /// Bursts of a room on their way at once.
+    window: u16,
+    /// Members of a room; the first of them publishes.
+    room_size: usize,
     buffer_bytes: usize,
 }
 
 impl Plan {
-    fn new(options: &Fanout) -> Result<Self> {
-        let push = |payload: &str| {
-            json!({"type": "push", "topic": options.topic, "event": "e", "payload": payload})
-                .to_string()
-        };
-        let envelope_bytes = push("").len();
-        ensure!(
-            envelope_bytes <= options.bytes,
-            "--bytes {} is less than the {envelope_bytes} bytes of an empty push",
-            options.bytes
-        );
-        let payload = "x".repeat(options.bytes - envelope_bytes);
-        let message =
-            json!({"type": "message", "topic": options.topic, "event": "e", "payload": payload});
-        let frame = frame::masked(frame::TEXT, message.to_string().as_bytes());
-        let burst = frame.repeat(usize::from(options.burst));
-        let buffer_bytes = burst
+    fn new(options: &Fanout, topics: &[String]) -> Result<Self> {
+        let bursts = topics.iter().map(|topic| burst(options, topic));
+        let bursts = bursts.collect::<Result<Vec<_>>>()?;
+        let buffer_bytes = bursts[0]
             .len()
             .next_power_of_two()
             .clamp(BUFFER_BYTES_MIN, BUFFER_BYTES_MAX);
         Ok(Self {
-            burst: burst.leak(),
+            bursts,
             burst_messages: u64::from(options.burst),
             push_bytes: options.bytes as u64,
             bursts_per_second: options.rate.map(|rate| rate / f64::from(options.burst)),
+            window: options.window,
+            room_size: options.connections / topics.len(),
             buffer_bytes,
         })
     }
+}
+
+/// The frames that publish a burst, each of which becomes a push of the wanted size.
+fn burst(options: &Fanout, topic: &str) -> Result<&'static [u8]> {
+    let push = json!({"type": "push", "topic": topic, "event": "e", "payload": ""});
+    let envelope_bytes = push.to_string().len();
+    ensure!(
+        envelope_bytes <= options.bytes,
+        "--bytes {} is less than the {envelope_bytes} bytes of an empty push",
+        options.bytes
+    );
+    let payload = "x".repeat(options.bytes - envelope_bytes);
+    let message = json!({"type": "message", "topic": topic, "event": "e", "payload": payload});
+    let frame = frame::masked(frame::TEXT, message.to_string().as_bytes());
+    Ok(frame.repeat(usize::from(options.burst)).leak())
 }
 
 struct Subscriber {
@@ -94,17 +122,23 @@ struct Burst {
     left: u64,
 }
 
-struct Worker<'a> {
-    plan: &'a Plan,
-    window: Window,
-    ring: Ring,
-    subscribers: Vec<Subscriber>,
-    schedule: Option<Schedule>,
+/// One topic.
+#[derive(Default)]
+struct Room {
     /// Bursts that are due and not sent.
     due: u64,
     flying: VecDeque<Burst>,
     /// Bursts that every subscriber has got.
     landed: u64,
+}
+
+struct Worker<'a> {
+    plan: &'a Plan,
+    window: Window,
+    ring: Ring,
+    subscribers: Vec<Subscriber>,
+    rooms: Vec<Room>,
+    schedule: Option<Schedule>,
     moved: Nanos,
     tally: Tally,
 }
@@ -129,18 +163,15 @@ impl<'a> Worker<'a> {
             latencies,
             ..Tally::default()
         };
-        let (due, landed, moved) = (0, 0, window.start);
-        let flying = VecDeque::new();
+        let rooms = plan.bursts.iter().map(|_| Room::default()).collect();
         Ok(Self {
             plan,
             window,
             ring,
             subscribers,
+            rooms,
             schedule,
-            due,
-            flying,
-            landed,
-            moved,
+            moved: window.start,
             tally,
         })
     }
@@ -150,18 +181,24 @@ impl<'a> Worker<'a> {
         Ok(self.tally)
     }
 
-    /// One subscriber has got its message number `message`.
-    fn deliver(&mut self, message: u64, now: Nanos) {
-        let number = message / self.plan.burst_messages - self.landed;
+    /// Messages of a burst to all members of a room.
+    fn deliveries(&self) -> u64 {
+        self.plan.burst_messages * self.plan.room_size as u64
+    }
+
+    /// One subscriber of a room has got its message number `message`.
+    fn deliver(&mut self, room: usize, message: u64, now: Nanos) {
+        let all = self.deliveries();
+        let room = &mut self.rooms[room];
+        let number = message / self.plan.burst_messages - room.landed;
         let burst = usize::try_from(number)
             .ok()
-            .and_then(|at| self.flying.get_mut(at));
+            .and_then(|at| room.flying.get_mut(at));
         let Some(burst) = burst else {
             // More messages than were published.
             self.tally.wrong += 1;
             return;
         };
-        let all = self.plan.burst_messages * self.subscribers.len() as u64;
         let first = burst.left == all;
         burst.left -= 1;
         if !self.window.holds(now) {
@@ -175,20 +212,39 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn publish(&mut self, began: Nanos) -> Result<()> {
-        let left = self.plan.burst_messages * self.subscribers.len() as u64;
-        self.flying.push_back(Burst { began, left });
-        self.due += 1;
-        self.flush()
+    fn publish(&mut self, number: usize, began: Nanos) -> Result<()> {
+        let left = self.deliveries();
+        let room = &mut self.rooms[number];
+        room.flying.push_back(Burst { began, left });
+        room.due += 1;
+        self.flush(number)
     }
 
-    fn flush(&mut self) -> Result<()> {
-        let publisher = &mut self.subscribers[0].connection;
-        if self.due == 0 || publisher.is_sending() {
+    fn flush(&mut self, number: usize) -> Result<()> {
+        let index = number * self.plan.room_size;
+        let publisher = &mut self.subscribers[index].connection;
+        let room = &mut self.rooms[number];
+        if room.due == 0 || publisher.is_sending() {
             return Ok(());
         }
-        self.due -= 1;
-        publisher.send(&mut self.ring, self.plan.burst, 0)
+        room.due -= 1;
+        publisher.send(
+            &mut self.ring,
+            self.plan.bursts[number],
+            u32::try_from(index)?,
+        )
+    }
+
+    /// Bursts that all have got make room for the next ones of a closed loop.
+    fn land(&mut self, number: usize) -> Result<()> {
+        while let Some(0) = self.rooms[number].flying.front().map(|burst| burst.left) {
+            self.rooms[number].flying.pop_front();
+            self.rooms[number].landed += 1;
+            if self.schedule.is_none() {
+                self.publish(number, self.window.clock.now())?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -206,11 +262,15 @@ impl Drive for Worker<'_> {
     }
 
     fn begin(&mut self, now: Nanos) -> Result<()> {
-        self.publish(now)
+        for _ in 0..self.plan.window {
+            (0..self.rooms.len()).try_for_each(|number| self.publish(number, now))?;
+        }
+        Ok(())
     }
 
-    fn send(&mut self, _: usize, due: Nanos, _: Nanos) -> Result<()> {
-        self.publish(due)
+    /// The rooms take turns.
+    fn send(&mut self, number: usize, due: Nanos, _: Nanos) -> Result<()> {
+        self.publish(number % self.rooms.len(), due)
     }
 
     fn handle_received(&mut self, completion: &Completion) -> Result<()> {
@@ -228,29 +288,25 @@ impl Drive for Worker<'_> {
         subscriber.received += delivered;
         let now = self.window.clock.now();
         self.moved = if 0 < delivered { now } else { self.moved };
-        (first..first + delivered).for_each(|message| self.deliver(message, now));
-        while self.flying.front().is_some_and(|burst| burst.left == 0) {
-            self.flying.pop_front();
-            self.landed += 1;
-            if self.schedule.is_none() {
-                self.publish(self.window.clock.now())?;
-            }
-        }
-        Ok(())
+        let room = index / self.plan.room_size;
+        (first..first + delivered).for_each(|message| self.deliver(room, message, now));
+        self.land(room)
     }
 
     fn handle_sent(&mut self, completion: &Completion) -> Result<()> {
-        let connection = &mut self.subscribers[completion.id as usize].connection;
+        let index = completion.id as usize;
+        let connection = &mut self.subscribers[index].connection;
         connection.sent(&mut self.ring, completion)?;
-        self.flush()
+        self.flush(index / self.plan.room_size)
     }
 
     /// A message that the server dropped would hold up a closed loop for ever.
     fn check_progress(&self, now: Nanos) -> Result<()> {
-        if self.flying.is_empty() || now < self.moved + STALL_MAX {
+        let flying = self.rooms.iter().flat_map(|room| &room.flying);
+        let left: u64 = flying.map(|burst| burst.left).sum();
+        if left == 0 || now < self.moved + STALL_MAX {
             return Ok(());
         }
-        let left: u64 = self.flying.iter().map(|burst| burst.left).sum();
         bail!(
             "no delivery for 3 s: {left} messages never came; {} frames were no push",
             self.tally.wrong

@@ -12,8 +12,8 @@ use crate::options::Idle;
 use crate::report::{Load, Report};
 use crate::run::{self, Progress, Tally, Window};
 use crate::schedule::Schedule;
-use crate::setup;
 use crate::usage::Memory;
+use crate::{setup, socket};
 
 /// Runs the load and reports.
 pub(crate) fn run(options: &Idle) -> Result<Report> {
@@ -29,7 +29,13 @@ pub(crate) fn run(options: &Idle) -> Result<Report> {
     }
     std::thread::sleep(SETTLE);
     let before = Memory::of(&pid)?;
-    let streams = setup::open(&target, options.connections)?;
+    let mut streams = setup::open(&target, options.connections)?;
+    if !options.topic.is_empty() {
+        let subscribe = socket::subscribe_frame(&options.topic);
+        streams
+            .iter_mut()
+            .try_for_each(|stream| socket::exchange(stream, &subscribe))?;
+    }
     let measured = run::measure(
         &options.common,
         vec![Box::new(|window: Window, progress: &Progress| {

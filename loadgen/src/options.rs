@@ -148,12 +148,18 @@ pub(crate) struct Fanout {
     /// Bytes of the `push` message that each subscriber gets, its envelope included.
     #[arg(long, short = 'b', default_value_t = 128)]
     pub(crate) bytes: usize,
+    /// Bursts of a topic on their way at once; the next one goes when every subscriber has got one.
+    #[arg(long, default_value_t = 1, conflicts_with = "rate", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) window: u16,
     /// Open loop: published messages a second, sent in bursts when they are due.
     #[arg(long, value_parser = positive)]
     pub(crate) rate: Option<f64>,
     /// The topic.
     #[arg(long, default_value = "bench")]
     pub(crate) topic: String,
+    /// Topics, each with a publisher and an equal part of the subscribers, named `TOPIC-0`, `TOPIC-1`, ..
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) topics: u32,
 }
 
 /// Options of `idle`.
@@ -167,6 +173,9 @@ pub(crate) struct Idle {
     /// Open connections.
     #[arg(long, short = 'n', default_value_t = 15_000)]
     pub(crate) connections: usize,
+    /// Relay topic that each subscribes to; empty = none.
+    #[arg(long, default_value = "")]
+    pub(crate) topic: String,
     /// Connections opened and closed before memory is first read, a few at a time, so that
     /// receive buffers shared by all are touched once and not billed to the idle ones.
     #[arg(long, default_value_t = 4096)]
@@ -187,6 +196,9 @@ pub(crate) struct Connect {
     /// Topic to subscribe to; empty = close after the upgrade.
     #[arg(long, default_value = "bench")]
     pub(crate) topic: String,
+    /// In place of subscribing: messages of 64 bytes that the server returns, one after another.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) echoes: u32,
 }
 
 /// Options of `stall`.
