@@ -4,92 +4,128 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
 use super::scenario::Kind;
 
 /// A server of the comparison.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Contestant {
     pub(super) name: &'static str,
     pub(super) binary: &'static str,
     arguments: &'static [&'static str],
     /// What the load generator must be told about it.
     pub(super) load_arguments: &'static [&'static str],
+    /// It runs on both cores, its own and that of the load generator.
+    is_on_both_cores: bool,
+    /// It asks for a token.
+    needs_token: bool,
 }
 
+const OURS: Contestant = Contestant {
+    name: "tidegate",
+    binary: "tidegate",
+    arguments: &["serve", "--listen", "127.0.0.1:0"],
+    load_arguments: &[],
+    is_on_both_cores: false,
+    needs_token: false,
+};
 /// Not in Rust, so built apart: see `bench/uwebsockets/build`. It takes part where it was built.
 const UWEBSOCKETS: Contestant = Contestant {
     name: "uWebSockets over libuv",
     binary: "uwebsockets-echo",
     arguments: &[],
-    load_arguments: &[],
+    ..OURS
 };
+/// Node.js, built by `bench/ws/build`.
+const WS: Contestant = Contestant {
+    name: "ws on Node.js",
+    binary: "ws-echo",
+    arguments: &[],
+    ..OURS
+};
+const TUNGSTENITE: Contestant = peer("tokio-tungstenite 4 KiB", &["serve", "tungstenite-echo"]);
+const FASTWEBSOCKETS: Contestant = peer("fastwebsockets", &["serve", "fastwebsockets-echo"]);
+const TUNGSTENITE_RELAY: Contestant = peer(
+    "tokio broadcast relay 4 KiB",
+    &["serve", "tungstenite-relay"],
+);
+const COALESCING_RELAY: Contestant = peer(
+    "the same, coalescing",
+    &["serve", "tungstenite-relay", "--coalesce"],
+);
 
 /// Those that can do a kind of work; the first is the one that the others are compared with.
 pub(super) fn all(kind: Kind) -> Vec<Contestant> {
-    let ours = Contestant {
-        name: "tidegate",
-        binary: "tidegate",
-        arguments: &["serve", "--listen", "127.0.0.1:0"],
-        load_arguments: &[],
-    };
-    let mut all = vec![ours];
-    all.extend(match kind {
-        Kind::Typed => return typed(),
-        Kind::Echo => vec![
-            peer("tokio-tungstenite 4 KiB", &["serve", "tungstenite-echo"]),
-            peer(
-                "tokio-tungstenite 4 KiB, forward",
-                &["serve", "tungstenite-echo", "--forward"],
-            ),
-            peer(
-                "tokio-tungstenite default",
-                &["serve", "tungstenite-echo", "--default-buffers"],
-            ),
-            peer("fastwebsockets", &["serve", "fastwebsockets-echo"]),
-            Contestant {
-                load_arguments: &["--raw"],
-                ..peer("raw TCP floor", &["serve", "raw-floor"])
-            },
-            UWEBSOCKETS,
-        ],
-        Kind::Fanout => vec![
-            peer(
-                "tokio broadcast relay 4 KiB",
-                &["serve", "tungstenite-relay"],
-            ),
-            peer(
-                "the same, coalescing",
-                &["serve", "tungstenite-relay", "--coalesce"],
-            ),
-        ],
-        Kind::Idle => vec![
-            peer("tokio-tungstenite 4 KiB", &["serve", "tungstenite-echo"]),
-            UWEBSOCKETS,
-        ],
-        Kind::IdleRelay => {
-            vec![peer(
-                "tokio broadcast relay 4 KiB",
-                &["serve", "tungstenite-relay"],
-            )]
+    match kind {
+        Kind::Typed => typed(),
+        Kind::Echo => echoes(),
+        Kind::Shards => shards(),
+        Kind::Visits => visits(),
+        Kind::Fanout | Kind::Relay => {
+            vec![OURS, TUNGSTENITE_RELAY, COALESCING_RELAY, UWEBSOCKETS]
         }
-    });
+        Kind::Idle => vec![at(OURS, &["--path", "/echo"]), TUNGSTENITE, UWEBSOCKETS, WS],
+        Kind::IdleRelay => vec![at(OURS, &["--path", "/ws"]), TUNGSTENITE_RELAY],
+        Kind::IdleSubscribed => {
+            let relay = |contestant| at(contestant, &["--path", "/ws"]);
+            [OURS, TUNGSTENITE_RELAY, UWEBSOCKETS].map(relay).into()
+        }
+        Kind::IdleEvent => vec![ours_typed("tidegate", &["--path", "/typed"]), UWEBSOCKETS],
+    }
+}
+
+fn echoes() -> Vec<Contestant> {
+    vec![
+        OURS,
+        TUNGSTENITE,
+        peer(
+            "tokio-tungstenite 4 KiB, forward",
+            &["serve", "tungstenite-echo", "--forward"],
+        ),
+        peer(
+            "tokio-tungstenite default",
+            &["serve", "tungstenite-echo", "--default-buffers"],
+        ),
+        FASTWEBSOCKETS,
+        at(peer("raw TCP floor", &["serve", "raw-floor"]), &["--raw"]),
+        at(
+            peer("raw TCP floor on epoll", &["serve", "epoll-floor"]),
+            &["--raw"],
+        ),
+        UWEBSOCKETS,
+        WS,
+    ]
+}
+
+fn shards() -> Vec<Contestant> {
+    let two = Contestant {
+        name: "tidegate, two shards",
+        arguments: &["serve", "--listen", "127.0.0.1:0", "--shards", "2"],
+        is_on_both_cores: true,
+        ..OURS
+    };
+    vec![two, OURS]
+}
+
+fn visits() -> Vec<Contestant> {
+    let private = Contestant {
+        name: "tidegate, a token each",
+        needs_token: true,
+        ..at(OURS, &["--path", "/private"])
+    };
+    let echo = |contestant| at(contestant, &["--path", "/echo"]);
+    let mut all = vec![echo(OURS), private];
+    all.extend([TUNGSTENITE, FASTWEBSOCKETS, UWEBSOCKETS, WS].map(echo));
     all
 }
 
 /// A typed handler beside what it may not cost much more than.
 fn typed() -> Vec<Contestant> {
-    let ours = |name, load_arguments| Contestant {
-        name,
-        binary: "typed",
-        arguments: &["--listen", "127.0.0.1:0"],
-        load_arguments,
-    };
     vec![
-        ours("typed handler", &["--path", "/typed"]),
-        ours("raw echo of the same bytes", &["--path", "/echo"]),
+        ours_typed("typed handler", &["--path", "/typed"]),
+        ours_typed("raw echo of the same bytes", &["--path", "/echo"]),
         peer(
             "tokio-tungstenite 4 KiB and serde_json",
             &["serve", "tungstenite-echo", "--typed"],
@@ -97,12 +133,29 @@ fn typed() -> Vec<Contestant> {
     ]
 }
 
-fn peer(name: &'static str, arguments: &'static [&'static str]) -> Contestant {
+const fn ours_typed(name: &'static str, load_arguments: &'static [&'static str]) -> Contestant {
+    Contestant {
+        name,
+        binary: "typed",
+        arguments: &["--listen", "127.0.0.1:0"],
+        load_arguments,
+        ..OURS
+    }
+}
+
+const fn at(contestant: Contestant, load_arguments: &'static [&'static str]) -> Contestant {
+    Contestant {
+        load_arguments,
+        ..contestant
+    }
+}
+
+const fn peer(name: &'static str, arguments: &'static [&'static str]) -> Contestant {
     Contestant {
         name,
         binary: "bench",
         arguments,
-        load_arguments: &[],
+        ..OURS
     }
 }
 
@@ -119,17 +172,21 @@ pub(super) struct Running {
 
 impl Contestant {
     /// Starts the server on its core and waits for the line that says where it listens.
-    pub(super) fn start(&self, binaries: &Path, cpu: usize) -> Result<Running> {
+    pub(super) fn start(&self, binaries: &Path, cores: (usize, usize)) -> Result<Running> {
         let folder = tempfile::tempdir()?;
+        let cpus = match self.is_on_both_cores {
+            true => format!("{},{}", cores.0, cores.1),
+            false => cores.0.to_string(),
+        };
         let mut command = Command::new("taskset");
         command
-            .args(["--cpu-list", &cpu.to_string()])
+            .args(["--cpu-list", &cpus])
             .arg(binaries.join(self.binary));
         command
             .args(self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
-        if self.binary != "bench" {
+        if matches!(self.binary, "tidegate" | "typed") {
             configure(&mut command, folder.path())?;
         }
         let mut child = command
@@ -150,7 +207,7 @@ impl Contestant {
         let running = Running {
             child,
             address,
-            token: None,
+            token: self.needs_token.then(|| token(binaries)).transpose()?,
             _stdout: stdout,
             _folder: folder,
         };
@@ -189,13 +246,27 @@ fn configure(command: &mut Command, folder: &Path) -> Result<()> {
         .arg(config)
         .arg("--data")
         .arg(folder.join("data"));
-    command.env(
-        "TIDEGATE_JWT_SECRET",
-        "a secret of no value, for measurements only",
-    );
+    command.env("TIDEGATE_JWT_SECRET", SECRET);
     command.stderr(Stdio::null());
     Ok(())
 }
+
+/// A token that the server of a comparison accepts.
+fn token(binaries: &Path) -> Result<String> {
+    let mut command = Command::new(binaries.join("tidegate"));
+    command
+        .args(["token", "new", "--ns", "bench", "--sub", "load"])
+        .env("TIDEGATE_JWT_SECRET", SECRET);
+    let output = command.output().context("make a token")?;
+    ensure!(
+        output.status.success(),
+        "make a token: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+const SECRET: &str = "a secret of no value, for measurements only";
 
 const CONFIG: &str = r#"
 [server]
@@ -213,4 +284,9 @@ handler = "echo"
 public = true
 message_bytes_max = 16777216
 frame_bytes_max = 16777216
+
+[[mount]]
+path = "/private"
+dialect = "raw"
+handler = "echo"
 "#;

@@ -39,9 +39,9 @@ pub(crate) struct Options {
     /// Only contestants whose name holds one of these texts, separated by commas.
     #[arg(long, value_delimiter = ',')]
     contestants: Vec<String>,
-    /// Connections of the idle scenario.
-    #[arg(long, default_value_t = 15_000)]
-    idle_connections: u32,
+    /// Connections of the idle scenarios: two numbers show what one more costs.
+    #[arg(long, value_delimiter = ',', default_values_t = [4_000, 15_000])]
+    idle_connections: Vec<u32>,
     /// Core of the servers.
     #[arg(long, default_value_t = 0)]
     server_cpu: usize,
@@ -76,7 +76,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         File::create(&options.raw).with_context(|| format!("create {}", options.raw.display()))?;
     let mut stdout = std::io::stdout();
     stdout.write_all(machine::facts()?.as_bytes())?;
-    for scenario in scenario::all(options.idle_connections) {
+    for scenario in scenario::all(&options.idle_connections) {
         if !options
             .only
             .as_ref()
@@ -129,7 +129,8 @@ fn run_round(
     }
     let mut outcomes = Vec::new();
     for contestant in order {
-        let running = contestants[contestant].start(&options.binaries, options.server_cpu)?;
+        let running = contestants[contestant]
+            .start(&options.binaries, (options.server_cpu, options.load_cpu))?;
         // A run that failed is shown as one, and the others go on.
         let report = load(options, scenario, &contestants[contestant], &running);
         let mut report =

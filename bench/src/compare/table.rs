@@ -7,7 +7,10 @@ use serde_json::Value;
 
 use super::Outcome;
 use super::contestant::Contestant;
-use super::scenario::{Kind, Scenario};
+use super::scenario::Scenario;
+
+const IDLE_HEAD: &str = "| | private bytes per connection | tidegate / this | resident | kernel slab, both ends | server CPU us per s and connection | runs |\n|---|---|---|---|---|---|---|\n";
+const MESSAGE_HEAD: &str = "| | server CPU ns per message | of these its own code | tidegate / this | messages/s | p50 us | p99 us | server core | waited for it | runs |\n|---|---|---|---|---|---|---|---|---|---|\n";
 
 /// The table of one scenario.
 pub(super) fn markdown(
@@ -16,20 +19,20 @@ pub(super) fn markdown(
     outcomes: &[Outcome],
 ) -> String {
     let mut text = format!("\n### {}\n\n", scenario.name);
-    text.push_str(match scenario.kind {
-        Kind::Idle | Kind::IdleRelay => "| | private bytes per connection | tidegate / this | resident | server CPU us per s and connection | runs |\n|---|---|---|---|---|---|\n",
-        Kind::Echo | Kind::Typed | Kind::Fanout => "| | server CPU ns per message | tidegate / this | messages/s | p50 us | p99 us | server core | waited for it | runs |\n|---|---|---|---|---|---|---|---|---|\n",
+    text.push_str(match scenario.kind.is_idle() {
+        true => IDLE_HEAD,
+        false => MESSAGE_HEAD,
     });
-    let metric = match scenario.kind {
-        Kind::Idle | Kind::IdleRelay => "/memory_per_connection/private",
-        Kind::Echo | Kind::Typed | Kind::Fanout => "/server/cpu_ns_per_unit",
+    let metric = match scenario.kind.is_idle() {
+        true => "/memory_per_connection/private",
+        false => "/server/cpu_ns_per_unit",
     };
     for (number, contestant) in contestants.iter().enumerate() {
         let runs = Runs::of(number, outcomes);
         let ratio = ratio(metric, outcomes, number);
-        let cells = match scenario.kind {
-            Kind::Idle | Kind::IdleRelay => idle_cells(&runs, metric, &ratio),
-            Kind::Echo | Kind::Typed | Kind::Fanout => message_cells(&runs, metric, &ratio),
+        let cells = match scenario.kind.is_idle() {
+            true => idle_cells(&runs, metric, &ratio),
+            false => message_cells(&runs, metric, &ratio),
         };
         // Writing to a string cannot fail.
         _ = writeln!(text, "| {} | {cells} | {} |", contestant.name, runs.count());
@@ -39,6 +42,7 @@ pub(super) fn markdown(
 
 fn message_cells(runs: &Runs<'_>, metric: &str, ratio: &str) -> String {
     let cost = range(&runs.values(metric), 0);
+    let user = median(&runs.values("/server/user_ns_per_unit")).unwrap_or_default();
     let rate = range(&runs.values("/per_second"), 0);
     let [p50, p99] = ["p50_us", "p99_us"].map(|quantile| {
         let values = runs
@@ -50,7 +54,7 @@ fn message_cells(runs: &Runs<'_>, metric: &str, ratio: &str) -> String {
     });
     let [core, waited] = ["/server/cpu_share", "/server/wait_share"]
         .map(|share| median(&runs.values(share)).unwrap_or_default() * 100.0);
-    format!("{cost} | {ratio} | {rate} | {p50} | {p99} | {core:.0} % | {waited:.0} %")
+    format!("{cost} | {user:.0} | {ratio} | {rate} | {p50} | {p99} | {core:.0} % | {waited:.0} %")
 }
 
 fn idle_cells(runs: &Runs<'_>, metric: &str, ratio: &str) -> String {
@@ -64,7 +68,9 @@ fn idle_cells(runs: &Runs<'_>, metric: &str, ratio: &str) -> String {
             Some(share * 1e6 / report["connections"].as_f64()?)
         })
         .collect();
-    format!("{private} | {ratio} | {resident} | {}", range(&busy, 2))
+    let slab = range(&runs.values("/memory_per_connection/slab"), 0);
+    let busy = range(&busy, 2);
+    format!("{private} | {ratio} | {resident} | {slab} | {busy}")
 }
 
 /// The reports of one contestant.

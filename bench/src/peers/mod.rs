@@ -1,5 +1,6 @@
 //! The peers: published crates in the shape that their own documentation shows, on one thread.
 
+mod epoll_floor;
 mod fastwebsockets_echo;
 mod raw_floor;
 mod tungstenite_echo;
@@ -44,6 +45,11 @@ pub(crate) enum Peer {
         /// Write what waits for a connection together, with one flush.
         #[arg(long)]
         coalesce: bool,
+    },
+    /// Plain TCP on epoll that returns the bytes it gets.
+    EpollFloor {
+        #[command(flatten)]
+        listen: Listen,
     },
     /// Plain TCP on io_uring that returns the bytes it gets: the floor below any WebSocket.
     RawFloor {
@@ -111,6 +117,7 @@ impl Peer {
                     tungstenite_relay::serve(stream, buffers.config(), topics.clone(), coalesce)
                 })
             }
+            Self::EpollFloor { listen } => epoll_floor::serve(&listen),
             Self::RawFloor { listen } => raw_floor::serve(&listen),
         }
     }
