@@ -3,6 +3,7 @@
 
 use std::io::{self, IsTerminal};
 
+use tracing_log::log;
 use tracing_subscriber::filter::{EnvFilter, ParseError};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
@@ -30,6 +31,8 @@ pub enum LogError {
 #[derive(Debug, Clone)]
 pub struct Logging {
     filter: Option<reload::Handle<EnvFilter, Registry>>,
+    /// The records of the crate `log` come to it.
+    is_ours: bool,
 }
 
 impl Logging {
@@ -37,7 +40,9 @@ impl Logging {
     /// installed a subscriber of its own (OpenTelemetry, tokio-console) keeps it, and it decides
     /// what is logged; `level` must be one all the same.
     pub fn start(level: &str, json: bool) -> Result<Self, LogError> {
-        let (filter, handle) = reload::Layer::new(parse_level(level)?);
+        let parsed = parse_level(level)?;
+        let most = most_of(&parsed);
+        let (filter, handle) = reload::Layer::new(parsed);
         let lines = fmt::layer()
             .with_writer(io::stderr)
             .with_ansi(io::stderr().is_terminal());
@@ -50,22 +55,41 @@ impl Logging {
             tracing::info!(
                 "this program has a tracing subscriber of its own: log.level and log.format have no effect"
             );
-            return Ok(Self { filter: None });
+            return Ok(Self {
+                filter: None,
+                is_ours: false,
+            });
         }
         // Records of the crate `log` come too, unless the program has a use for them already.
-        tracing_log::LogTracer::init().ok();
+        let is_ours = tracing_log::LogTracer::init().is_ok();
+        if is_ours {
+            log::set_max_level(most);
+        }
         Ok(Self {
             filter: Some(handle),
+            is_ours,
         })
     }
 
     /// From now on logs at `level`, unless the program decides about that.
     pub fn reload(&self, level: &str) -> Result<(), LogError> {
         let level = parse_level(level)?;
+        if self.is_ours {
+            log::set_max_level(most_of(&level));
+        }
         match &self.filter {
             Some(filter) => Ok(filter.reload(level)?),
             None => Ok(()),
         }
+    }
+}
+
+/// The most that a filter lets through. Records of the crate `log` beyond it cost one comparison where
+/// they are made: the parser of frames makes one for every frame.
+fn most_of(filter: &EnvFilter) -> log::LevelFilter {
+    match filter.max_level_hint() {
+        Some(most) => tracing_log::AsLog::as_log(&most),
+        None => log::LevelFilter::Trace,
     }
 }
 
@@ -117,8 +141,13 @@ mod tests {
     fn the_level_changes_while_it_runs() {
         let logging = Logging::start("error", true).unwrap();
         assert!(!tracing::enabled!(tracing::Level::INFO));
+        assert_eq!(log::max_level(), log::LevelFilter::Error);
         logging.reload("info").unwrap();
         assert!(tracing::enabled!(tracing::Level::INFO));
+        assert_eq!(log::max_level(), log::LevelFilter::Info);
+        logging.reload("error,tungstenite=trace").unwrap();
+        assert_eq!(log::max_level(), log::LevelFilter::Trace);
+        logging.reload("info").unwrap();
         assert!(logging.reload("inof").is_err());
         // A7: who comes second leaves the log to the first.
         let second = Logging::start("debug", false).unwrap();
