@@ -98,6 +98,9 @@ section! {
         turn_us_max: u64 = 2_000, in 10..=1_000_000;
         /// Time of a graceful stop. Longer: what is left is closed at once.
         drain_ms_max: u64 = 9_000, in 100..=600_000;
+        /// Time after SIGTERM in which `/readyz` says no and everything else goes on, for balancers to
+        /// notice. A second signal ends it.
+        drain_delay_ms: u64 = 0, in 0..=600_000;
         /// Part of `drain_ms_max` over which connections are told to come back. 0 tells all at once.
         drain_spread_ms: u64 = 0, in 0..=600_000;
         /// Topics of one tenant. More: refused.

@@ -27,7 +27,7 @@ mod tls;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use ahash::AHashMap;
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -125,6 +125,8 @@ pub struct Server {
     admin: Option<Admin>,
     /// Kept for the services too, which hold it weakly.
     relay: Relay,
+    /// `limits.drain_delay_ms` as it is in force.
+    drain_delay_ms: AtomicU64,
     threads: Threads,
 }
 
@@ -186,6 +188,8 @@ impl Server {
         live.tls = self.certificates_again(config);
         let live = Arc::new(live);
         samples::tell_places(&self.metrics, live.connections_max);
+        self.drain_delay_ms
+            .store(live.limits.drain_delay_ms, Ordering::Relaxed);
         self.tell_all(|| Command::Reload(Arc::clone(&live)));
     }
 
@@ -227,8 +231,10 @@ impl ServerBuilder {
             Some(opened) => (Some(opened.world), opened.stores, Some(opened.directory)),
             None => (None, Vec::new(), None),
         };
+        let own_listeners_from = self.inherited.len();
         let (listeners, address, tls_address) = self.listeners()?;
         let shared = Arc::new(Shared {
+            own_listeners_from,
             tls_listeners_from: tls_from(&listeners, tls_address),
             loads: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
             partitions: PARTITIONS_MAX,
@@ -275,6 +281,7 @@ impl ServerBuilder {
             settings,
             admin,
             relay,
+            drain_delay_ms: AtomicU64::new(live.limits.drain_delay_ms),
             threads,
         })
     }

@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -215,6 +216,8 @@ impl ServerBuilder {
         drop(entered);
         runtime.block_on(signals.serve(&server, process.as_deref()));
         service::notify(Stage::Stopping);
+        server.announce_drain();
+        runtime.block_on(signals.delay(server.drain_delay()));
         server.drain();
         server.join()?;
         Ok(())
@@ -243,6 +246,17 @@ impl Signals {
                 _ = self.interrupt.recv() => return,
                 _ = self.hangup.recv() => reload(server, process),
             }
+        }
+    }
+}
+
+impl Signals {
+    /// Waits before a drain, unless somebody is in a hurry.
+    async fn delay(&mut self, delay: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The end of a server: it drains, and its shards end. Knows threads and ports.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::shard::post::command::Command;
 
@@ -8,8 +9,9 @@ use super::told;
 use super::{Server, StartError};
 
 impl Server {
-    /// Begins to drain: nobody new is accepted, everybody is closed with 1012.
-    pub fn drain(&self) {
+    /// Answers `/readyz` with 503 from now on and serves as before: balancers look elsewhere before
+    /// anybody is refused.
+    pub fn announce_drain(&self) {
         let before = self.shared.draining.swap(true, Ordering::Relaxed);
         if !before {
             let open = self
@@ -19,6 +21,17 @@ impl Server {
                 .map(|load| load.load(Ordering::Relaxed));
             told::draining(open.sum());
         }
+    }
+
+    /// How long the process serves on after it was asked to stop (`limits.drain_delay_ms`).
+    pub(super) fn drain_delay(&self) -> Duration {
+        Duration::from_millis(self.drain_delay_ms.load(Ordering::Relaxed))
+    }
+
+    /// Begins to drain: nobody new is accepted, everybody is closed with 1012. A listener that was
+    /// handed over stays open for the next process, another one is closed.
+    pub fn drain(&self) {
+        self.announce_drain();
         self.tell_all(|| Command::Drain);
     }
 

@@ -14,9 +14,15 @@ use super::turn::Turn;
 impl Turn {
     pub(super) fn drain(&mut self) {
         self.shard.state.borrow_mut().begin_drain();
-        for index in 0..self.listeners.len() {
+        let own_from = self.shard.shared.own_listeners_from;
+        for (index, listener) in self.listeners.iter().enumerate() {
             self.ring
                 .cancel_accept(u32::try_from(index).unwrap_or(u32::MAX));
+            if own_from <= index {
+                // Whoever comes now is refused at once, in place of waiting in a queue that nobody takes
+                // from. The first shard does it for all, and the others have nothing left to end.
+                let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Read);
+            }
         }
         self.shard.state.borrow_mut().homes.end_streams();
         self.http.drain();

@@ -230,6 +230,9 @@ pub(crate) struct Shared {
     /// Shards without a connection, once the server stops: when all are, the logs may end.
     pub(crate) quiet: AtomicUsize,
     pub(crate) container: Container,
+    /// The number of the first listener that is ours to close; those before it were handed over, and
+    /// whoever did that keeps them open for the next process.
+    pub(crate) own_listeners_from: usize,
     /// The number of the first listener on which TLS is spoken.
     pub(crate) tls_listeners_from: u32,
     /// The gateways and their registries.

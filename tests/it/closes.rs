@@ -49,6 +49,17 @@ fn flood_until_refused(wire: &Wire, bytes: &[u8]) -> bool {
     false
 }
 
+/// Sends the same again and again without reading, until nothing has been taken for a while.
+fn fill_up(wire: &Wire, bytes: &[u8]) {
+    let patience = Some(Duration::from_millis(200));
+    wire.stream().set_write_timeout(patience).unwrap();
+    while wire
+        .stream()
+        .write(bytes)
+        .is_ok_and(|count| count == bytes.len())
+    {}
+}
+
 fn expect_expiry(mut client: Wire) {
     assert_eq!(client.expect_close(4401), "token expired");
 }
@@ -220,6 +231,19 @@ both_shards! {
         let took = site.stop();
         assert!(took < Duration::from_secs(5), "{took:?}");
         drop((silent, mute));
+    }
+
+    /// S5: while one that does not read holds up the drain, whoever comes is refused at once
+    fn nobody_waits_for_a_server_that_drains(shards) {
+        let site = start(shards, |limits| limits.drain_ms_max = 3_000);
+        let slow = Wire::upgraded(site.address, "/raw");
+        fill_up(&slow, &frame(true, Opcode::BINARY, &[7; 1_000]));
+        site.server().drain();
+        let started = Instant::now();
+        let refused = std::iter::repeat_with(|| TcpStream::connect(site.address)).find_map(Result::err);
+        assert_eq!(refused.unwrap().kind(), ErrorKind::ConnectionRefused);
+        assert!(started.elapsed() < Duration::from_secs(1));
+        drop(slow);
     }
 
     /// P13: sockets that are on their way between shards when the drain begins are not forgotten

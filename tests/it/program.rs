@@ -176,6 +176,26 @@ fn development_is_one_command() {
     assert_eq!(served.child.wait().unwrap().code(), Some(0));
 }
 
+/// N11: a balancer that asks is told to look elsewhere while everything is served as before, for
+/// `limits.drain_delay_ms` or until a second signal
+#[test]
+fn a_stop_is_announced_before_it_begins() {
+    let delay = ("TIDEGATE_LIMITS__DRAIN_DELAY_MS", "60s");
+    let mut served = Served::start(&["--dev"], &[delay]);
+    let token = served.dev_token();
+    assert_eq!(served.status("/readyz", &token), 200);
+    let mut client = Client::connect(served.address, "/ws", &token);
+    served.signal(Signal::TERM);
+    eventually("it is not ready", || {
+        served.status("/readyz", &token) == 503
+    });
+    client.subscribe("t");
+    assert_eq!(served.status("/v1/connections", &token), 200);
+    served.signal(Signal::TERM);
+    client.expect_close(1012, "the server restarts");
+    assert_eq!(served.child.wait().unwrap().code(), Some(0));
+}
+
 /// C-20, C-22: what is missing or misspelt is told before anything is served, with exit code 78
 #[test]
 fn a_configuration_that_cannot_be_ends_with_78() {
