@@ -1,7 +1,7 @@
 //! What the relay and the durable dialect share: frames that carry a `type`. Knows no requests.
 
 use super::ErrorCode;
-use super::json::{self, Field, JsonError, Scalar};
+use super::json::{self, Field, JsonError, JsonParser, Scalar};
 
 /// Why a frame is no request; the text goes behind `invalid message: `.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -95,6 +95,34 @@ pub(super) fn reference(field: Option<Field<'_>>) -> Result<Option<&[u8]>, Inval
     }
 }
 
+/// What a frame is about, as far as it can be read: its refusal names that, so that whoever waits for an
+/// answer finds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct About<'a> {
+    /// The topic.
+    pub topic: Option<&'a str>,
+    /// The subscription.
+    pub sub_name: Option<&'a str>,
+    /// The `ref`, as it was written.
+    pub reference: Option<&'a [u8]>,
+}
+
+/// Reads what a frame is about, whatever else is wrong with it. Long names are not sent back.
+pub fn about<'a>(parser: &'a mut JsonParser, text: &'a [u8]) -> About<'a> {
+    let document = parser.parse(text);
+    let fields = document.and_then(|document| document.fields(["topic", "sub_name", "ref"]));
+    let Ok([topic, sub_name, own]) = fields else {
+        return About::default();
+    };
+    let short = |field| optional_text("", field).ok().flatten();
+    let short = |field| short(field).filter(|text| text.len() <= SHOWN_NAME_BYTES_MAX);
+    About {
+        topic: short(topic),
+        sub_name: short(sub_name),
+        reference: reference(own).ok().flatten(),
+    }
+}
+
 fn wrong_type(field: &'static str, expected: &'static str) -> InvalidMessage {
     InvalidMessage::WrongType { field, expected }
 }
@@ -171,3 +199,5 @@ pub(super) fn put_reference(out: &mut Vec<u8>, reference: Option<&[u8]>) {
 
 const REFERENCE_BYTES_MAX: usize = 128;
 const SHOWN_BYTES_MAX: usize = 32;
+/// No topic and no subscription has a longer name.
+const SHOWN_NAME_BYTES_MAX: usize = 255;

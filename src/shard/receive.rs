@@ -14,11 +14,11 @@ use crate::proto::engineio::Refusal;
 use crate::proto::frame::{self, Opcode};
 use crate::proto::http::{self, Head, HeadLimits};
 use crate::proto::json::{JsonError, JsonParser};
-use crate::proto::relay::{self as wire, InvalidMessage};
+use crate::proto::relay::{self as wire, About, InvalidMessage};
 use crate::proto::ws::{Message, Payload};
 use crate::session::Session;
 
-use super::door::rates::Verdict;
+use super::door::rates::{Counted, TOO_FAST, Verdict};
 use super::door::tickets::{TOO_MANY_FAILURES, counted};
 use super::door::upgrade::{self, Decision};
 use super::kernel::ring::{Completion, SlotKey};
@@ -304,10 +304,19 @@ impl State {
         gate.note_auth_failure(counted(peer), &self.live.limits, self.now_ms)
     }
 
-    /// Counts a message; whether it is within the rates of its mount.
-    pub(super) fn note_message(&mut self, key: SlotKey, message: &Message<'_>) -> bool {
+    /// Counts a message, and measures it by the rates of its mount. Who is too fast for too long is
+    /// closed here; a raw mount has no error frames, so it closes at once.
+    pub(crate) fn note_message(&mut self, key: SlotKey, message: &Message<'_>) -> Counted {
         self.metrics.add(Counter::MessagesReceived, 1);
-        self.is_within_rates(key, message)
+        let (verdict, is_raw) = self.judge(key, message);
+        match verdict {
+            Verdict::Pass => Counted::Within,
+            Verdict::Refuse if !is_raw => Counted::TooFast,
+            Verdict::Refuse | Verdict::Close => {
+                self.close(key, 1008, "rate limited", LeaveReason::Kicked);
+                Counted::Closed
+            }
+        }
     }
 
     pub(super) fn handle_message(
@@ -316,8 +325,10 @@ impl State {
         message: Message<'_>,
         json: &mut JsonParser,
     ) {
-        if !self.note_message(key, &message) {
-            return;
+        match self.note_message(key, &message) {
+            Counted::Within => {}
+            Counted::TooFast => return self.refuse_too_fast(key, &message, json),
+            Counted::Closed => return,
         }
         match message {
             Message::Ping(payload) => self.queue_frame(key, Opcode::Pong, payload),
@@ -328,14 +339,24 @@ impl State {
         }
     }
 
-    /// Whether a message is within the rates of its mount; else it is refused here, and who is
-    /// too fast for too long is closed. A raw mount has no error frames, so it closes at once.
-    fn is_within_rates(&mut self, key: SlotKey, message: &Message<'_>) -> bool {
+    /// A message that came too fast is not done, and its sender is told which one that was.
+    fn refuse_too_fast(&mut self, key: SlotKey, message: &Message<'_>, json: &mut JsonParser) {
+        match message {
+            Message::Text(payload) => {
+                let about = wire::about(json, payload);
+                self.refuse_text(key, about, TOO_FAST, ErrorCode::RateLimited);
+            }
+            _ => self.refuse_text(key, About::default(), TOO_FAST, ErrorCode::RateLimited),
+        }
+    }
+
+    /// What the rates of its mount say of a message, and whether that mount is a raw one.
+    fn judge(&mut self, key: SlotKey, message: &Message<'_>) -> (Verdict, bool) {
         let Some(connection) = self.connections.get(key) else {
-            return false;
+            return (Verdict::Pass, false);
         };
         let Some(guard) = &mut connection.guard else {
-            return true;
+            return (Verdict::Pass, false);
         };
         let (bytes, is_control) = match message {
             Message::Text(payload) | Message::Binary(payload) => (payload.len(), false),
@@ -345,23 +366,12 @@ impl State {
             guard.active_ms = self.now_ms - self.lost_ms;
         }
         let Some(meter) = &mut guard.meter else {
-            return true;
+            return (Verdict::Pass, false);
         };
         let limits = self.live.limits_of(connection.mount);
         let is_raw = matches!(connection.session, Session::Raw(_));
-        match meter.judge(limits, bytes as u64, is_control, self.now_ms) {
-            Verdict::Pass => return true,
-            Verdict::Refuse if !is_raw => {
-                let text = "rate limited: slow down (limits.messages_per_s_max, \
-                            limits.bytes_per_s_max, limits.control_frames_per_s_max)";
-                self.refuse_text(key, text, ErrorCode::RateLimited);
-                self.refuse_event(key, text);
-            }
-            Verdict::Refuse | Verdict::Close => {
-                self.close(key, 1008, "rate limited", LeaveReason::Kicked);
-            }
-        }
-        false
+        let verdict = meter.judge(limits, bytes as u64, is_control, self.now_ms);
+        (verdict, is_raw)
     }
 
     fn handle_close(&mut self, key: SlotKey, close: Option<(u16, &str)>) {
@@ -394,14 +404,14 @@ impl State {
                     connection.invalid_frames = 0;
                     self.handle_relay(key, request);
                 }
-                Err(error) => self.handle_invalid(key, &error),
+                Err(error) => self.handle_invalid(key, &payload, json, &error),
             },
             Session::Durable(_) => match durable::parse(json, &mut payload) {
                 Ok(request) => {
                     connection.invalid_frames = 0;
                     self.handle_durable(key, request);
                 }
-                Err(error) => self.handle_invalid(key, &error),
+                Err(error) => self.handle_invalid(key, &payload, json, &error),
             },
             Session::Event(_) | Session::Engine(..) | Session::None => {}
         }
@@ -415,7 +425,7 @@ impl State {
             Session::Raw(_) => self.hand_to_raw(key, || RawMessage::Binary(payload.to_vec())),
             Session::Relay(_) | Session::Durable(_) => {
                 let text = "invalid message: binary frames are not supported";
-                self.count_invalid(key, text);
+                self.count_invalid(key, About::default(), text);
             }
             Session::Event(_) | Session::Engine(..) | Session::None => {}
         }
@@ -433,18 +443,25 @@ impl State {
         }
     }
 
-    fn handle_invalid(&mut self, key: SlotKey, error: &InvalidMessage) {
+    fn handle_invalid(
+        &mut self,
+        key: SlotKey,
+        payload: &[u8],
+        json: &mut JsonParser,
+        error: &InvalidMessage,
+    ) {
         if matches!(error, InvalidMessage::Json(JsonError::Utf8)) {
             self.metrics.closed(1007);
             let close = frame::close(1007, "the text is not UTF-8");
             return self.close_with_frame(key, &close, true, LeaveReason::Closed);
         }
-        self.count_invalid(key, &format!("invalid message: {error}"));
+        let about = wire::about(json, payload);
+        self.count_invalid(key, about, &format!("invalid message: {error}"));
     }
 
     /// An error frame for an invalid frame; too many in a row end the connection (D-07).
-    fn count_invalid(&mut self, key: SlotKey, text: &str) {
-        self.refuse_text(key, text, ErrorCode::InvalidMessage);
+    fn count_invalid(&mut self, key: SlotKey, about: About<'_>, text: &str) {
+        self.refuse_text(key, about, text, ErrorCode::InvalidMessage);
         let Some(connection) = self.connections.get(key) else {
             return;
         };
@@ -461,11 +478,17 @@ impl State {
         }
     }
 
-    /// An error frame that is about no topic.
-    pub(super) fn refuse_text(&mut self, key: SlotKey, text: &str, code: ErrorCode) {
+    /// An error frame of the relay or of durable topics.
+    pub(super) fn refuse_text(
+        &mut self,
+        key: SlotKey,
+        about: About<'_>,
+        text: &str,
+        code: ErrorCode,
+    ) {
         match self.durable_session(key).is_some() {
-            true => self.refuse_durable(key, text, code),
-            false => self.refuse_relay(key, "", text, code),
+            true => self.refuse_durable(key, about, text, code),
+            false => self.refuse_relay(key, about.topic.unwrap_or(""), text, code),
         }
     }
 }

@@ -34,9 +34,11 @@ fn chat(shards: u16) -> Site {
 }
 
 pub(crate) fn notify(shards: u16) -> Site {
-    Plan::new(shards)
-        .with(|server| server.module::<notify::NotifyModule>())
-        .start()
+    notify_plan(shards).start()
+}
+
+pub(crate) fn notify_plan(shards: u16) -> Plan {
+    Plan::new(shards).with(|server| server.module::<notify::NotifyModule>())
 }
 
 fn ai(shards: u16) -> Site {

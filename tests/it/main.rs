@@ -81,6 +81,7 @@ mod cli_output;
 
 mod generate;
 
+mod refusals;
 mod registries;
 
 mod readers;

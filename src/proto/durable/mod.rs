@@ -9,7 +9,9 @@ use super::typed::{
 };
 use super::ws::Payload;
 
-pub use super::typed::{ErrorFrame, InvalidMessage, put_error, put_pong, put_token_expiring};
+pub use super::typed::{
+    About, ErrorFrame, InvalidMessage, about, put_error, put_pong, put_token_expiring,
+};
 
 /// The name of the dialect as a subprotocol.
 pub const PROTOCOL: &str = "tidegate.durable.v1";

@@ -4,7 +4,9 @@ use super::json::{self, JsonParser};
 use super::typed::{optional_bool, required_text, unknown_type};
 use super::ws::Payload;
 
-pub use super::typed::{ErrorFrame, InvalidMessage, put_error, put_pong, put_token_expiring};
+pub use super::typed::{
+    About, ErrorFrame, InvalidMessage, about, put_error, put_pong, put_token_expiring,
+};
 
 /// The name of the dialect as a subprotocol.
 pub const PROTOCOL: &str = "tidegate.relay.v1";

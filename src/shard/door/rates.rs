@@ -93,6 +93,21 @@ impl Meter {
     }
 }
 
+/// What became of a message when it was counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Counted {
+    /// It is done.
+    Within,
+    /// It is refused, and the connection stays.
+    TooFast,
+    /// The connection is closed.
+    Closed,
+}
+
+/// What whoever is too fast is told.
+pub(crate) const TOO_FAST: &str = "rate limited: slow down (limits.messages_per_s_max, \
+     limits.bytes_per_s_max, limits.control_frames_per_s_max)";
+
 #[cfg(test)]
 mod tests {
     use super::*;

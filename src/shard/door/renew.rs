@@ -11,7 +11,7 @@ use crate::broker::durable::Command;
 use crate::broker::relay::LeaveReason;
 use crate::metrics::Counter;
 use crate::proto::ErrorCode;
-use crate::proto::relay::put_token_expiring;
+use crate::proto::relay::{About, put_token_expiring};
 
 use crate::shard::door::tickets::TOO_MANY_FAILURES;
 use crate::shard::door::upgrade::caller_on;
@@ -114,7 +114,7 @@ impl State {
 
     fn refuse_token(&mut self, key: SlotKey) {
         self.metrics.add(Counter::InvalidFrames, 1);
-        self.refuse_text(key, REFUSED, ErrorCode::Unauthorized);
+        self.refuse_text(key, About::default(), REFUSED, ErrorCode::Unauthorized);
         let within = 0 == self.live.limits.auth_failures_per_address_per_min_max
             || self
                 .peer_of(key)

@@ -15,7 +15,7 @@ use crate::broker::durable::{Answer, Caller, Command as Asked, Peer, Request, Wh
 use crate::gateway::topics::{Ask, By, Topics};
 use crate::id::{HomedId, Partition};
 use crate::metrics::{Counter, Recorder};
-use crate::proto::durable::{self as wire, DurableRequest, ErrorFrame, MessagePrefix};
+use crate::proto::durable::{self as wire, About, DurableRequest, ErrorFrame, MessagePrefix};
 use crate::proto::{ErrorCode, frame};
 use crate::session::Session;
 use crate::session::durable::{DurableRules, DurableSession, Step};
@@ -526,13 +526,19 @@ impl State {
     }
 
     /// An error frame on a durable mount.
-    pub(crate) fn refuse_durable(&mut self, key: SlotKey, text: &str, code: ErrorCode) {
+    pub(crate) fn refuse_durable(
+        &mut self,
+        key: SlotKey,
+        about: About<'_>,
+        text: &str,
+        code: ErrorCode,
+    ) {
         let frame = ErrorFrame {
             message: text,
             code: Some(code),
-            topic: None,
-            sub_name: None,
-            reference: None,
+            topic: about.topic,
+            sub_name: about.sub_name,
+            reference: about.reference,
         };
         self.queue_text_with(key, |out| wire::put_error(out, &frame));
     }

@@ -64,6 +64,8 @@ pub(crate) struct Carried {
     /// When the first token that it showed expires; 0 is never.
     pub(crate) expires_ms: u64,
     is_dirty: bool,
+    /// The message that is being handled came faster than the rates of the mount allow.
+    pub(crate) is_too_fast: bool,
     pub(crate) caller: Arc<Caller>,
     /// Whether the caller showed a token with the first request.
     pub(crate) has_token: bool,
@@ -117,6 +119,7 @@ impl Engines {
             tick: 0,
             connect_by_ms: new.connect_by_ms,
             expires_ms: new.expires_ms,
+            is_too_fast: false,
             is_dirty: false,
             caller: new.caller,
             has_token: new.has_token,
@@ -181,6 +184,19 @@ pub(crate) struct New {
 }
 
 impl State {
+    /// Remembers whether the message that is handled next came too fast.
+    pub(crate) fn note_pace(&mut self, key: SlotKey, is_too_fast: bool) {
+        if let Some(carried) = self.engines.get(key) {
+            carried.is_too_fast = is_too_fast;
+        }
+    }
+
+    pub(crate) fn is_too_fast(&mut self, key: SlotKey) -> bool {
+        self.engines
+            .get(key)
+            .is_some_and(|carried| carried.is_too_fast)
+    }
+
     /// The socket that carries a session; of a connection, its own key.
     pub(crate) fn socket_of(&mut self, key: SlotKey) -> SlotKey {
         let carried = self.engines.get(key);

@@ -32,6 +32,7 @@ use crate::session::engineio::Reason as Ended;
 use crate::session::event::{EventSession, InboxLimits};
 
 use crate::shard::Shard;
+use crate::shard::door::rates::{Counted, TOO_FAST};
 use crate::shard::door::upgrade::Admitted;
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::shared::{Dialect, Shared};
@@ -217,21 +218,47 @@ impl Shard {
     ) {
         if let Some(carried) = self.engine_session(key) {
             let counts = matches!(message, Message::Text(_) | Message::Binary(_));
-            if counts && !self.state.borrow_mut().note_message(key, &message) {
-                return;
+            if counts {
+                let mut state = self.state.borrow_mut();
+                match state.note_message(key, &message) {
+                    Counted::Closed => return,
+                    // Pongs, acks and attachments are taken all the same: only events are refused.
+                    counted => state.note_pace(carried, counted == Counted::TooFast),
+                }
             }
             return self.handle_engine_socket((key, carried), message, json);
         }
         let Some(session) = self.event_session(key) else {
             return self.state.borrow_mut().handle_message(key, message, json);
         };
-        match message {
-            Message::Text(_) | Message::Binary(_)
-                if !self.state.borrow_mut().note_message(key, &message) => {}
-            Message::Text(mut payload) => self.handle_event(key, &session, &mut payload, json),
-            Message::Binary(_) => self.handle_event_binary(key),
-            control => self.state.borrow_mut().handle_message(key, control, json),
+        if !matches!(message, Message::Text(_) | Message::Binary(_)) {
+            return self.state.borrow_mut().handle_message(key, message, json);
         }
+        let counted = self.state.borrow_mut().note_message(key, &message);
+        match (counted, message) {
+            (Counted::Closed, _) => {}
+            (Counted::TooFast, message) => self.refuse_too_fast(key, message, json),
+            (_, Message::Text(mut payload)) => {
+                self.handle_event(key, &session, &mut payload, json);
+            }
+            (_, _) => self.handle_event_binary(key),
+        }
+    }
+
+    /// An event that came too fast is not run, and its sender is told which one that was.
+    fn refuse_too_fast(&self, key: SlotKey, mut message: Message<'_>, json: &mut JsonParser) {
+        let envelope = match &mut message {
+            Message::Text(payload) => event::parse(json, payload).ok(),
+            _ => None,
+        };
+        let frame = match envelope {
+            Some(envelope) => {
+                let wire = Wire::Event { id: envelope.id };
+                error_frame(envelope.event, TOO_FAST, wire)
+            }
+            None => error_frame("error", TOO_FAST, Wire::PLAIN),
+        };
+        self.carry_out(key, Outcome::Frame(frame));
     }
 
     fn engine_session(&self, key: SlotKey) -> Option<SlotKey> {
@@ -362,7 +389,7 @@ impl Shard {
         });
     }
 
-    fn carry_out(&self, key: SlotKey, outcome: Outcome) {
+    pub(crate) fn carry_out(&self, key: SlotKey, outcome: Outcome) {
         match outcome {
             Outcome::Nothing => {}
             Outcome::Frame(frame) if is_engine(key) => {
@@ -449,15 +476,6 @@ impl State {
         InboxLimits {
             bytes_max: limits.inbox_bytes_max,
             messages_max: limits.inbox_messages_max,
-        }
-    }
-
-    /// An error frame that is the answer to no event.
-    pub(crate) fn refuse_event(&mut self, key: SlotKey, text: &str) {
-        let connection = self.connections.get(key);
-        if connection.is_some_and(|connection| matches!(connection.session, Session::Event(_))) {
-            let frame = error_frame("error", text, Wire::PLAIN);
-            self.queue_with(key, |out| out.extend_from_slice(&frame));
         }
     }
 

@@ -13,7 +13,8 @@ use crate::auth::Caller;
 use crate::broker::ConnKey;
 use crate::gateway::ask::AskedOf;
 use crate::gateway::client::{Reason as LeftBy, WsClient};
-use crate::gateway::engine::dispatch::Request;
+use crate::gateway::engine::answers::error_frame;
+use crate::gateway::engine::dispatch::{Outcome, Request};
 use crate::gateway::engine::outlet::Fate;
 use crate::gateway::engine::push::Push;
 use crate::gateway::engine::wire::Wire;
@@ -30,6 +31,7 @@ use crate::session::event::EventSession;
 use crate::session::socketio::{Namespaces, SocketIoLimits, Step};
 
 use crate::shard::Shard;
+use crate::shard::door::rates::TOO_FAST;
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::shared::Dialect;
 use crate::shard::socket::outbox::Piece;
@@ -203,6 +205,10 @@ impl Shard {
                     nsp,
                     ack: packet.id,
                 };
+                if self.with_state(|state| state.is_too_fast(key)) {
+                    let frame = error_frame(event, TOO_FAST, wire);
+                    return self.carry_out(key, Outcome::Frame(frame));
+                }
                 self.run_or_keep(key, session, Request { event, data, wire });
             }
             Err(socketio::Malformed) => self.with_state(|state| state.refuse_engine(key)),
@@ -381,7 +387,9 @@ impl State {
         let Some(carried) = self.engines.get(key) else {
             return;
         };
-        if let Upper::Raw(session) = &carried.upper {
+        if let Upper::Raw(session) = &carried.upper
+            && !carried.is_too_fast
+        {
             session.handle(message);
         }
     }

@@ -107,6 +107,7 @@ impl Plan {
     pub(crate) fn limits(self, change: impl Fn(&mut Limits)) -> Self {
         self.config(|config| {
             change(&mut config.limits);
+            change(&mut config.socketio_limits);
             for mount in &mut config.mounts {
                 change(&mut mount.limits);
             }
@@ -184,6 +185,7 @@ impl Site {
     pub(crate) fn reload_limits(&self, change: impl Fn(&mut Limits)) {
         self.reload(|config| {
             change(&mut config.limits);
+            change(&mut config.socketio_limits);
             for mount in &mut config.mounts {
                 change(&mut mount.limits);
             }
