@@ -20,7 +20,7 @@ use crate::broker::relay::{Home, Joining, Push, Pushed, Refusal};
 use crate::id::{ConnId, Tenant};
 use crate::proto::{frame, relay as wire};
 
-use super::send::{Connected, Reached, SendError, TenantScope};
+use super::send::{Reached, SendError, TenantScope};
 
 /// Something that is done where a topic lives.
 pub(crate) type HomeJob = Box<dyn FnOnce(&mut Home) + Send>;
@@ -35,8 +35,6 @@ pub(crate) trait RelayLink: Send + Sync {
     fn next_conn_id(&self) -> ConnId;
     /// Whether the mount has one tenant for all.
     fn is_shared(&self) -> bool;
-    /// Which tenants are connected to it.
-    fn connected(&self) -> Connected;
 }
 
 tokio::task_local! {
@@ -154,7 +152,7 @@ impl Relay {
 
     fn reached(&self) -> Result<(Arc<dyn RelayLink>, Reached), SendError> {
         let link = self.link()?;
-        let reached = self.scope.resolve(link.is_shared(), || link.connected())?;
+        let reached = self.scope.resolve(link.is_shared())?;
         Ok((link, reached))
     }
 
@@ -187,7 +185,6 @@ impl Relay {
             _ => None,
         };
         match reached {
-            Reached::Nobody => Ok(()),
             Reached::One(tenant) => {
                 let (of, name) = (tenant.clone(), Box::<str>::from(topic));
                 let job = move |home: &mut Home| home.handle_push(&of, &name, frame, by);
@@ -211,7 +208,6 @@ impl Relay {
         let payload = payload.get().as_bytes();
         let (link, tenant) = match self.reached() {
             Ok((link, Reached::One(tenant))) => (link, tenant),
-            Ok((_, Reached::Nobody)) => return Asked::known(Ok(Ok(Pushed::Members(0)))),
             Ok((_, Reached::All)) => return Asked::known(Err(SendError::NoTenant)),
             Err(error) => return Asked::known(Err(error)),
         };
@@ -242,7 +238,7 @@ impl Relay {
         (event, payload): (&str, &RawValue),
     ) -> Asked<u64> {
         let frame = push_frame(topic.topic(), event, payload.get().as_bytes());
-        self.ask(topic.topic(), 0, move |home, tenant, name| {
+        self.ask(topic.topic(), move |home, tenant, name| {
             let members = home.members(tenant, name);
             home.handle_push(tenant, name, frame, None);
             members
@@ -258,12 +254,10 @@ impl Relay {
     fn ask<T: Send + 'static>(
         &self,
         topic: &str,
-        nobody: T,
         ask: impl FnOnce(&mut Home, &Tenant, &str) -> T + Send + 'static,
     ) -> Asked<T> {
         let (link, tenant) = match self.reached() {
             Ok((link, Reached::One(tenant))) => (link, tenant),
-            Ok((_, Reached::Nobody)) => return Asked::known(Ok(nobody)),
             Ok((_, Reached::All)) => return Asked::known(Err(SendError::NoTenant)),
             Err(error) => return Asked::known(Err(error)),
         };
@@ -286,7 +280,7 @@ impl Relay {
     /// Whether it was one: who is not subscribed cannot be present. Cleaned up by itself.
     pub fn track(&self, topic: &str, conn_id: ConnId, meta: impl Serialize) -> Asked<bool> {
         match serde_json::to_value(meta) {
-            Ok(meta) => self.ask(topic, false, move |home, tenant, name| {
+            Ok(meta) => self.ask(topic, move |home, tenant, name| {
                 home.handle_track(tenant, name, conn_id, meta)
             }),
             Err(error) => Asked::known(Err(error.into())),
@@ -295,21 +289,19 @@ impl Relay {
 
     /// Ends the presence of a connection; whether it was present. Usually not needed.
     pub fn untrack(&self, topic: &str, conn_id: ConnId) -> Asked<bool> {
-        self.ask(topic, false, move |home, tenant, name| {
+        self.ask(topic, move |home, tenant, name| {
             home.handle_untrack(tenant, name, conn_id)
         })
     }
 
     /// Everybody who is present in `topic`.
     pub fn presence(&self, topic: &str) -> Asked<Vec<PresenceEntry>> {
-        self.ask(topic, Vec::new(), |home, tenant, name| {
-            home.presence(tenant, name)
-        })
+        self.ask(topic, |home, tenant, name| home.presence(tenant, name))
     }
 
     /// How many are present in `topic`.
     pub fn presence_count(&self, topic: &str) -> Asked<usize> {
-        self.ask(topic, 0, |home, tenant, name| {
+        self.ask(topic, |home, tenant, name| {
             home.presence_count(tenant, name)
         })
     }

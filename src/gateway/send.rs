@@ -19,7 +19,7 @@ pub enum SendError {
     Overloaded,
     /// The tenant is unknown.
     #[error(
-        "no tenant: this task works for no caller and several tenants are connected; name one \
+        "no tenant: this task works for no caller; name a tenant \
          with `.tenant(\"demo\")`, reach all with `.all_tenants()`, keep the caller's with \
          `tidegate::spawn`, or set `tenants = \"shared\"` on the mount"
     )]
@@ -53,44 +53,24 @@ pub enum TenantScope {
     All,
 }
 
-/// Which tenants have connections, where no caller says which is meant (D-06).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Connected {
-    /// All tenants are without a connection.
-    None,
-    /// All connections are of this tenant, or the mount is shared by all.
-    One(Tenant),
-    /// Several are.
-    Many,
-}
-
 /// The tenants that a send reaches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Reached {
-    Nobody,
     One(Tenant),
     All,
 }
 
 impl TenantScope {
-    /// Decides whom a send reaches. It never falls open: without a caller it works only if all
-    /// connections concerned are of one tenant.
-    pub(crate) fn resolve(
-        &self,
-        shared: bool,
-        connected: impl FnOnce() -> Connected,
-    ) -> Result<Reached, SendError> {
+    /// Decides whom a send reaches. Without a caller it is refused, whoever is connected: what worked
+    /// for the first tenant would fail, or reach the wrong one, when the second comes.
+    pub(crate) fn resolve(&self, shared: bool) -> Result<Reached, SendError> {
         match self {
             Self::One(tenant) => Ok(Reached::One(tenant.clone())),
             Self::All => Ok(Reached::All),
             Self::Caller if shared => Ok(Reached::One(Tenant::default())),
             Self::Caller => match Caller::current() {
                 Some(caller) => Ok(Reached::One(caller.tenant.clone())),
-                None => match connected() {
-                    Connected::None => Ok(Reached::Nobody),
-                    Connected::One(tenant) => Ok(Reached::One(tenant)),
-                    Connected::Many => Err(SendError::NoTenant),
-                },
+                None => Err(SendError::NoTenant),
             },
         }
     }
@@ -104,23 +84,15 @@ mod tests {
         Tenant::parse(name).unwrap()
     }
 
-    /// D-06
+    /// C7, D-06
     #[test]
     fn without_a_caller_it_never_falls_open() {
         let scope = TenantScope::Caller;
-        let one = || Connected::One(tenant("a"));
-        assert_eq!(
-            scope.resolve(false, one).unwrap(),
-            Reached::One(tenant("a"))
-        );
-        assert_eq!(
-            scope.resolve(false, || Connected::None).unwrap(),
-            Reached::Nobody
-        );
-        let error = scope.resolve(false, || Connected::Many).unwrap_err();
-        assert!(matches!(error, SendError::NoTenant));
-        let shared = scope.resolve(true, || Connected::Many).unwrap();
+        assert!(matches!(scope.resolve(false), Err(SendError::NoTenant)));
+        let shared = scope.resolve(true).unwrap();
         assert_eq!(shared, Reached::One(Tenant::default()));
+        let one = TenantScope::One(tenant("a")).resolve(false).unwrap();
+        assert_eq!(one, Reached::One(tenant("a")));
     }
 
     /// D-06
@@ -128,7 +100,7 @@ mod tests {
     async fn a_caller_reaches_only_its_own() {
         let mut caller = Caller::clone(&Caller::anonymous());
         caller.tenant = tenant("b");
-        let resolve = async { TenantScope::Caller.resolve(false, || Connected::Many) };
+        let resolve = async { TenantScope::Caller.resolve(false) };
         let reached = crate::auth::CALLER
             .scope(caller.into(), resolve)
             .await

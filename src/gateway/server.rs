@@ -264,7 +264,6 @@ impl Scope {
 
     fn try_connection_count(&self) -> Result<usize, SendError> {
         let tenant = match self.reached()? {
-            Reached::Nobody => return Ok(0),
             Reached::One(tenant) => tenant,
             Reached::All => return Ok(self.pool.count(None)),
         };
@@ -278,7 +277,6 @@ impl Scope {
             return Ok(true);
         };
         Ok(match self.reached()? {
-            Reached::Nobody => false,
             Reached::One(tenant) => here.may_be_elsewhere(self.pool.index(), Some(&tenant), client),
             Reached::All => here.may_be_elsewhere(self.pool.index(), None, client),
         })
@@ -300,7 +298,6 @@ impl Scope {
     ) -> Result<Sent, SendError> {
         let reach = self.reached()?;
         let tenant = match &reach {
-            Reached::Nobody => return Ok(Sent::default()),
             Reached::One(tenant) => Some(tenant),
             Reached::All => None,
         };
@@ -338,7 +335,6 @@ impl Scope {
     ) -> Result<Vec<oneshot::Receiver<RoomAnswers>>, SendError> {
         let reach = self.reached()?;
         let tenant = match &reach {
-            Reached::Nobody => return Ok(Vec::new()),
             Reached::One(tenant) => Some(tenant),
             Reached::All => None,
         };
@@ -391,10 +387,10 @@ impl Scope {
         Ok(Sent { here: 0, elsewhere })
     }
 
-    /// Which tenants a call made now reaches. Without a caller it must be clear all the same.
+    /// Which tenants a call made now reaches.
     fn reached(&self) -> Result<Reached, SendError> {
         let shared = self.pool.is_shared();
-        self.reach.resolve(shared, || self.pool.connected())
+        self.reach.resolve(shared)
     }
 }
 

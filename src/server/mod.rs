@@ -52,7 +52,7 @@ use crate::metrics::Metrics;
 use crate::shard::link;
 use crate::shard::post::command::Command;
 use crate::shard::post::mailbox::Port;
-use crate::shard::shared::{Census, Dialect, Gate, Live, Mount, RelayWorld, Shared};
+use crate::shard::shared::{Dialect, Gate, Live, Mount, RelayWorld, Shared};
 use crate::shard::tell::memory::Memory;
 use crate::tls::Acceptor;
 
@@ -418,7 +418,6 @@ impl ServerBuilder {
             },
             shared: section.tenants == Tenants::Shared,
             conn_ids: AtomicU64::new(0),
-            census: Census::default(),
         }))
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use crate::broker::relay::LeaveReason;
 use crate::gateway::engine::inbox::{Inboxes, SocketId, SocketLink};
 use crate::gateway::relay::{HomeJob, Relay, RelayLink};
-use crate::gateway::send::{Connected, SendError};
+use crate::gateway::send::SendError;
 use crate::gateway::socket::{Message, SocketError};
 use crate::gateway::topics::{Ask, TopicError, TopicsLink};
 use crate::id::{ConnId, Tenant};
@@ -85,18 +85,22 @@ impl RelayLink for HomeLink {
     }
 
     fn at_every_home(&self, job: &dyn Fn() -> HomeJob) -> Result<(), SendError> {
-        for shard in 0..self.0.shards() {
-            match Shard::current(&self.0) {
-                Some(here) if here.index() == shard => {
-                    here.with_state(|state| state.run_home(job()))
-                }
-                Some(here) => here
-                    .with_state(|state| state.posts.try_post(shard, Command::Home(job())))
-                    .map_err(|_| SendError::Overloaded)?,
-                None => self.to(shard, job())?,
+        let here = Shard::current(&self.0);
+        let give = |shard| match &here {
+            Some(here) if here.index() == shard => {
+                here.with_state(|state| state.run_home(job()));
+                Ok(())
             }
-        }
-        Ok(())
+            Some(here) => here
+                .with_state(|state| state.posts.try_post(shard, Command::Home(job())))
+                .map_err(|_| SendError::Overloaded),
+            None => self.to(shard, job()),
+        };
+        // Homes behind a full mailbox get it all the same.
+        (0..self.0.shards()).fold(Ok(()), |posted, shard| {
+            let one = give(shard);
+            posted.and(one)
+        })
     }
 
     fn next_conn_id(&self) -> ConnId {
@@ -106,13 +110,6 @@ impl RelayLink for HomeLink {
 
     fn is_shared(&self) -> bool {
         self.0.relay.as_ref().is_some_and(|relay| relay.shared)
-    }
-
-    fn connected(&self) -> Connected {
-        self.0
-            .relay
-            .as_ref()
-            .map_or(Connected::None, |relay| relay.census.connected())
     }
 }
 

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use ahash::AHashMap;
-use parking_lot::Mutex;
 
 use crate::auth::{Authenticator, OriginPolicy};
 use crate::broker::pattern::Patterns;
@@ -16,7 +15,6 @@ use crate::gateway::container::Container;
 use crate::gateway::engine::program::Program;
 use crate::gateway::raw_handler::AnyRawHandler;
 use crate::gateway::relay_handler::AnyRelayHandler;
-use crate::gateway::send::Connected;
 use crate::id::{ConnId, Partition, Tenant};
 use crate::tls::Acceptor;
 
@@ -25,7 +23,6 @@ use super::post::command::Command;
 use super::post::mailbox::Port;
 use super::socket::outbox::OutboxLimits;
 use super::speak::durable::DurableWorld;
-use super::tell::listing::Roll;
 use super::tell::memory::Memory;
 
 /// What is spoken on a mount.
@@ -111,7 +108,6 @@ pub(crate) struct RelayWorld {
     pub(crate) unhandled: Unhandled,
     pub(crate) shared: bool,
     pub(crate) conn_ids: AtomicU64,
-    pub(crate) census: Census,
 }
 
 impl std::fmt::Debug for RelayWorld {
@@ -126,33 +122,6 @@ impl RelayWorld {
     /// The next number of a connection (D-16).
     pub(crate) fn next_conn_id(&self) -> ConnId {
         self.conn_ids.fetch_add(1, Ordering::Relaxed) + 1
-    }
-}
-
-/// How many connections each tenant has. Touched when a connection comes or goes, and read by
-/// sends that name no tenant.
-#[derive(Debug, Default)]
-pub(crate) struct Census {
-    roll: Mutex<Roll>,
-}
-
-impl Census {
-    pub(crate) fn add(&self, tenant: &Tenant) {
-        self.roll.lock().add(tenant);
-    }
-
-    pub(crate) fn remove(&self, tenant: &Tenant) {
-        self.roll.lock().remove(tenant);
-    }
-
-    pub(crate) fn connected(&self) -> Connected {
-        let roll = self.roll.lock();
-        let mut names = roll.tenants();
-        match (names.next(), names.next()) {
-            (None, _) => Connected::None,
-            (Some(tenant), None) => Connected::One(tenant.clone()),
-            (Some(_), Some(_)) => Connected::Many,
-        }
     }
 }
 

@@ -12,7 +12,7 @@ use parking_lot::RwLock;
 use crate::gateway::engine::outlet::{Order, Outside, Post};
 use crate::gateway::engine::registries::Registries;
 use crate::gateway::engine::sids::Sids;
-use crate::gateway::send::{Connected, SendError};
+use crate::gateway::send::SendError;
 use crate::id::{ConnId, Tenant};
 
 /// What one registry shares over all shards. Touched when connections come and go.
@@ -103,16 +103,6 @@ impl Pool {
         match tenant {
             Some(tenant) => counts.get(tenant).map_or(0, load),
             None => counts.values().map(load).sum(),
-        }
-    }
-
-    pub(crate) fn connected(&self) -> Connected {
-        let counts = self.counts.read();
-        let mut tenants = counts.keys();
-        match (tenants.next(), tenants.next()) {
-            (None, _) => Connected::None,
-            (Some(tenant), None) => Connected::One(tenant.clone()),
-            (Some(_), Some(_)) => Connected::Many,
         }
     }
 

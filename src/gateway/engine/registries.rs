@@ -185,6 +185,8 @@ impl Registries {
         mut counts: Option<&mut Vec<oneshot::Receiver<usize>>>,
     ) -> Result<usize, SendError> {
         let accepted = self.deliver(registry, send);
+        // Those behind a full mailbox get it all the same; the caller hears of the one that did not.
+        let mut posted = Ok(());
         for shard in self.others(registry, send).iter() {
             let count = counts.as_deref_mut().map(|counts| {
                 let (sender, receiver) = oneshot::channel();
@@ -192,17 +194,14 @@ impl Registries {
                 sender
             });
             let (address, push) = (send.address(), send.push.clone());
-            self.post(
-                shard,
-                registry,
-                Order::Deliver {
-                    address,
-                    push,
-                    count,
-                },
-            )?;
+            let order = Order::Deliver {
+                address,
+                push,
+                count,
+            };
+            posted = posted.and(self.post(shard, registry, order));
         }
-        Ok(accepted)
+        posted.map(|()| accepted)
     }
 
     /// Asks one connection of this shard, and waits.
@@ -234,7 +233,7 @@ impl Registries {
     ) -> Result<Vec<oneshot::Receiver<RoomAnswers>>, SendError> {
         let (done, here) = oneshot::channel();
         self.ask_here(registry, send, ms, done);
-        let mut parts = vec![here];
+        let (mut parts, mut posted) = (vec![here], Ok(()));
         for shard in self.others(registry, send).iter() {
             let (done, part) = oneshot::channel();
             parts.push(part);
@@ -245,9 +244,9 @@ impl Registries {
                 done,
                 spread: false,
             };
-            self.post(shard, registry, order)?;
+            posted = posted.and(self.post(shard, registry, order));
         }
-        Ok(parts)
+        posted.map(|()| parts)
     }
 
     fn ask_here(

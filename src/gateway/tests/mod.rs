@@ -40,6 +40,8 @@ pub(super) struct Wire {
     pub(super) closes: RefCell<Vec<(u32, u16, String)>>,
     pub(super) posts: RefCell<Vec<(u16, Post)>>,
     pub(super) full: Cell<bool>,
+    /// The shard whose mailbox alone is full.
+    pub(super) full_for: Cell<Option<u16>>,
     pub(super) waiting: RefCell<Vec<Waker>>,
     pub(super) panics: Cell<usize>,
     pub(super) shut: RefCell<Vec<ConnKey>>,
@@ -79,7 +81,7 @@ impl Outlet for Wire {
     }
 
     fn post(&self, shard: u16, post: Post) -> Result<(), SendError> {
-        match self.full.get() {
+        match self.full.get() || self.full_for.get() == Some(shard) {
             true => Err(SendError::Overloaded),
             false => {
                 self.posts.borrow_mut().push((shard, post));

@@ -199,14 +199,17 @@ fn tenants_are_worlds_of_their_own() {
     assert!(took(&rig, &eve).is_empty());
 }
 
-/// D-06: without a caller it works while it is clear, and never falls open.
+/// C7, D-06: without a caller a tenant must be named, however few are connected.
 #[test]
 fn a_call_without_a_caller_needs_a_tenant() {
     let rig = Rig::on((0, 1), program());
     let server = rig.program.container().get::<WsServer>().unwrap();
-    assert_eq!(server.broadcast("x", &1).unwrap(), 0);
+    let nobody = server.broadcast("x", &1).unwrap_err();
+    assert!(matches!(nobody, SendError::NoTenant));
     let ada = rig.connect("/chat", "a", &[]);
-    assert_eq!(server.broadcast("x", &1).unwrap(), 1);
+    let one = server.broadcast("x", &1).unwrap_err();
+    assert!(matches!(one, SendError::NoTenant));
+    took(&rig, &ada);
     let eve = rig.connect("/chat", "b", &[]);
     let refused = server.broadcast("x", &1).unwrap_err();
     assert!(matches!(refused, SendError::NoTenant));
@@ -345,6 +348,32 @@ fn a_full_mailbox_loses_no_notice() {
     assert_eq!(left.wire.posts.borrow().len(), 1);
 }
 
+/// S8: the shards behind one whose mailbox is full get it all the same, and the caller is told.
+#[test]
+fn a_full_mailbox_is_no_end_of_a_broadcast() {
+    let program = program();
+    let rigs: Vec<Rig> = (0..4)
+        .map(|shard| Rig::on((shard, 4), program.clone()))
+        .collect();
+    let all: Vec<&Rig> = rigs.iter().collect();
+    let clients: Vec<_> = all
+        .iter()
+        .map(|rig| rig.connect("/chat", "a", &[]))
+        .collect();
+    settle(&all);
+    rigs[0].wire.full_for.set(Some(1));
+    rigs[0].here.install();
+    let sent = clients[0].client.broadcast("x", &1);
+    assert!(matches!(sent, Err(SendError::Overloaded)));
+    settle(&all);
+    let got = |shard: usize| {
+        took(all[shard], &clients[shard])
+            .iter()
+            .any(|text| text.contains(r#""x""#))
+    };
+    assert_eq!([0, 1, 2, 3].map(got), [true, false, true, true]);
+}
+
 /// Hands what comes from outside to none yet, but keeps it.
 #[derive(Default)]
 struct Kept(parking_lot::Mutex<Vec<Post>>);
@@ -366,7 +395,7 @@ fn a_thread_that_is_no_shard_can_send() {
     let server = rig.program.container().get::<WsServer>().unwrap();
     Registries::uninstall();
     assert!(matches!(
-        server.broadcast("x", &1),
+        server.all_tenants().broadcast("x", &1),
         Err(SendError::Stopping)
     ));
     let kept = Arc::new(Kept::default());
@@ -374,7 +403,7 @@ fn a_thread_that_is_no_shard_can_send() {
     let thread = {
         let (server, client) = (server, ada.client.clone());
         std::thread::spawn(move || {
-            server.to(1).emit("x", &1).unwrap();
+            server.tenant(tenant("a")).to(1).emit("x", &1).unwrap();
             client.join("lobby").unwrap();
             server
                 .tenant(tenant("a"))

@@ -17,7 +17,7 @@ use crate::broker::durable::{
 };
 use crate::id::{HomedId, Partition, Seq, Tenant};
 
-use super::send::{Connected, Reached, TenantScope};
+use super::send::{Reached, TenantScope};
 
 pub use subscription::{Delivery, Subscription};
 
@@ -480,7 +480,7 @@ impl Topics {
 
     /// Durable topics always belong to one tenant.
     fn one_tenant(&self) -> Result<Tenant, TopicError> {
-        match self.scope.resolve(false, || Connected::Many) {
+        match self.scope.resolve(false) {
             Ok(Reached::One(tenant)) => Ok(tenant),
             _ => Err(TopicError::NoTenant),
         }

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::broker::pattern::Patterns;
 use crate::broker::relay::{Home, HomeLimits, Unhandled};
 use crate::gateway::relay::{HomeJob, Relay, RelayLink};
-use crate::gateway::send::{Connected, SendError};
+use crate::gateway::send::SendError;
 
 use super::*;
 
@@ -48,10 +48,6 @@ impl RelayLink for OneHome {
 
     fn is_shared(&self) -> bool {
         false
-    }
-
-    fn connected(&self) -> Connected {
-        Connected::None
     }
 }
 

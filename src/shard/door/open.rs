@@ -91,7 +91,6 @@ impl crate::shard::Shard {
         match &shared.mounts[usize::from(admitted.mount)].dialect {
             Dialect::Relay => {
                 let Some(relay) = &shared.relay else { return };
-                relay.census.add(&admitted.caller.tenant);
                 let session = RelaySession::new(relay.next_conn_id(), admitted.negotiated);
                 connection.session = Session::Relay(Box::new(session));
             }

@@ -439,9 +439,6 @@ impl State {
         let Some(subscriber) = subscriber_of(connection, self.index, key, who) else {
             return;
         };
-        if let Some(relay) = &self.shared.relay {
-            relay.census.remove(&subscriber.caller.tenant);
-        }
         self.give_out();
         for name in session.take_topics() {
             let tenant = subscriber.caller.tenant.clone();

@@ -79,11 +79,6 @@ impl Roll {
     pub(crate) fn count(&self, tenant: &Tenant) -> usize {
         self.0.get(tenant).copied().unwrap_or_default()
     }
-
-    /// The tenants that have any.
-    pub(crate) fn tenants(&self) -> impl Iterator<Item = &Tenant> {
-        self.0.keys()
-    }
 }
 
 impl State {
