@@ -290,6 +290,10 @@ section! {
         level: String = "info".to_owned();
         /// "text" or "json".
         format: LogFormat = LogFormat::Text;
+        /// Lines a second of one kind, such as "refused". More are left out, counted and told of.
+        lines_per_s_max: u32 = 100, in 1..=1_000_000;
+        /// Bytes of a line. More are cut.
+        line_bytes_max: usize = 4_096, in 256..=1_048_576;
     }
 }
 

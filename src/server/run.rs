@@ -13,9 +13,9 @@ use crate::auth::{AuthConfig, Claims, Key};
 use crate::cli::{EXIT_CONFIG, OwnArguments, ServeOptions};
 use crate::config::secret::{Identity, Unkept};
 use crate::config::setting::Setting;
-use crate::config::{Config, LogFormat, Sources};
+use crate::config::{Config, LogFormat, LogSection, Sources};
 use crate::id::Tenant;
-use crate::logging::{LogError, Logging};
+use crate::logging::{Bounds, LogError, Logging};
 
 use super::service::{self, Stage};
 use super::told;
@@ -61,6 +61,7 @@ impl RunError {
                 .collect(),
             other => vec![crate::cli::with_causes(other)],
         };
+        crate::logging::end();
         for one in told {
             eprintln!("{}: {one}", program_name());
         }
@@ -143,7 +144,7 @@ impl Server {
         let loaded = sources.load()?;
         let settings = loaded.settings();
         let config = loaded.config;
-        let logging = Logging::start(&config.log.level, config.log.format == LogFormat::Json)?;
+        let logging = Logging::start(&config.log.level, bounds_of(&config.log))?;
         let Identity {
             authenticator,
             issuer,
@@ -168,6 +169,14 @@ impl Server {
     }
 }
 
+fn bounds_of(log: &LogSection) -> Bounds {
+    Bounds {
+        lines_per_s_max: log.lines_per_s_max,
+        line_bytes_max: log.line_bytes_max,
+        json: log.format == LogFormat::Json,
+    }
+}
+
 #[expect(
     clippy::exit,
     reason = "a verb is the whole of what the process was started for"
@@ -185,10 +194,12 @@ impl ServerBuilder {
     /// [`Server::from_args`] ends with that line, and with 78 where a restart would not help.
     pub fn run(self) -> Result<(), RunError> {
         let is_main = self.is_main;
-        self.serve().or_else(|error| match is_main {
+        let served = self.serve().or_else(|error| match is_main {
             true => error.end(),
             false => Err(error),
-        })
+        });
+        crate::logging::end();
+        served
     }
 
     fn serve(self) -> Result<(), RunError> {

@@ -171,6 +171,12 @@ fn places(shared: &Shared) -> Vec<Sample> {
     let is_draining = shared.draining.load(Ordering::Relaxed);
     vec![
         Sample::one(
+            "log_lines_left_out",
+            "Lines of the log left out because there were too many (log.lines_per_s_max)",
+            Measure::Total,
+            number(crate::logging::left_out()),
+        ),
+        Sample::one(
             "draining",
             "1 while the server stops",
             Measure::Count,

@@ -241,7 +241,9 @@ both_shards! {
         site.server().drain();
         let started = Instant::now();
         let refused = std::iter::repeat_with(|| TcpStream::connect(site.address)).find_map(Result::err);
-        assert_eq!(refused.unwrap().kind(), ErrorKind::ConnectionRefused);
+        // One that was on its way when the listener was closed is reset by the kernel.
+        let refused = refused.unwrap().kind();
+        assert!(matches!(refused, ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset));
         assert!(started.elapsed() < Duration::from_secs(1));
         drop(slow);
     }

@@ -47,7 +47,17 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        Self::start_by(program(&[]), arguments, environment)
+        Self::start_by(program(&[]), arguments, environment, Stdio::null())
+    }
+
+    /// Starts it with its log in a file.
+    pub(crate) fn start_logged(
+        log: &Path,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let log = fs::File::create(log).unwrap();
+        Self::start_by(program(&[]), arguments, environment, log.into())
     }
 
     /// Starts it where it may open so many files.
@@ -60,10 +70,15 @@ impl Served {
         let script = format!("ulimit -Sn {files}; exec \"$0\" \"$@\"");
         shell.args(["-c", &script, env!("CARGO_BIN_EXE_tidegate")]);
         shell.env_clear().stdin(Stdio::null());
-        Self::start_by(shell, arguments, environment)
+        Self::start_by(shell, arguments, environment, Stdio::null())
     }
 
-    fn start_by(mut command: Command, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+    fn start_by(
+        mut command: Command,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        log: Stdio,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut all = vec!["serve", "--listen", "127.0.0.1:0"];
         all.extend(arguments);
@@ -74,11 +89,7 @@ impl Served {
             .args(all)
             .envs(environment.iter().copied())
             .current_dir(folder.path());
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap());
         let mut first = String::new();
         lines.read_line(&mut first).unwrap();
@@ -174,6 +185,55 @@ fn development_is_one_command() {
     }
     drop(client);
     assert_eq!(served.child.wait().unwrap().code(), Some(0));
+}
+
+/// C6: what a peer can make the server log is bounded in lines and in length, counted, and told
+#[test]
+fn a_peer_cannot_fill_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    for format in ["text", "json"] {
+        let log = folder.path().join(format);
+        let environment = [
+            ("TIDEGATE_LOG__LINES_PER_S_MAX", "10"),
+            ("TIDEGATE_LOG__LINE_BYTES_MAX", "512"),
+            ("TIDEGATE_LOG__FORMAT", format),
+        ];
+        let mut served = Served::start_logged(&log, &["--dev"], &environment);
+        let token = served.dev_token();
+        let mut peer = Client::connect(served.address, "/ws", &token);
+        let long = "n".repeat(20_000);
+        let started = std::time::Instant::now();
+        for round in 0..2 {
+            for _ in 0..500 {
+                let to = if round == 0 { "elsewhere" } else { &long };
+                peer.send(&format!(
+                    r#"{{"type":"message","topic":"{to}","event":"e"}}"#
+                ));
+                assert!(peer.receive().contains("error"));
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1_100));
+        }
+        peer.send(r#"{"type":"message","topic":"last","event":"e"}"#);
+        peer.receive();
+        let seconds = usize::try_from(started.elapsed().as_secs()).unwrap() + 2;
+        let metrics = served.body("/metrics", &token);
+        served.signal(Signal::TERM);
+        drop(peer);
+        assert_eq!(served.child.wait().unwrap().code(), Some(0));
+        let text = fs::read_to_string(&log).unwrap();
+        let refused = text
+            .lines()
+            .filter(|line| line.contains("tidegate::relay"))
+            .count();
+        assert!(refused <= 12 * seconds, "{refused} lines in {seconds} s");
+        assert!(text.lines().all(|line| line.len() < 600), "{text}");
+        assert!(text.contains("like the next one were left out"), "{text}");
+        assert!(text.contains("stopped"), "the end is written too: {text}");
+        let total = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("tidegate_log_lines_left_out_total{} "));
+        assert!(500.0 < total.unwrap().parse::<f64>().unwrap(), "{metrics}");
+    }
 }
 
 /// N11: a balancer that asks is told to look elsewhere while everything is served as before, for

@@ -79,7 +79,9 @@ impl LampGateway {
         tidegate::spawn(async move {
             let _ = here.broadcast("spawned", &here.connection_count().unwrap());
             let thread = std::thread::spawn(move || {
-                let foreign = elsewhere.broadcast("foreign", &1);
+                let guessed = elsewhere.broadcast("foreign", &0);
+                assert!(matches!(guessed, Err(SendError::NoTenant)));
+                let foreign = elsewhere.all_tenants().broadcast("foreign", &1);
                 let own = client.emit("thread", &foreign.is_ok());
                 assert!(own.is_ok(), "a thread can reach its client");
             });
@@ -299,7 +301,7 @@ both_shards! {
         }
     }
 
-    /// D-06, D-23, D-24: a spawned task works for its caller; a foreign thread needs no doubt, and
+    /// D-06, D-23, D-24: a spawned task works for its caller; a foreign thread names a tenant, and
     /// what it sends keeps its order
     fn tasks_and_threads_can_send(shards) {
         let site = site(shards);

@@ -8,6 +8,13 @@ use tracing_subscriber::filter::{EnvFilter, ParseError};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
+mod lines;
+
+pub use self::lines::Bounds;
+pub(crate) use self::lines::{end, left_out};
+
+use self::lines::Lines;
+
 /// Why nothing can be logged as asked for.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -39,14 +46,15 @@ impl Logging {
     /// Starts logging for the whole process, at `level`, as text or as JSON. A program that has
     /// installed a subscriber of its own (OpenTelemetry, tokio-console) keeps it, and it decides
     /// what is logged; `level` must be one all the same.
-    pub fn start(level: &str, json: bool) -> Result<Self, LogError> {
+    pub fn start(level: &str, bounds: Bounds) -> Result<Self, LogError> {
         let parsed = parse_level(level)?;
         let most = most_of(&parsed);
         let (filter, handle) = reload::Layer::new(parsed);
+        let writer = Lines::to_stderr(bounds);
         let lines = fmt::layer()
-            .with_writer(io::stderr)
+            .with_writer(writer)
             .with_ansi(io::stderr().is_terminal());
-        let lines = match json {
+        let lines = match bounds.json {
             true => lines.json().flatten_event(true).boxed(),
             false => lines.boxed(),
         };
@@ -139,7 +147,7 @@ mod tests {
     /// C-23: the level is a thing that a running server changes.
     #[test]
     fn the_level_changes_while_it_runs() {
-        let logging = Logging::start("error", true).unwrap();
+        let logging = Logging::start("error", Bounds::default()).unwrap();
         assert!(!tracing::enabled!(tracing::Level::INFO));
         assert_eq!(log::max_level(), log::LevelFilter::Error);
         logging.reload("info").unwrap();
@@ -150,10 +158,10 @@ mod tests {
         logging.reload("info").unwrap();
         assert!(logging.reload("inof").is_err());
         // A7: who comes second leaves the log to the first.
-        let second = Logging::start("debug", false).unwrap();
+        let second = Logging::start("debug", Bounds::default()).unwrap();
         assert!(!tracing::enabled!(tracing::Level::DEBUG));
         second.reload("debug").unwrap();
         assert!(!tracing::enabled!(tracing::Level::DEBUG));
-        assert!(Logging::start("inof", false).is_err());
+        assert!(Logging::start("inof", Bounds::default()).is_err());
     }
 }
