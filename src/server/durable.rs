@@ -30,6 +30,20 @@ pub(super) struct Opened {
     pub(super) directory: DataDirectory,
 }
 
+/// What was opened, or nothing of it, for those who take it.
+pub(super) fn parted(opened: Option<Opened>) -> Parted {
+    match opened {
+        Some(opened) => (Some(opened.world), opened.stores, Some(opened.directory)),
+        None => (None, Vec::new(), None),
+    }
+}
+
+type Parted = (
+    Option<DurableWorld>,
+    Vec<Vec<(Partition, Recovered)>>,
+    Option<DataDirectory>,
+);
+
 /// Opens the data directory, or makes one, and recovers all its logs.
 pub(super) fn open(config: &Config, shards: u16, topics: Topics) -> Result<Opened, StartError> {
     let path = &config.server.data_dir;

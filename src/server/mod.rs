@@ -227,10 +227,7 @@ impl ServerBuilder {
         let began = crate::shard::now();
         let durable = self.open_topics(shards, topics)?;
         let recovered_ms = crate::shard::us_since(began) / 1_000;
-        let (world, stores, directory) = match durable {
-            Some(opened) => (Some(opened.world), opened.stores, Some(opened.directory)),
-            None => (None, Vec::new(), None),
-        };
+        let (world, stores, directory) = durable::parted(durable);
         let own_listeners_from = self.inherited.len();
         let (listeners, address, tls_address) = self.listeners()?;
         let shared = Arc::new(Shared {
