@@ -97,10 +97,12 @@ impl RelayLink for HomeLink {
             None => self.to(shard, job()),
         };
         // Homes behind a full mailbox get it all the same.
-        (0..self.0.shards()).fold(Ok(()), |posted, shard| {
+        let mut posted = Ok(());
+        for shard in 0..self.0.shards() {
             let one = give(shard);
-            posted.and(one)
-        })
+            posted = posted.and(one);
+        }
+        posted
     }
 
     fn next_conn_id(&self) -> ConnId {

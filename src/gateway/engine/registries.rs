@@ -199,7 +199,8 @@ impl Registries {
                 push,
                 count,
             };
-            posted = posted.and(self.post(shard, registry, order));
+            let one = self.post(shard, registry, order);
+            posted = posted.and(one);
         }
         posted.map(|()| accepted)
     }
@@ -244,7 +245,8 @@ impl Registries {
                 done,
                 spread: false,
             };
-            posted = posted.and(self.post(shard, registry, order));
+            let one = self.post(shard, registry, order);
+            posted = posted.and(one);
         }
         posted.map(|()| parts)
     }
