@@ -34,7 +34,7 @@ pub struct Exception {
     message: String,
     /// What the log is told, where the client is not.
     hidden: Option<String>,
-    errors: Option<Value>,
+    errors: Option<Box<Value>>,
     source: Option<Box<dyn Any>>,
 }
 
@@ -75,7 +75,7 @@ impl Exception {
     pub(crate) fn validation(event: &str, errors: Value) -> Self {
         let message = format!("invalid payload for `{event}`: validation failed");
         Self {
-            errors: Some(errors),
+            errors: Some(Box::new(errors)),
             ..Self::of(ExceptionKind::Validation, message)
         }
     }
@@ -122,7 +122,7 @@ impl Exception {
 
     /// Which rules the payload breaks, field by field.
     pub fn errors(&self) -> Option<&Value> {
-        self.errors.as_ref()
+        self.errors.as_deref()
     }
 
     /// The value that the handler returned as its error.
@@ -134,7 +134,7 @@ impl Exception {
     pub(crate) fn data(&self) -> ErrorData<'_> {
         ErrorData {
             error: &self.message,
-            errors: self.errors.as_ref(),
+            errors: self.errors.as_deref(),
         }
     }
 }

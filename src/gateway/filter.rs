@@ -12,7 +12,7 @@ use crate::proto::CloseCode;
 
 /// Decides what becomes of an error.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no exception filter",
+    message = "`{Self}` is not an exception filter",
     label = "implement `ExceptionFilter` for `{Self}`"
 )]
 pub trait ExceptionFilter: Injectable {

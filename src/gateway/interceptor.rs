@@ -13,7 +13,7 @@ use crate::gateway::reply::WsReply;
 
 /// Code around a handler: what stands before `next.run()` runs before it, the rest after it.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no interceptor",
+    message = "`{Self}` is not an interceptor",
     label = "implement `Interceptor` for `{Self}`"
 )]
 pub trait Interceptor: Injectable {

@@ -19,11 +19,12 @@ use crate::gateway::guard::{MessageGuard, UpgradeGuard};
 use crate::gateway::interceptor::Interceptor;
 use crate::gateway::relay::Relay;
 use crate::gateway::relay_handler::{self, RelayHandler};
+use crate::gateway::schema::Shapes;
 use crate::gateway::server::{Registry, WsServer};
 
 /// A part of a program. `#[module]` writes this.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no module",
+    message = "`{Self}` is not a module",
     label = "put `#[module(providers = [..], gateways = [..])]` on the struct `{Self}`"
 )]
 pub trait Module: 'static {
@@ -33,7 +34,7 @@ pub trait Module: 'static {
 
 /// A gateway: where it is mounted and what stands around its events. `#[gateway]` writes this.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no gateway",
+    message = "`{Self}` is not a gateway",
     label = "put `#[gateway(path = \"/..\")]` on the struct `{Self}`"
 )]
 pub trait Gateway: Injectable + Messages {
@@ -45,11 +46,14 @@ pub trait Gateway: Injectable + Messages {
 
     /// Adds guards, interceptors and filters that hold for all of its events.
     fn layers(_layers: &mut Layers) {}
+
+    /// Tells what the server says by itself, for documents.
+    fn pushes(_shapes: &mut Shapes<'_>) {}
 }
 
 /// A handler of relay topics that a module can list. `#[relay]` writes this.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no relay handler",
+    message = "`{Self}` is not a relay handler",
     label = "put `#[relay(\"pattern\")]` on the function `{Self}`"
 )]
 pub trait RelayRoute {
@@ -160,7 +164,7 @@ impl App {
         std::mem::take(&mut self.relays)
     }
 
-    /// Notes that somebody who is no service will ask for one.
+    /// Notes that something beside the services will ask for one.
     pub fn require(&mut self, wanted: Dependency, who: &str) -> &mut Self {
         self.builder.require(wanted, who);
         self

@@ -50,7 +50,7 @@ pub struct Relay {
 /// How a relay finds the homes of topics.
 #[derive(Clone)]
 enum Link {
-    /// There is no relay mount.
+    /// The server has no relay mount.
     None,
     Known(Arc<dyn RelayLink>),
     /// Services are built before the server is: they find it when it runs, and do not keep it.
@@ -154,7 +154,7 @@ impl Relay {
         Ok((link, reached))
     }
 
-    /// Pushes an event to everybody who is subscribed to `topic`. Nobody subscribed is no error.
+    /// Pushes an event to everybody who is subscribed to `topic`. It succeeds where none is.
     ///
     /// # Errors
     /// When the payload does not serialize, no tenant is known, or a mailbox is full.
@@ -226,7 +226,7 @@ impl Relay {
         }
     }
 
-    /// Says that a connection is no longer present; whether it was. Usually not needed.
+    /// Ends the presence of a connection; whether it was present. Usually not needed.
     pub fn untrack(&self, topic: &str, conn_id: ConnId) -> Asked<bool> {
         self.ask(topic, false, move |home, tenant, name| {
             home.handle_untrack(tenant, name, conn_id)

@@ -268,7 +268,7 @@ impl Answer<Value> {
     }
 }
 
-/// What is no `Result` is no error, and what is no `Option` is there.
+/// Passes on all that is neither `Result` nor `Option`.
 pub trait Plain: Sized {
     /// Always `Ok`.
     fn split(self) -> Result<Self, Exception> {

@@ -17,7 +17,7 @@ use crate::gateway::exception::Exception;
 /// Where a value stands in its payload.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {
-    outer: Option<&'a Place<'a>>,
+    outer: Option<&'a Self>,
     name: Name<'a>,
 }
 
@@ -41,7 +41,7 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// A key that is no text has no name of its own.
+    /// Names a place by its key; other keys than texts are `*`.
     fn of(&'a self, key: &'a dyn Any) -> Self {
         let text = key.downcast_ref::<String>().map(String::as_str);
         Self {
@@ -143,10 +143,6 @@ type Each<'a, C> = &'a mut dyn FnMut(&C, &Place<'_>);
 
 impl<R> Inside<R, R, ()> {
     /// The payload itself.
-    #[expect(
-        clippy::new_ret_no_self,
-        reason = "the way to itself has a type of its own"
-    )]
     pub fn new() -> Inside<R, R, impl Fn(&R, Each<'_, R>) + Copy> {
         Inside::by(|root: &R, each: Each<'_, R>| each(root, &Place::WHOLE))
     }

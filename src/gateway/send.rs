@@ -17,14 +17,14 @@ pub enum SendError {
         "overloaded: the mailbox of a shard is full (limits.mailbox_descriptors_max, limits.outside_queue_max)"
     )]
     Overloaded,
-    /// Nobody said for which tenant.
+    /// The tenant is unknown.
     #[error(
         "no tenant: this task works for no caller and several tenants are connected; name one \
          with `.tenant(\"demo\")`, reach all with `.all_tenants()`, keep the caller's with \
          `tidegate::spawn`, or set `tenants = \"shared\"` on the mount"
     )]
     NoTenant,
-    /// There is no relay mount.
+    /// The server has no relay mount.
     #[error(
         "this server has no relay mount: add `[relay]` to the configuration, or \
          `.relay_config(RelayConfig::default())` to the builder"
@@ -56,7 +56,7 @@ pub enum TenantScope {
 /// Which tenants have connections, where no caller says which is meant (D-06).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Connected {
-    /// Nobody is connected.
+    /// All tenants are without a connection.
     None,
     /// All connections are of this tenant, or the mount is shared by all.
     One(Tenant),

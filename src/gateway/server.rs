@@ -55,7 +55,7 @@ impl<N: 'static> WsServer<N> {
     /// To every connection of the registry; answers how many outboxes of this shard took it.
     ///
     /// # Errors
-    /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
+    /// When `data` has no JSON, the tenant is unknown, or a queue to another shard is full.
     pub fn broadcast(
         &self,
         event: &str,
@@ -67,7 +67,7 @@ impl<N: 'static> WsServer<N> {
     /// To the members of a room; answers how many outboxes of this shard took it.
     ///
     /// # Errors
-    /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
+    /// When `data` has no JSON, the tenant is unknown, or a queue to another shard is full.
     pub fn emit_to(
         &self,
         room: &str,
@@ -81,7 +81,7 @@ impl<N: 'static> WsServer<N> {
     /// connection is chosen by [`client`](Self::client).
     ///
     /// # Errors
-    /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
+    /// When `data` has no JSON, the tenant is unknown, or a queue to another shard is full.
     pub fn emit(&self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<usize, SendError> {
         self.caller().broadcast(event, data)
     }
@@ -105,7 +105,7 @@ impl<N: 'static> WsServer<N> {
     /// Counts the open connections of the caller's tenant, on all shards.
     ///
     /// # Errors
-    /// When nobody says which tenant is meant and several are connected.
+    /// When the tenant is unknown and several are connected.
     pub fn connection_count(&self) -> Result<usize, SendError> {
         self.caller().try_connection_count()
     }
@@ -171,7 +171,7 @@ impl Scope {
     /// To every connection; answers how many outboxes of this shard took it.
     ///
     /// # Errors
-    /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
+    /// When `data` has no JSON, the tenant is unknown, or a queue to another shard is full.
     pub fn broadcast(
         &self,
         event: &str,
@@ -183,7 +183,7 @@ impl Scope {
     /// To every connection; waits until all shards have said how many took it.
     ///
     /// # Errors
-    /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
+    /// When `data` has no JSON, the tenant is unknown, or a queue to another shard is full.
     pub async fn broadcast_total(
         &self,
         event: &str,
@@ -196,7 +196,7 @@ impl Scope {
     /// To the members of a room; answers how many outboxes of this shard took it.
     ///
     /// # Errors
-    /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
+    /// When `data` has no JSON, the tenant is unknown, or a queue to another shard is full.
     pub fn emit_to(
         &self,
         room: &str,
@@ -209,7 +209,7 @@ impl Scope {
     /// To every connection, as [`broadcast`](Self::broadcast) does.
     ///
     /// # Errors
-    /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
+    /// When `data` has no JSON, the tenant is unknown, or a queue to another shard is full.
     pub fn emit(&self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<usize, SendError> {
         self.broadcast(event, data)
     }
@@ -318,7 +318,7 @@ impl Scope {
         })
     }
 
-    /// A thread that is no shard asks one to send.
+    /// Asks a shard to send, from another thread.
     fn send_from_outside(
         &self,
         send: &Delivery<'_>,
@@ -412,7 +412,7 @@ impl To {
     /// Sends to those chosen; answers how many outboxes of this shard took it.
     ///
     /// # Errors
-    /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
+    /// When `data` has no JSON, the tenant is unknown, or a queue to another shard is full.
     pub fn emit(&self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<usize, SendError> {
         self.scope.send(&self.whom(), &Push::event(event, data)?)
     }
@@ -420,7 +420,7 @@ impl To {
     /// Sends to those chosen, and waits until all shards have said how many took it.
     ///
     /// # Errors
-    /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
+    /// When `data` has no JSON, the tenant is unknown, or a queue to another shard is full.
     pub async fn emit_total(
         &self,
         event: &str,
@@ -436,7 +436,7 @@ impl To {
     /// there until that shard knows better.
     ///
     /// # Errors
-    /// When `data` has no JSON, nobody says which tenant is meant, or a queue to another shard is full.
+    /// When `data` has no JSON, the tenant is unknown, or a queue to another shard is full.
     pub fn reach(&self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<bool, SendError> {
         let here = 0 < self.emit(event, data)?;
         match self.chosen {

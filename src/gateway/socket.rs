@@ -94,7 +94,7 @@ impl From<Vec<u8>> for Message {
     }
 }
 
-/// Why a raw socket does no more.
+/// Why a raw socket has stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SocketError {
     /// The connection has ended, or is about to.

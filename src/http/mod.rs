@@ -17,6 +17,7 @@ mod health;
 
 mod messages;
 
+mod asyncapi;
 mod openapi;
 
 mod problem;
@@ -171,6 +172,7 @@ fn table() -> OpenApiRouter<Deps> {
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
         .routes(routes!(openapi::document))
+        .routes(routes!(asyncapi::document))
         .routes(routes!(relay::push))
         .routes(routes!(relay::presence))
         .routes(routes!(registries::broadcast))

@@ -48,11 +48,7 @@ impl RunError {
     }
 
     /// Says the error on one line and ends the process.
-    #[expect(
-        clippy::exit,
-        clippy::print_stderr,
-        reason = "it is what `main` would do"
-    )]
+    #[expect(clippy::print_stderr, reason = "it is what `main` would do")]
     fn end(&self) -> ! {
         eprintln!("{}: {}", program_name(), crate::cli::with_causes(self));
         std::process::exit(self.exit_code().into());

@@ -6,7 +6,7 @@ use tracing::warn;
 use crate::gateway::engine::dispatch::{Outcome, Request};
 use crate::gateway::reply::{Body, Exception, ExceptionKind, Frame};
 
-/// The answer to what is no envelope.
+/// The answer to a frame of another shape than an envelope.
 pub fn invalid_envelope() -> Frame {
     error_frame("error", "invalid envelope", None)
 }

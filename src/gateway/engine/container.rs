@@ -104,7 +104,7 @@ impl fmt::Debug for Dependency {
 
 /// A service that is built from other services. `#[injectable]` writes this.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no service",
+    message = "`{Self}` is not a service",
     label = "put `#[injectable]` on the struct `{Self}`",
     note = "a value that is made elsewhere is provided with `.provide(value)`"
 )]
@@ -322,7 +322,7 @@ impl ContainerBuilder {
         self
     }
 
-    /// Notes that `who`, which is no service itself, will want `wanted`.
+    /// Notes that `who`, beside the services, will want `wanted`.
     pub fn require(&mut self, wanted: Dependency, who: &str) -> &mut Self {
         self.wishes.push((wanted, who.to_owned()));
         self

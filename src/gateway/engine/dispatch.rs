@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker};
 use ahash::AHashMap;
 use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
-use tracing::{Level, debug, enabled, error, warn};
+use tracing::{Instrument as _, Level, debug, enabled, error, warn};
 
 use crate::auth::{CALLER, Caller};
 use crate::gateway::client::{Handshake, WsClient};
@@ -23,6 +23,7 @@ use crate::gateway::engine::answers::unknown_event;
 use crate::gateway::engine::container::{Container, Resolver, StartError, short_name};
 use crate::gateway::engine::line::Line;
 use crate::gateway::engine::outlet::Registries;
+use crate::gateway::engine::spans;
 use crate::gateway::engine::table::{
     Hook, Invocation, Layers, Local, Messages, Panicked, Running, Table,
 };
@@ -76,6 +77,13 @@ pub struct Pending {
 }
 
 impl Pending {
+    pub(super) fn new(future: LocalBoxFuture<'static, Outcome>, is_concurrent: bool) -> Self {
+        Self {
+            future,
+            is_concurrent,
+        }
+    }
+
     /// Whether the events behind it may go on meanwhile.
     pub fn is_concurrent(&self) -> bool {
         self.is_concurrent
@@ -219,6 +227,7 @@ impl<G: Messages> Dispatcher<G> {
             }
             Outcome::Nothing
         };
+        let future = future.instrument(client.span().clone());
         now_or_later(future.boxed_local(), false)
     }
 }
@@ -266,14 +275,28 @@ impl<G: Messages> Dispatch for Dispatcher<G> {
         let Some(bound) = self.bindings.get(request.event) else {
             return Handling::Done(unknown_event(request));
         };
-        if enabled!(target: "tidegate::ws", Level::DEBUG) {
-            return self.message_logged(bound, client, request);
+        match spans::are_wanted() {
+            true => spans::in_span(client, bound.event, || {
+                self.message_known(bound, client, request)
+            }),
+            false => self.message_known(bound, client, request),
         }
-        self.message_to(bound, client, request)
     }
 }
 
 impl<G: Messages> Dispatcher<G> {
+    fn message_known(
+        &self,
+        bound: &Rc<Bound<G>>,
+        client: &WsClient,
+        request: Request<'_>,
+    ) -> Handling {
+        match enabled!(target: "tidegate::ws", Level::DEBUG) {
+            true => self.message_logged(bound, client, request),
+            false => self.message_to(bound, client, request),
+        }
+    }
+
     fn message_to(
         &self,
         bound: &Rc<Bound<G>>,
@@ -536,7 +559,7 @@ fn caught<T>(run: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|_| Panicked)
 }
 
-/// Polled with a waker that wakes nobody: a task polls again at its start, and then with its own.
+/// Polled with a waker that does nothing: a task polls again at its start, and then with its own.
 fn poll_once<T>(future: &mut LocalBoxFuture<'static, T>) -> Poll<T> {
     future
         .as_mut()

@@ -48,7 +48,7 @@ impl Inboxes {
         self.bytes.set(self.bytes.get() + bytes);
     }
 
-    /// So many are not waiting any more.
+    /// Takes out what has been received.
     pub(crate) fn remove(&self, messages: usize, bytes: usize) {
         self.messages.set(self.messages.get() - messages);
         self.bytes.set(self.bytes.get() - bytes);
@@ -60,7 +60,7 @@ impl Inboxes {
     }
 }
 
-/// How much an inbox takes before the peer is no longer read from.
+/// How much an inbox takes before reading from the peer pauses.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct InboxBounds {
     pub(crate) bytes_max: u32,

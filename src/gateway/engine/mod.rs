@@ -15,6 +15,8 @@ pub mod answers;
 
 mod line;
 
+pub(in crate::gateway) mod spans;
+
 pub mod pool;
 
 pub mod push;

@@ -69,13 +69,13 @@ pub trait Outlet {
     fn now_us(&self) -> u64;
 }
 
-/// The way in for threads that are no shards.
+/// The way in for other threads than shards.
 pub trait Outside: Send + Sync {
     /// Hands something to a shard; [`SendError::Overloaded`] if its queue is full.
     fn post(&self, shard: u16, post: Post) -> Result<(), SendError>;
 }
 
-/// What one shard, or a thread that is none, asks of the registries of another.
+/// What one shard, or another thread, asks of the registries of another.
 #[derive(Debug)]
 pub struct Post {
     /// The number of the registry.
@@ -103,7 +103,7 @@ pub enum Order {
         /// Where to say how many took it.
         count: Option<oneshot::Sender<usize>>,
     },
-    /// Give a frame to whom the address names on all shards; from a thread that is no shard.
+    /// Give a frame to whom the address names on all shards; from a thread beside the shards.
     Spread {
         /// Whom; a room may be the id of a connection instead.
         address: Address,
@@ -114,7 +114,7 @@ pub enum Order {
         /// Where to say how many took it.
         count: Option<oneshot::Sender<usize>>,
     },
-    /// Hand an order to another shard; from a thread that is no shard.
+    /// Hand an order to another shard; from a thread beside the shards.
     Forward {
         /// That shard.
         shard: u16,
@@ -211,7 +211,7 @@ impl Registries {
         HERE.replace(Some(self.clone()))
     }
 
-    /// The thread is a shard no more.
+    /// Ends being a shard.
     pub fn uninstall() -> Option<Rc<Self>> {
         HERE.take()
     }
@@ -424,7 +424,7 @@ impl Registries {
         }
     }
 
-    /// An order from a thread that is no shard is carried out as if it had been made here.
+    /// An order from a thread beside the shards is carried out as if it had been made here.
     fn handle_spread(
         &self,
         registry: u16,
@@ -452,7 +452,7 @@ impl Registries {
         }
     }
 
-    /// An order from a thread that is no shard goes on to where it belongs, in one queue with all
+    /// An order from a thread beside the shards goes on to where it belongs, in one queue with all
     /// else that such threads send. Its sender has gone on: what may be refused is told to the log.
     fn handle_forward(&self, registry: u16, shard: u16, order: Order) {
         let post = Post { registry, order };
@@ -557,7 +557,7 @@ async fn streamed(outlet: &dyn Outlet, connection: ConnKey, push: &Push) -> Fate
     std::future::poll_fn(|context| outlet.poll_send(connection, push, context.waker())).await
 }
 
-/// The sum of what the other shards answer; one that is gone has given the frame to nobody.
+/// The sum of what the other shards answer; one that is gone counts as 0.
 pub(crate) async fn total(counts: Vec<oneshot::Receiver<usize>>) -> usize {
     let mut total = 0;
     for count in counts {
@@ -566,7 +566,7 @@ pub(crate) async fn total(counts: Vec<oneshot::Receiver<usize>>) -> usize {
     total
 }
 
-/// Whoever asked may have gone away meanwhile, and then nobody wants to know.
+/// Whoever asked may have gone away meanwhile, and then the number is dropped.
 fn tell(count: Option<oneshot::Sender<usize>>, accepted: usize) {
     if let Some(count) = count {
         count.send(accepted).ok();

@@ -45,7 +45,7 @@ impl Pool {
         self.index
     }
 
-    /// Lets threads that are no shards send. Only the first call has an effect.
+    /// Lets other threads than shards send. Only the first call has an effect.
     pub fn open(&self, outside: Arc<dyn Outside>) {
         self.outside.get_or_init(|| outside);
     }
@@ -73,7 +73,7 @@ impl Pool {
         counter.clone()
     }
 
-    /// Counts a connection no more. The last one of a tenant takes the counter with it.
+    /// Takes a connection out of the count. The last one of a tenant takes the counter with it.
     pub(crate) fn exit(&self, tenant: &Tenant, counter: &AtomicUsize) {
         if counter.fetch_sub(1, Ordering::Relaxed) == 1 {
             let mut counts = self.counts.write();
@@ -114,7 +114,7 @@ impl Pool {
         self.post_outside(order)
     }
 
-    /// A thread that is no shard hands all its orders to the same one, so that they keep their
+    /// A thread beside the shards hands all its orders to the same one, so that they keep their
     /// order (D-24).
     pub(crate) fn post_outside(&self, order: Order) -> Result<(), SendError> {
         let outside = self.outside.get().ok_or(SendError::Stopping)?;

@@ -44,12 +44,12 @@ impl Push {
         &self.plain
     }
 
-    /// The name of the event as JSON; empty where the frame is no envelope.
+    /// The name of the event as JSON; empty where the frame has another shape.
     pub fn event_json(&self) -> &[u8] {
         &self.plain[wide(&self.event)]
     }
 
-    /// The data as JSON, or all of the text where the frame is no envelope.
+    /// The data as JSON, or all of the text where the frame has another shape.
     pub fn data_json(&self) -> &[u8] {
         &self.plain[wide(&self.data)]
     }

@@ -394,7 +394,7 @@ fn an_id_is_echoed() {
     assert!(ask("x", b"1", b"8")[0].ends_with(r#""id":8}"#));
 }
 
-/// D-14: what is ready at once is no task; what waits knows its caller when it goes on.
+/// D-14: what is ready at once needs no task; what waits knows its caller when it goes on.
 #[test]
 fn only_a_handler_that_waits_becomes_a_task() {
     let rig = rig();

@@ -198,7 +198,7 @@ fn tenants_are_worlds_of_their_own() {
     assert!(took(&rig, &eve).is_empty());
 }
 
-/// D-06: without a caller it works while there is no doubt, and never falls open.
+/// D-06: without a caller it works while it is clear, and never falls open.
 #[test]
 fn a_call_without_a_caller_needs_a_tenant() {
     let rig = Rig::on((0, 1), program());
@@ -230,7 +230,7 @@ fn a_call_without_a_caller_needs_a_tenant() {
     });
 }
 
-/// Carries posts between shards until there are none.
+/// Carries posts between shards until all are carried.
 fn settle(rigs: &[&Rig]) {
     let mut moved = true;
     while moved {
@@ -344,7 +344,7 @@ fn a_full_mailbox_loses_no_notice() {
     assert_eq!(left.wire.posts.borrow().len(), 1);
 }
 
-/// Hands what comes from outside to nobody yet, but keeps it.
+/// Hands what comes from outside to none yet, but keeps it.
 #[derive(Default)]
 struct Kept(parking_lot::Mutex<Vec<Post>>);
 
@@ -356,7 +356,7 @@ impl Outside for Kept {
     }
 }
 
-/// Sends work from threads that are no shards, names resolved where rooms are known.
+/// Sends work from threads beside the shards, names resolved where rooms are known.
 #[test]
 fn a_thread_that_is_no_shard_can_send() {
     let rig = Rig::on((0, 1), program());

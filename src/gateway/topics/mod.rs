@@ -63,7 +63,7 @@ pub enum TopicError {
         "overloaded: the mailbox of a shard is full (limits.mailbox_descriptors_max, limits.outside_queue_max)"
     )]
     Overloaded,
-    /// Nobody said for which tenant.
+    /// The tenant is unknown.
     #[error("no tenant: this task works for no caller; name one with `.tenant(\"demo\")`")]
     NoTenant,
     /// Durable topics are switched off.
@@ -180,7 +180,7 @@ impl Topics {
     /// One topic, by id or name.
     ///
     /// # Errors
-    /// When there is none.
+    /// When it does not exist.
     pub async fn topic(&self, topic: &str) -> Result<TopicView, TopicError> {
         let (partition, topic) = self.place(&TopicRef::parse(topic))?;
         match self.ask(partition, Command::GetTopic { topic }).await? {
@@ -219,7 +219,7 @@ impl Topics {
     /// then goes as retention always does, and subscribers who had not read it get a gap.
     ///
     /// # Errors
-    /// When there is no such topic, or the disk is broken.
+    /// When the topic does not exist, or the disk is broken.
     pub async fn change_retention(
         &self,
         topic: &str,
@@ -236,7 +236,7 @@ impl Topics {
     /// Ends a topic with all its messages and subscriptions.
     ///
     /// # Errors
-    /// When there is none, or the disk is broken.
+    /// When it does not exist, or the disk is broken.
     pub async fn delete(&self, topic: &str) -> Result<(), TopicError> {
         let (partition, topic) = self.place(&TopicRef::parse(topic))?;
         match self.ask(partition, Command::DeleteTopic { topic }).await? {
@@ -248,7 +248,7 @@ impl Topics {
     /// Publishes a message; done when it is on the disk.
     ///
     /// # Errors
-    /// When there is no such topic, a limit is reached, or the disk is full or broken.
+    /// When the topic does not exist, a limit is reached, or the disk is full or broken.
     pub async fn publish<T: Serialize + ?Sized>(
         &self,
         topic: &str,
@@ -310,7 +310,7 @@ impl Topics {
     /// Messages from `from_seq` on, at most `limit` and as many bytes as one answer may have.
     ///
     /// # Errors
-    /// When there is no such topic.
+    /// When the topic does not exist.
     pub async fn history(
         &self,
         topic: &str,
@@ -333,7 +333,7 @@ impl Topics {
     /// acked comes again to whoever binds it next.
     ///
     /// # Errors
-    /// When there is no such topic, or a limit is reached.
+    /// When the topic does not exist, or a limit is reached.
     pub async fn subscribe(
         &self,
         topic: &str,
@@ -354,7 +354,7 @@ impl Topics {
     /// Subscriptions of the tenant, of one topic or with one name if that is given.
     ///
     /// # Errors
-    /// When there is no such topic.
+    /// When the topic does not exist.
     pub async fn subscriptions(
         &self,
         topic: Option<&str>,
@@ -393,7 +393,7 @@ impl Topics {
     /// One subscription.
     ///
     /// # Errors
-    /// When there is none.
+    /// When it does not exist.
     pub async fn subscription(
         &self,
         subscription: HomedId,
@@ -405,7 +405,7 @@ impl Topics {
     /// Moves a cursor, so that `from_seq` comes next; done when that is on the disk.
     ///
     /// # Errors
-    /// When there is no such subscription, or `from_seq` is behind the end.
+    /// When the subscription does not exist, or `from_seq` is behind the end.
     pub async fn move_subscription(
         &self,
         subscription: HomedId,
@@ -421,7 +421,7 @@ impl Topics {
     /// Removes a subscription and its cursor.
     ///
     /// # Errors
-    /// When there is none.
+    /// When it does not exist.
     pub async fn delete_subscription(&self, subscription: HomedId) -> Result<(), TopicError> {
         let partition = subscription.partition(self.link()?.partitions());
         match self

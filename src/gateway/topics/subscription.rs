@@ -82,10 +82,10 @@ pub enum Delivery {
 }
 
 impl Delivery {
-    /// Reads a message's payload as JSON; `None` where it is no message.
+    /// Reads a message's payload as JSON; `None` for a gap.
     ///
     /// # Errors
-    /// When the payload is no such JSON.
+    /// When the payload has another shape.
     pub fn json<T: DeserializeOwned>(&self) -> Result<Option<T>, serde_json::Error> {
         match self {
             Self::Message { message, .. } => serde_json::from_slice(&message.payload).map(Some),
