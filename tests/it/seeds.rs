@@ -84,7 +84,8 @@ fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/user_programs/serves.rs");
-        let folder = std::env::temp_dir().join(format!("tidegate-programs-{}", std::process::id()));
+        // Over the one of the run before, so that they do not pile up.
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("user_programs");
         let mut rustc = rustc(&source);
         let subscriber = builds_of("tracing_subscriber").remove(0);
         rustc

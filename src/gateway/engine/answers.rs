@@ -5,6 +5,7 @@ use tracing::warn;
 
 use crate::gateway::engine::dispatch::{Outcome, Request};
 use crate::gateway::reply::{Body, Exception, ExceptionKind, Frame};
+use crate::proto::event::{LAGGED_EVENT, Lagged};
 
 /// The answer to a frame of another shape than an envelope.
 pub fn invalid_envelope() -> Frame {
@@ -14,6 +15,12 @@ pub fn invalid_envelope() -> Frame {
 /// The answer to a binary frame.
 pub fn binary_refused() -> Frame {
     error_frame("error", "binary frames are not supported", None)
+}
+
+/// Tells a client how many frames its full outbox has shed.
+pub(crate) fn lagged(missed: u64) -> Frame {
+    let body = Body::envelope(LAGGED_EVENT, &Lagged { missed });
+    body.map(|body| body.into_frame(None)).unwrap_or_default()
 }
 
 /// Clients in browsers see no pings of the protocol and ask by this event whether the server is

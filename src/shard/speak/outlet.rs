@@ -123,6 +123,9 @@ impl State {
         let is_full = connection.outbox.is_full_for(frame.len(), &limits);
         if is_full && connection.machine.is_sending() && connection.outbox.backlog().0 != 0 {
             self.metrics.add(Counter::OutboxSheds, 1);
+            if let Session::Event(session) = &connection.session {
+                session.handle_shed();
+            }
             return Fate::Shed;
         }
         if frame.len() <= COPY_BYTES_MAX {
@@ -140,8 +143,15 @@ impl State {
         Fate::Accepted
     }
 
-    /// A member of a room does not keep up: a room loses nothing in silence.
+    /// A member of a room does not keep up: a room loses nothing in silence. Who can be told is told
+    /// when it reads again.
     fn shed(&mut self, key: SlotKey) {
+        let connection = self.connections.get(key);
+        if let Some(Session::Event(session)) = connection.map(|connection| &connection.session)
+            && session.is_told()
+        {
+            return;
+        }
         self.close(key, 1008, NOT_DRAINING, LeaveReason::Slow);
     }
 
