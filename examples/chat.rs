@@ -8,20 +8,23 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tidegate::prelude::*;
 
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "tidegate::schemars")]
 struct ChatMessage {
     author: String,
     text: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(crate = "tidegate::schemars")]
 struct Send {
     #[serde(flatten)]
     message: ChatMessage,
     room: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(crate = "tidegate::schemars")]
 struct Room {
     name: String,
 }
@@ -55,7 +58,7 @@ impl History {
     }
 }
 
-#[gateway(path = "/chat")]
+#[gateway(path = "/chat", emits("message" = ChatMessage, "typing" = ChatMessage))]
 struct ChatGateway {
     #[inject]
     history: Arc<History>,
@@ -129,6 +132,16 @@ impl ChatGateway {
 #[module(providers = [History], gateways = [ChatGateway])]
 pub(crate) struct ChatModule;
 
+/// The page at `/chat.html`, open to all: it asks for a token.
+pub(crate) fn page() -> axum::Router {
+    let page = || async { axum::response::Html(include_str!("chat.html")) };
+    axum::Router::new().route("/chat.html", axum::routing::get(page))
+}
+
 fn main() -> tidegate::Result<()> {
-    Ok(Server::from_args()?.module::<ChatModule>().run()?)
+    let server = Server::from_args()?.module::<ChatModule>();
+    Ok(server
+        .router(page())
+        .public_route("GET", "/chat.html")
+        .run()?)
 }

@@ -95,6 +95,7 @@
 //! 1. [gateways](guide::gateways) and [messages](guide::messages),
 //! 2. [registries, rooms and push](guide::registries),
 //! 3. [guards, interceptors and filters](guide::layers), [services](guide::services),
+//!    [databases and calls that block](guide::databases),
 //! 4. [relay topics](guide::relay) and [durable topics](guide::durable), with their
 //!    [backup](guide::backup),
 //! 5. [streaming](guide::streaming): tokens, a live dashboard, agent to agent, the progress of a job,
@@ -160,11 +161,14 @@ pub use broker::relay::LeaveReason;
 pub use gateway::container::State;
 pub use gateway::relay::Relay;
 pub use gateway::relay_handler::RelayEvent;
+pub use gateway::schema::Schema;
 pub use gateway::send::SendError;
 pub use gateway::socket::{CloseFrame, Message, SocketError, WebSocket, WsReceiver, WsSender};
 pub use gateway::spawn::spawn;
 pub use gateway::topics::{Delivery, History, Published, Subscription, TopicError, Topics};
 pub use proto::{CloseCode, InvalidCloseCode, OwnCode};
+/// Shapes of types for documents: `#[derive(JsonSchema)]` with `#[schemars(crate = "tidegate::schemars")]`.
+pub use schemars::{self, JsonSchema};
 pub use server::{RelayConfig, Server};
 
 pub mod prelude;

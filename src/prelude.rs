@@ -2,6 +2,7 @@
 //! modules hold.
 
 pub use ahash::AHashMap;
+pub use schemars::JsonSchema;
 pub use tidegate_macros::{
     after_init, concurrent, gateway, injectable, messages, module, on_connect, on_disconnect,
     relay, subscribe_message, use_filters, use_guards, use_interceptors,

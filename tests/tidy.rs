@@ -7,7 +7,7 @@
     reason = "a test crate, whose functions are not all marked as tests"
 )]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -422,6 +422,78 @@ fn only_less_than() {
             }
         }
     }
+    assert_none(&wrong);
+}
+
+/// Ways of saying what something is not, where a reader wants to know what it is or does.
+const NOT_SAID: &[&str] = &[
+    "is no ",
+    "are no ",
+    "is none",
+    "are none",
+    "no more",
+    "nobody",
+    "any more",
+    "no longer",
+];
+
+/// Old texts of each part that say it all the same: such a number may only go down, and parts that
+/// are not here have none.
+const STILL_SAID: &[(&str, usize)] = &[
+    ("auth", 20),
+    ("broker", 40),
+    ("cli", 6),
+    ("client", 21),
+    ("config", 28),
+    ("http", 15),
+    ("log", 34),
+    ("logging", 2),
+    ("proto", 23),
+    ("server", 10),
+    ("session", 6),
+    ("shard", 38),
+    ("tls", 4),
+];
+
+/// The docs and error texts of a file, each line with its number.
+fn told_to_users(file: &File) -> Vec<(usize, &str)> {
+    let mut is_error = false;
+    let mut told = Vec::new();
+    for (number, line) in (1..).zip(file.text.lines()) {
+        is_error |= line.contains("#[error(");
+        if is_error || line.trim_start().starts_with("///") {
+            told.push((number, line));
+        }
+        is_error &= !line.contains(")]");
+    }
+    told
+}
+
+#[test]
+fn docs_and_errors_say_what_is() {
+    let mut said: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for file in rust_files(&["src"]) {
+        for (number, line) in told_to_users(&file) {
+            let text = line.to_lowercase();
+            if NOT_SAID.iter().any(|words| text.contains(words)) {
+                let place = format!("{}:{number}: {}", file.path.display(), line.trim());
+                said.entry(file.part().unwrap().to_owned())
+                    .or_default()
+                    .push(place);
+            }
+        }
+    }
+    let granted = |part: &str| {
+        STILL_SAID
+            .iter()
+            .find(|(of, _)| *of == part)
+            .map_or(0, |it| it.1)
+    };
+    let wrong: Vec<_> = said
+        .iter()
+        .filter(|(part, places)| granted(part) < places.len())
+        .map(|(part, places)| format!("{part}: {} at most\n{}", granted(part), places.join("\n")))
+        .collect();
     assert_none(&wrong);
 }
 

@@ -94,7 +94,7 @@ pub(super) enum Step {
 }
 
 impl Subscription {
-    /// A subscription that nobody is bound to.
+    /// A subscription without a reader.
     pub(super) fn new(tenant: Tenant, topic: HomedId, sub_name: Arc<str>, cursor: Seq) -> Self {
         Self {
             tenant,

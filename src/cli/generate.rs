@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
+use super::types::{self, TypesOptions};
 use super::{Failure, answer};
 
 /// What can be generated.
@@ -17,6 +18,8 @@ pub(super) enum GenerateVerb {
     Gateway(GatewayOptions),
     /// A project that runs: a program with one gateway
     Project(ProjectOptions),
+    /// Types in TypeScript of what gateways speak, for EventClient<Map>
+    Types(TypesOptions),
 }
 
 /// What a gateway is called.
@@ -72,6 +75,7 @@ pub(super) fn run(verb: &GenerateVerb) -> Result<ExitCode, Failure> {
             gateway(&options.project, &options.name, &mut told)?;
         }
         GenerateVerb::Project(options) => project(options, &mut told)?,
+        GenerateVerb::Types(options) => return types::run(options),
     }
     // All is there before anything is said, whether or not somebody reads it.
     answer(told.join("\n"))?;

@@ -15,6 +15,8 @@ mod doctor;
 
 mod generate;
 
+mod types;
+
 #[cfg(feature = "client")]
 mod client;
 
@@ -207,6 +209,21 @@ enum Failure {
         path: std::path::PathBuf,
         source: std::io::Error,
     },
+    /// A file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        path: std::path::PathBuf,
+        source: std::io::Error,
+    },
+    /// A document that is not JSON.
+    #[error("{} is not JSON", path.display())]
+    Document {
+        path: std::path::PathBuf,
+        source: serde_json::Error,
+    },
+    /// JSON that describes no channels.
+    #[error("{} has no `channels`: give the server's /asyncapi.json", .0.display())]
+    NoDocument(std::path::PathBuf),
     /// Nothing, or not all, was generated.
     #[error(transparent)]
     Generate(#[from] generate::GenerateError),

@@ -11,6 +11,7 @@ use std::task::Poll;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::oneshot;
+use tracing::Span;
 
 use crate::auth::{Caller, CurrentUser};
 use crate::broker::ConnKey;
@@ -19,6 +20,7 @@ use crate::gateway::engine::outlet::{Fate, Order};
 use crate::gateway::engine::pool::Pool;
 use crate::gateway::engine::push::Push;
 use crate::gateway::engine::registries::Registries;
+use crate::gateway::engine::spans;
 use crate::gateway::send::SendError;
 use crate::gateway::server::{Registry, Scope};
 use crate::id::{ConnId, Tenant};
@@ -54,6 +56,7 @@ struct Inner {
     caller: Arc<Caller>,
     handshake: Arc<Handshake>,
     registry: Arc<dyn Registry>,
+    span: Span,
 }
 
 impl WsClient {
@@ -83,9 +86,11 @@ impl WsClient {
             "a connection is entered where it lives"
         );
         here.connect(pool.index(), id, key, &caller.tenant);
+        let span = spans::of_connection(registry.name(), id, &caller, &handshake);
         let inner = Inner {
             reason: AtomicU8::new(0),
             auth,
+            span,
             id,
             key,
             caller,
@@ -373,6 +378,11 @@ impl WsClient {
 
     pub(crate) fn handshake(&self) -> &Handshake {
         &self.inner.handshake
+    }
+
+    /// The span that its hooks and messages belong to.
+    pub(crate) fn span(&self) -> &Span {
+        &self.inner.span
     }
 
     /// What tells it from all connections of all registries, those that are gone too.

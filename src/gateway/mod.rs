@@ -47,6 +47,10 @@ pub mod filter;
 
 pub mod spawn;
 
+pub mod schema;
+
+pub mod typescript;
+
 /// What runs all of it; users name only what the modules beside it show.
 #[doc(hidden)]
 pub mod engine;

@@ -20,6 +20,7 @@ use crate::gateway::guard::{MessageGuard, UpgradeGuard};
 use crate::gateway::interceptor::Interceptor;
 use crate::gateway::relay::Relay;
 use crate::gateway::relay_handler::{self, RelayHandler};
+use crate::gateway::schema::Shapes;
 use crate::gateway::server::{Registry, WsServer};
 
 /// A part of a program. `#[module]` writes this.
@@ -49,6 +50,9 @@ pub trait Gateway: Injectable + Messages {
 
     /// Adds guards, interceptors and filters that hold for all of its events.
     fn layers(_layers: &mut Layers) {}
+
+    /// Tells what the server says by itself, for documents.
+    fn pushes(_shapes: &mut Shapes<'_>) {}
 }
 
 /// A handler of relay topics that a module can list. `#[relay]` writes this.

@@ -18,6 +18,9 @@ pub mod streaming {}
 #[doc = include_str!("services.md")]
 pub mod services {}
 
+#[doc = include_str!("databases.md")]
+pub mod databases {}
+
 #[doc = include_str!("relay.md")]
 pub mod relay {}
 

@@ -38,6 +38,8 @@ pub(super) fn is_open(deps: &Deps, method: &Method, path: &str) -> bool {
     let reads = matches!(*method, Method::GET | Method::HEAD);
     match path {
         "/client.js" | "/openapi.json" => reads,
+        // What a program speaks is told to who has a token, and in development to all.
+        "/asyncapi.json" => reads && deps.inside == Inside::Everybody,
         "/" | "/console" | "/console/config.json" => reads && deps.inside != Inside::Elsewhere,
         "/v1/dev/token" => *method == Method::POST && deps.console.tokens.is_some(),
         _ => {

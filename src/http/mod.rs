@@ -21,6 +21,7 @@ mod messages;
 
 mod mint;
 
+mod asyncapi;
 mod openapi;
 
 mod problem;
@@ -194,6 +195,7 @@ fn table() -> OpenApiRouter<Deps> {
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
         .routes(routes!(openapi::document))
+        .routes(routes!(asyncapi::document))
         .routes(routes!(relay::push))
         .routes(routes!(relay::presence))
         .routes(routes!(registries::broadcast))

@@ -158,7 +158,7 @@ pub enum Event {
 pub enum LogState {
     /// It does.
     Serving,
-    /// There is no space; it will by itself when there is.
+    /// The disk is full; it goes on by itself when there is space.
     StorageFull,
     /// A write or sync failed: never again in this process.
     Failed,
@@ -488,7 +488,7 @@ impl CommitLog {
         Effect { id, op }
     }
 
-    /// Final: nothing is written any more.
+    /// Final: writing has ended.
     fn fail(&mut self, error: &io::Error) {
         if !self.has_failed {
             self.has_failed = true;

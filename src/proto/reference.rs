@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::durable::{self, MessageExtras, MessagePrefix, Subscribed};
-use super::event::{self, ErrorData};
+use super::event::{self, ErrorData, Lagged};
 use super::typed::{ErrorFrame, put_error, put_pong, put_token_expiring};
 use super::{CloseCode, ErrorCode, relay};
 
@@ -150,6 +150,10 @@ fn event_answers() -> Vec<Row> {
         envelope(
             (event::ERROR_EVENT, &error("invalid envelope"), None),
             "a frame of no known shape",
+        ),
+        envelope(
+            (event::LAGGED_EVENT, &Lagged { missed: 12 }, None),
+            "so many frames were shed, because this client reads too slowly; only where the subprotocol was named",
         ),
     ]
 }

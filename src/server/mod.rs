@@ -44,6 +44,7 @@ use crate::gateway::engine::program::Program;
 use crate::gateway::module::App;
 use crate::gateway::raw_handler::{self, AnyRawHandler};
 use crate::gateway::relay::Relay;
+use crate::gateway::schema::Schema;
 use crate::gateway::socket::echo;
 use crate::gateway::topics::Topics;
 use crate::http::{Access, Deps};
@@ -160,6 +161,11 @@ impl Server {
     /// Where operators reach it, if `[admin] listen` is set.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(Admin::address)
+    }
+
+    /// What its gateways speak: as AsyncAPI, and as types for the client in TypeScript.
+    pub fn schema(&self) -> Schema {
+        self.shared.program.schema()
     }
 
     /// What it counts.

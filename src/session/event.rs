@@ -4,7 +4,7 @@
 //! Bound: `inbox_bytes_max` and `inbox_messages_max`; past them the peer is not read from until half
 //! of what waits has run.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::Waker;
@@ -17,6 +17,7 @@ use crate::gateway::engine::dispatch::{Dispatch, Request};
 use crate::gateway::engine::inbox::Inboxes;
 use crate::gateway::engine::wire::KeptWire;
 use crate::gateway::extract::KeptData;
+use crate::proto::event;
 
 /// The bounds of what waits. Full: receiving pauses until half is gone.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +31,9 @@ pub(crate) struct EventSession {
     pub(crate) client: WsClient,
     pub(crate) gateway: Rc<dyn Dispatch>,
     queue: RefCell<Queue>,
+    /// Pushes that its full outbox has shed, and that it was not told of: only for who has named the
+    /// dialect, and so knows the notice.
+    missed: Option<Cell<u64>>,
     /// What waits here is counted among what waits on the shard.
     inboxes: Rc<Inboxes>,
 }
@@ -71,12 +75,32 @@ impl Waiting {
 
 impl EventSession {
     pub(crate) fn new(client: WsClient, gateway: Rc<dyn Dispatch>, inboxes: Rc<Inboxes>) -> Self {
+        let knows_lagged = client.subprotocol() == Some(event::PROTOCOL);
         Self {
             client,
             gateway,
             queue: RefCell::default(),
+            missed: knows_lagged.then(Cell::default),
             inboxes,
         }
+    }
+
+    /// A push was shed.
+    pub(crate) fn handle_shed(&self) {
+        if let Some(missed) = &self.missed {
+            missed.set(missed.get() + 1);
+        }
+    }
+
+    /// Whether the client is told of what was shed.
+    pub(crate) fn is_told(&self) -> bool {
+        self.missed.is_some()
+    }
+
+    /// How many were shed since it was told last, if any were.
+    pub(crate) fn poll_missed(&self) -> Option<u64> {
+        let missed = self.missed.as_ref()?.take();
+        (0 < missed).then_some(missed)
     }
 
     /// Whether the next event must wait for those before it.

@@ -198,7 +198,7 @@ impl State {
         is_new
     }
 
-    /// A bound is not reached any more.
+    /// A bound is free again.
     pub(crate) fn resume(&mut self, key: SlotKey, pause: Pause) {
         let Some(connection) = self.connections.get(key) else {
             return;

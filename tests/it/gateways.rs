@@ -19,7 +19,7 @@ use crate::harness::{
 mod ai_stream;
 #[path = "../../examples/chat.rs"]
 #[expect(dead_code, reason = "the example's `main` is not called here")]
-mod chat;
+pub(crate) mod chat;
 #[path = "../../examples/chat_plain.rs"]
 #[expect(dead_code, reason = "the example's `main` is not called here")]
 mod chat_plain;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tidegate::metrics::Counter;
 use tidegate::prelude::*;
 
-use crate::harness::wire::frame;
+use crate::harness::wire::{self, frame};
 use crate::harness::{Client, Opcode, PATIENCE, Plan, Site, Wire, both_shards, client, token};
 
 #[gateway(path = "/rooms")]
@@ -32,6 +32,14 @@ impl RoomGateway {
     async fn pour(&self, count: u32, client: &WsClient) -> u32 {
         let sends = (0..count).map(|number| client.to("r", "said", &number));
         u32::try_from(sends.take_while(Result::is_ok).count()).unwrap()
+    }
+
+    /// Many to the one that asks.
+    #[subscribe_message("flood")]
+    async fn flood(&self, count: u64, client: &WsClient) {
+        for number in 0..count {
+            let _ = client.emit("said", &number);
+        }
     }
 
     #[subscribe_message("large")]
@@ -113,6 +121,42 @@ both_shards! {
         }
         expect_pong(&mut sender);
         assert_eq!(site.count(Counter::OutboxSheds), 0);
+    }
+
+    /// A8: who named the dialect is told how many it missed, at the place where they were missed, and
+    /// stays; so it is for rooms and for pushes to one client
+    fn who_named_the_dialect_is_told_what_it_missed(shards) {
+        let site = start(shards);
+        let mut member = Wire::connect(site.address);
+        let target = format!("/rooms?token={}", token("demo", "ada"));
+        let protocol = "sec-websocket-protocol: tidegate.event.v1";
+        member.write(wire::upgrade_request(&target, &[protocol]));
+        assert!(member.read_head().starts_with("HTTP/1.1 101 "));
+        member.write(text_of("join", r#""r""#));
+        member.write(text_of("large", 1));
+        member.expect_text(r#"{"event":"large","data":"x"}"#);
+        // To itself, so that all of it is on one shard whatever their number.
+        member.write(text_of("flood", 300_000));
+        let (mut next, mut missed_in_all) = (0, 0);
+        while next < 300_000 {
+            let (opcode, text) = member.read_frame();
+            assert_eq!(opcode, Opcode::TEXT);
+            let frame: serde_json::Value = serde_json::from_slice(&text).unwrap();
+            match frame["event"].as_str().unwrap() {
+                "said" => {
+                    assert_eq!(frame["data"], next);
+                    next += 1;
+                }
+                "lagged" => {
+                    let missed = frame["data"]["missed"].as_u64().unwrap();
+                    assert!(0 < missed);
+                    (next, missed_in_all) = (next + missed, missed_in_all + missed);
+                }
+                other => assert_eq!(other, "flood"),
+            }
+        }
+        assert!(0 < missed_in_all, "nothing was shed, so nothing was tested");
+        expect_pong(&mut member);
     }
 
     /// C1: the same by one call of one handler; what is not given is told to who is not given it

@@ -431,6 +431,56 @@ fn a_gateway_is_a_provider_of_its_module() {
     assert_eq!((answer.status, answer.body.as_str()), (200, "3"));
 }
 
+/// The page of the chat is open, what it asks for is there, and documents tell what it speaks
+#[test]
+fn the_chat_has_a_page_and_a_schema() {
+    let site = Plan::new(1)
+        .with(|server| {
+            let server = server.module::<crate::gateways::chat::ChatModule>();
+            let server = server.router(crate::gateways::chat::page());
+            server.public_route("GET", "/chat.html")
+        })
+        .start();
+    let get = |target: &str| http::ask(site.address, &http::request("GET", target, None, ""));
+    let page = get("/chat.html");
+    assert_eq!(page.status, 200);
+    assert!(page.body.contains("from '/client.js'"));
+    assert_eq!(get("/client.js").status, 200);
+    let token = token("demo", "ada");
+    let told = http::ask(
+        site.address,
+        &http::request("GET", "/asyncapi.json", Some(&token), ""),
+    );
+    let document: serde_json::Value = serde_json::from_str(&told.body).unwrap();
+    assert_eq!(document, site.server().schema().asyncapi());
+    assert_eq!(document["asyncapi"], "3.0.0");
+    assert_eq!(document["channels"]["ChatGateway"]["address"], "/chat");
+    let types = site.server().schema().typescript();
+    for line in [
+        "export interface ChatMessage {\n  author: string;\n  text: string;\n}",
+        "    message: { data: ChatMessage; answer: ChatMessage };",
+        "    history: { answer: Array<ChatMessage> };",
+        "    presence: { answer: number };",
+        "    typing: { data: ChatMessage };",
+        "  events: {\n    message: ChatMessage;\n    typing: ChatMessage;\n  };",
+    ] {
+        assert!(types.contains(line), "{line}\nis not in\n{types}");
+    }
+}
+
+/// Who has no token reads no schema, unless the server is one for development
+#[test]
+fn a_schema_is_told_to_who_may_connect() {
+    for (dev, status) in [(true, 200), (false, 401)] {
+        let site = Plan::new(1).config(|config| config.dev = dev).start();
+        let told = http::ask(
+            site.address,
+            &http::request("GET", "/asyncapi.json", None, ""),
+        );
+        assert_eq!(told.status, status);
+    }
+}
+
 /// P-20: each use case of the seed has a section with a program, which the tests of documents run
 #[test]
 fn the_guide_shows_every_use_case() {

@@ -47,7 +47,7 @@ pub struct Gap {
 /// Why messages are missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GapReason {
-    /// The topic keeps no more than its retention says.
+    /// The topic is full: its retention bounds it.
     Retention,
     /// The stored bytes do not have their checksum.
     Damaged,
@@ -207,7 +207,7 @@ pub enum Answer {
         /// Which messages.
         gap: Gap,
     },
-    /// The caller is no longer bound.
+    /// The binding of the caller has ended.
     Unsubscribed {
         /// The topic's id.
         topic: HomedId,

@@ -265,7 +265,7 @@ impl Durable {
         publishing.last = after;
     }
 
-    /// Something of the peer no longer waits.
+    /// Something of the peer was answered.
     pub(super) fn published(&mut self, peer: Peer) {
         if let Some(publishing) = self.publishing.get_mut(&peer) {
             publishing.count -= 1;

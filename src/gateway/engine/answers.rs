@@ -6,6 +6,8 @@ use tracing::warn;
 use crate::gateway::engine::dispatch::{Outcome, Request};
 use crate::gateway::engine::wire::Wire;
 use crate::gateway::reply::{Body, Exception, ExceptionKind, Frame};
+use crate::proto::CloseCode;
+use crate::proto::event::{LAGGED_EVENT, Lagged};
 
 /// The answer to a frame of another shape than an envelope.
 pub fn invalid_envelope() -> Frame {
@@ -17,9 +19,24 @@ pub fn binary_refused() -> Frame {
     error_frame("error", "binary frames are not supported", Wire::PLAIN)
 }
 
+/// Tells a client how many frames its full outbox has shed.
+pub(crate) fn lagged(missed: u64) -> Frame {
+    let body = Body::envelope(LAGGED_EVENT, &Lagged { missed });
+    body.map(|body| body.into_frame(Wire::PLAIN))
+        .unwrap_or_default()
+}
+
 /// Clients in browsers see no pings of the protocol and ask by this event whether the server is
 /// there; a handler of that name goes first.
 const PING_EVENT: &str = "$ping";
+
+/// Whoever panics has decided nothing, so the connection does not go on.
+pub(super) fn internal_error() -> Outcome {
+    Outcome::Close {
+        code: CloseCode::Internal,
+        reason: "internal error".to_owned(),
+    }
+}
 
 pub(super) fn unknown_event(request: Request<'_>) -> Outcome {
     if request.event == PING_EVENT {

@@ -5,6 +5,7 @@ use std::task::{Context, Poll, Waker};
 
 use futures_util::future::LocalBoxFuture;
 
+use crate::gateway::engine::dispatch::{Handling, Outcome, Pending};
 use crate::gateway::engine::registries::Registries;
 use crate::gateway::engine::table::Panicked;
 
@@ -24,4 +25,14 @@ pub(super) fn poll_once<T>(future: &mut LocalBoxFuture<'static, T>) -> Poll<T> {
     future
         .as_mut()
         .poll(&mut Context::from_waker(Waker::noop()))
+}
+
+pub(super) fn now_or_later(
+    mut future: LocalBoxFuture<'static, Outcome>,
+    is_concurrent: bool,
+) -> Handling {
+    match poll_once(&mut future) {
+        Poll::Ready(outcome) => Handling::Done(outcome),
+        Poll::Pending => Handling::Pending(Pending::new(future, is_concurrent)),
+    }
 }

@@ -16,15 +16,16 @@ use ahash::AHashMap;
 use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
 use serde_json::Value;
-use tracing::{Level, debug, enabled, error, warn};
+use tracing::{Instrument as _, Level, debug, enabled, error, warn};
 
 use crate::auth::{CALLER, Caller};
 use crate::gateway::client::{Handshake, WsClient};
 use crate::gateway::context::{ExecutionContext, UpgradeContext, WsArgumentsHost};
-use crate::gateway::engine::answers::unknown_event;
-use crate::gateway::engine::caught::{caught, note_panic, poll_once};
+use crate::gateway::engine::answers::{internal_error, unknown_event};
+use crate::gateway::engine::caught::{caught, note_panic, now_or_later, poll_once};
 use crate::gateway::engine::container::{Container, Resolver, StartError, short_name};
 use crate::gateway::engine::line::Line;
+use crate::gateway::engine::spans;
 use crate::gateway::engine::table::{
     Hook, Invocation, Layers, Local, Messages, Panicked, Running, Table,
 };
@@ -79,6 +80,13 @@ pub struct Pending {
 }
 
 impl Pending {
+    pub(super) fn new(future: LocalBoxFuture<'static, Outcome>, is_concurrent: bool) -> Self {
+        Self {
+            future,
+            is_concurrent,
+        }
+    }
+
     /// Whether the events behind it may go on meanwhile.
     pub fn is_concurrent(&self) -> bool {
         self.is_concurrent
@@ -237,6 +245,7 @@ impl<G: Messages> Dispatcher<G> {
             }
             Outcome::Nothing
         };
+        let future = future.instrument(client.span().clone());
         now_or_later(future.boxed_local(), false)
     }
 }
@@ -312,14 +321,28 @@ impl<G: Messages> Dispatch for Dispatcher<G> {
         let Some(bound) = self.bindings.get(request.event) else {
             return Handling::Done(unknown_event(request));
         };
-        if enabled!(target: "tidegate::ws", Level::DEBUG) {
-            return self.message_logged(bound, client, request);
+        match spans::are_wanted() {
+            true => spans::in_span(client, bound.event, || {
+                self.message_known(bound, client, request)
+            }),
+            false => self.message_known(bound, client, request),
         }
-        self.message_to(bound, client, request)
     }
 }
 
 impl<G: Messages> Dispatcher<G> {
+    fn message_known(
+        &self,
+        bound: &Rc<Bound<G>>,
+        client: &WsClient,
+        request: Request<'_>,
+    ) -> Handling {
+        match enabled!(target: "tidegate::ws", Level::DEBUG) {
+            true => self.message_logged(bound, client, request),
+            false => self.message_to(bound, client, request),
+        }
+    }
+
     fn message_to(
         &self,
         bound: &Rc<Bound<G>>,
@@ -563,24 +586,6 @@ fn hook_outcome(
             note_panic();
             internal_error()
         }
-    }
-}
-
-/// Whoever panics has decided nothing, so the connection does not go on.
-fn internal_error() -> Outcome {
-    Outcome::Close {
-        code: CloseCode::Internal,
-        reason: "internal error".to_owned(),
-    }
-}
-
-fn now_or_later(mut future: LocalBoxFuture<'static, Outcome>, is_concurrent: bool) -> Handling {
-    match poll_once(&mut future) {
-        Poll::Ready(outcome) => Handling::Done(outcome),
-        Poll::Pending => Handling::Pending(Pending {
-            future,
-            is_concurrent,
-        }),
     }
 }
 

@@ -20,6 +20,7 @@ pub mod answers;
 mod line;
 
 pub mod sids;
+pub(in crate::gateway) mod spans;
 
 pub mod pool;
 

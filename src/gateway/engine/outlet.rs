@@ -58,10 +58,10 @@ pub trait Outlet {
         None
     }
 
-    /// Nobody waits for the answer any more, or the time of all is over.
+    /// Ends the wait for an answer, or for those of all.
     fn end_ask(&self, _number: u64) {}
 
-    /// How long an answer is waited for where nobody says.
+    /// How long an answer is waited for by default.
     fn ack_ms(&self) -> u64 {
         10_000
     }
@@ -175,7 +175,7 @@ pub enum Order {
         connection: ConnKey,
         /// What.
         push: Push,
-        /// How long; the default where nobody says.
+        /// How long; absent, the default.
         ms: Option<u64>,
         /// Where the answer is awaited.
         answer: oneshot::Sender<Result<AskedOf, AskError>>,
@@ -186,11 +186,11 @@ pub enum Order {
         address: Address,
         /// What.
         push: Push,
-        /// How long; the default where nobody says.
+        /// How long; absent, the default.
         ms: Option<u64>,
         /// Where the answers are awaited.
         done: oneshot::Sender<RoomAnswers>,
-        /// From a thread that is no shard: ask all shards.
+        /// From a thread beside the shards: ask all shards.
         spread: bool,
     },
     /// End what a connection has in a namespace of Socket.IO.

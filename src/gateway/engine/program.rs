@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::future::LocalBoxFuture;
+use schemars::SchemaGenerator;
 
 use crate::gateway::engine::container::{
     Container, ContainerBuilder, Resolver, StartError, short_name,
@@ -18,6 +19,7 @@ use crate::gateway::engine::table::{Layers, Table};
 use crate::gateway::module::Gateway;
 use crate::gateway::relay::Relay;
 use crate::gateway::relay_handler::AnyRelayHandler;
+use crate::gateway::schema::{self, GatewayShape, Schema, Shapes};
 use crate::gateway::server::{Registry, Scope};
 use crate::id::Tenant;
 
@@ -97,6 +99,16 @@ impl Program {
         Ok(())
     }
 
+    /// What its gateways speak.
+    pub fn schema(&self) -> Schema {
+        let mut generator = schema::generator();
+        let plans = self.gateways.iter();
+        let shapes = plans
+            .map(|plan| (plan.shape)(plan, &mut generator))
+            .collect();
+        Schema::new(shapes, generator)
+    }
+
     /// What the log says when the server listens.
     pub fn boot_lines(&self, address: SocketAddr) -> Vec<String> {
         boot_lines(&self.gateways, address)
@@ -132,6 +144,7 @@ pub struct GatewayPlan {
     /// Guards stand around it.
     is_guarded: bool,
     open: OpenGateway,
+    shape: fn(&Self, &mut SchemaGenerator) -> GatewayShape,
     after_init: fn(Container) -> LocalBoxFuture<'static, Result<(), StartError>>,
 }
 
@@ -175,6 +188,7 @@ impl GatewayPlan {
                     &own_layers::<G>(),
                 )?))
             },
+            shape: shape_of::<G>,
             after_init: |container| Box::pin(run_after_init::<G>(container)),
         })
     }
@@ -197,6 +211,31 @@ impl GatewayPlan {
 impl fmt::Debug for GatewayPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&mount_line(self))
+    }
+}
+
+fn shape_of<G: Gateway>(plan: &GatewayPlan, generator: &mut SchemaGenerator) -> GatewayShape {
+    let bindings = Table::<G>::collect().bindings;
+    let events = bindings.iter().map(|binding| {
+        let mut shapes = Shapes::new(generator);
+        match binding.describe {
+            Some(describe) => describe(&mut shapes),
+            // Bound by hand: it may carry and answer anything.
+            None => {
+                shapes.payload(None);
+                shapes.reply(None);
+            }
+        }
+        shapes.into_event(binding.event)
+    });
+    let events = events.collect();
+    let mut shapes = Shapes::new(generator);
+    G::pushes(&mut shapes);
+    GatewayShape {
+        name: plan.name.clone(),
+        path: plan.path.clone(),
+        events,
+        pushes: shapes.into_pushes(),
     }
 }
 

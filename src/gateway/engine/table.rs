@@ -23,6 +23,7 @@ use crate::gateway::filter::{AnyFilter, ExceptionFilter};
 use crate::gateway::guard::{AnyMessageGuard, AnyUpgradeGuard, Layer, MessageGuard, UpgradeGuard};
 use crate::gateway::interceptor::{AnyInterceptor, Interceptor};
 use crate::gateway::reply::{Exception, WsReply};
+use crate::gateway::schema::Shapes;
 
 /// One call of a handler or a hook of the gateway `G`.
 pub struct Invocation<G> {
@@ -123,6 +124,7 @@ pub struct Binding<G> {
     pub(crate) handler: Rc<Handler<G>>,
     pub(crate) concurrent: bool,
     pub(crate) layers: Layers,
+    pub(crate) describe: Option<fn(&mut Shapes<'_>)>,
 }
 
 impl<G: Messages> Table<G> {
@@ -151,6 +153,7 @@ impl<G: Messages> Table<G> {
             handler: erased(handler),
             concurrent: false,
             layers: Layers::default(),
+            describe: None,
         });
         let last = self.bindings.len() - 1;
         &mut self.bindings[last]
@@ -218,6 +221,12 @@ impl<G> Binding<G> {
     /// The events behind it on its connection need not wait until it ends.
     pub fn concurrent(&mut self) -> &mut Self {
         self.concurrent = true;
+        self
+    }
+
+    /// Tells what the event carries and what is answered, for documents.
+    pub fn describe(&mut self, describe: fn(&mut Shapes<'_>)) -> &mut Self {
+        self.describe = Some(describe);
         self
     }
 

@@ -104,3 +104,23 @@ fn events_are_told_to_those_who_debug() {
         assert_eq!(is_traced, start.contains("message"), "{line}");
     }
 }
+
+/// Spans are there for those who ask, around messages that wait and such that do not.
+#[test]
+fn messages_belong_to_the_span_of_their_connection() {
+    let lines = logged(tracing::Level::TRACE);
+    let within = |text: &str| {
+        let line = lines.iter().find(|line| line.contains(text));
+        line.unwrap_or_else(|| panic!("{text} is not in {lines:#?}"))
+    };
+    let connection = "connection{registry=\"Global\" conn_id=1 tenant=\"demo\"";
+    let trace = "traceparent=\"00-0af7651916cd43dd8448eb211c80319c-";
+    for event in ["fine", "refused"] {
+        let line = within(&format!("message conn_id=1 event=\"{event}\""));
+        assert!(line.contains(connection) && line.contains(trace), "{line}");
+        assert!(
+            line.contains(&format!("}}:message{{event=\"{event}\"}}: ")),
+            "{line}"
+        );
+    }
+}

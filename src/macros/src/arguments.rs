@@ -33,6 +33,27 @@ impl Argument {
         }
     }
 
+    /// What it is of the payload, if it is one.
+    pub(crate) fn describe(&self) -> TokenStream {
+        let owned = &self.owned;
+        match &self.key {
+            Some(key) => quote! {
+                let shape = ::tidegate::shape!(#owned, shapes);
+                shapes.key(#key, shape);
+            },
+            None => quote! {
+                {
+                    #[allow(unused_imports, reason = "the type decides whether it is needed")]
+                    use ::tidegate::gateway::extract::CountPayloads as _;
+                    if ::tidegate::gateway::extract::Take::<#owned>::PAYLOADS == 1 {
+                        let shape = ::tidegate::shape!(#owned, shapes);
+                        shapes.payload(shape);
+                    }
+                }
+            },
+        }
+    }
+
     /// Takes it from the services.
     pub(crate) fn inject(&self) -> TokenStream {
         let (name, wanted) = (&self.name, self.service());

@@ -16,6 +16,7 @@ pub(crate) struct Options {
     nsp: Option<LitStr>,
     layers: LayerTypes,
     closes: Vec<TokenStream>,
+    emits: Vec<(LitStr, Type)>,
 }
 
 impl Parse for Options {
@@ -42,11 +43,12 @@ impl Options {
             "guards" => self.layers.guards.extend(list(input)?),
             "interceptors" => self.layers.interceptors.extend(list(input)?),
             "filters" => self.layers.filters.extend(list(input)?),
+            "emits" => self.emits.extend(emits(input)?),
             "on_deny" => self.closes.push(closes(input, quote! { close_on_deny })?),
             "on_panic" => self.closes.push(closes(input, quote! { close_on_panic })?),
             _ => {
                 let message = "a gateway has: path, namespace, guards(..), interceptors(..), \
-                               filters(..), on_deny, on_panic, adapter, nsp";
+                               filters(..), emits(..), on_deny, on_panic, adapter, nsp";
                 return Err(Error::new(name.span(), message));
             }
         }
@@ -63,6 +65,19 @@ fn list(input: ParseStream<'_>) -> syn::Result<Vec<Type>> {
     let inside;
     parenthesized!(inside in input);
     separated(&inside)
+}
+
+/// `"typing" = ChatMessage, ..`: what the server says by itself.
+fn emits(input: ParseStream<'_>) -> syn::Result<Vec<(LitStr, Type)>> {
+    let inside;
+    parenthesized!(inside in input);
+    let one = |input: ParseStream<'_>| {
+        let event: LitStr = input.parse()?;
+        input.parse::<Token![=]>()?;
+        Ok((event, input.parse()?))
+    };
+    let all = inside.parse_terminated(one, Token![,])?;
+    Ok(all.into_iter().collect())
 }
 
 /// `"error"` is what happens anyway: an error frame, and the socket stays.
@@ -88,6 +103,7 @@ pub(crate) fn expand(mut options: Options, mut item: ItemStruct) -> syn::Result<
         None => quote! { ::tidegate::gateway::server::Global },
     };
     let (layers, closes) = (options.layers.on_layers(), options.closes);
+    let (names, emitted): (Vec<_>, Vec<_>) = options.emits.into_iter().unzip();
     let name = &item.ident;
     let conditions = conditions(&item.attrs);
     Ok(quote! {
@@ -107,6 +123,14 @@ pub(crate) fn expand(mut options: Options, mut item: ItemStruct) -> syn::Result<
                 let _ = &layers;
                 #layers
                 #(#closes)*
+            }
+
+            fn pushes(shapes: &mut ::tidegate::gateway::schema::Shapes<'_>) {
+                let _ = &shapes;
+                #(
+                    let shape = ::tidegate::shape!(#emitted, shapes);
+                    shapes.push(#names, shape);
+                )*
             }
         }
     })

@@ -27,6 +27,7 @@ use syn::{Error, parse_macro_input};
 ///
 /// `namespace = Marker` gives it a registry of its own. `guards(..)`, `interceptors(..)` and
 /// `filters(..)` hold for all of its events; so do `#[use_guards(..)]` and its like below it.
+/// `emits("typing" = ChatMessage)` tells documents what the server says by itself.
 /// `on_deny = "close"` and `on_panic = "close"` end the connection in those cases. Fields with
 /// `#[inject]` are injected, all others are `Default`.
 #[proc_macro_attribute]

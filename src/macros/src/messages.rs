@@ -142,7 +142,8 @@ impl Bound {
             } => {
                 let concurrent = is_concurrent.then(|| quote! { .concurrent() });
                 let (handler, layers) = (handler(event, method, &arguments), layers.on_binding());
-                quote! { #handler table.on(#event, handler) #concurrent #layers; }
+                let describe = describe(method, &arguments);
+                quote! { #handler table.on(#event, handler) #concurrent #layers #describe; }
             }
             Self::Hook(hook) => connection_hook(hook, method, &arguments),
             Self::AfterInit => after_init(method, &arguments),
@@ -167,6 +168,26 @@ fn handler(event: &LitStr, method: &ImplItemFn, arguments: &[Argument]) -> Token
             #(#takes)*
             ::std::result::Result::Ok(async move { #answer })
         };
+    }
+}
+
+/// What the event carries and what is answered, by their types.
+fn describe(method: &ImplItemFn, arguments: &[Argument]) -> TokenStream {
+    let arguments = arguments.iter().map(Argument::describe);
+    let reply = match &method.sig.output {
+        ReturnType::Default => quote! {},
+        // A type without a name tells no shape.
+        ReturnType::Type(_, returned) => match &**returned {
+            syn::Type::ImplTrait(_) => quote! { shapes.reply(::std::option::Option::None); },
+            returned => quote! { ::tidegate::reply_shape!(#returned, shapes); },
+        },
+    };
+    quote! {
+        .describe(|shapes| {
+            let _ = &shapes;
+            #(#arguments)*
+            #reply
+        })
     }
 }
 

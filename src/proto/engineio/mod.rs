@@ -36,7 +36,7 @@ pub enum Packet<'a> {
 /// What is said over a socket that wants to take over.
 pub const PROBE: &str = "probe";
 
-/// A text that is no packet of a client.
+/// A text that clients never send as a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an engine.io packet")]
 pub struct InvalidPacket;

@@ -27,7 +27,7 @@ pub enum Refusal {
     /// `transport` is no transport, or one that is switched off.
     #[error("Transport unknown")]
     Transport,
-    /// Nobody is there by that sid.
+    /// The sid is unknown.
     #[error("Session ID unknown")]
     Sid,
     /// A session begins with GET.

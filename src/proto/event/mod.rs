@@ -157,6 +157,16 @@ pub struct ErrorData<'a> {
     pub errors: Option<&'a serde_json::Value>,
 }
 
+/// The data of `lagged`: so many frames were shed, because the client reads too slowly.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Lagged {
+    /// How many.
+    pub missed: u64,
+}
+
+/// The event under which a client hears of frames that were shed.
+pub const LAGGED_EVENT: &str = "lagged";
+
 const ID_BYTES_MAX: usize = 128;
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ impl Default for HeadLimits {
 /// Why a head was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HeadError {
-    /// The bytes are no request.
+    /// The bytes cannot be read as a request.
     #[error("the request head is malformed")]
     Malformed,
     /// The target is too long.

@@ -27,7 +27,7 @@ pub const DEPTH_MAX: usize = 127;
 /// Why a text was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum JsonError {
-    /// It is no JSON.
+    /// It cannot be read as JSON.
     #[error("not valid json")]
     Syntax,
     /// It is not even UTF-8.

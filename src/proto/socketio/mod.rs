@@ -52,7 +52,7 @@ pub struct Packet<'a> {
     pub json: &'a [u8],
 }
 
-/// A text that is no packet: the transport is closed.
+/// A text that cannot be read as a packet: the transport is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a socket.io packet")]
 pub struct Malformed;

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 /// The header that is read.
 pub(crate) const HEADER: &str = "x-forwarded-for";
 
-/// An element of the list that is no address.
+/// An element of the list cannot be read as an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{element}` in X-Forwarded-For is no address")]
 pub(crate) struct NotAnAddress {

@@ -47,7 +47,7 @@ enum What {
     Post(Bytes, Waiting),
 }
 
-/// Answers a request to a mount of Engine.IO that is no upgrade.
+/// Answers a plain request to a mount of Engine.IO.
 pub(crate) async fn answer(
     shard: &Rc<Shard>,
     mount: u16,

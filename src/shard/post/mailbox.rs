@@ -61,7 +61,7 @@ impl<T> Port<T> {
         self.sleeper.wake();
     }
 
-    /// Posts from a thread that is no shard.
+    /// Posts from a thread beside the shards.
     pub(crate) fn post(&self, command: T) -> Result<(), Full> {
         self.outside.push(command).map_err(|_| {
             self.overloads.fetch_add(1, Ordering::Relaxed);

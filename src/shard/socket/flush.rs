@@ -7,6 +7,7 @@
 use std::os::fd::RawFd;
 
 use crate::broker::relay::LeaveReason;
+use crate::gateway::engine::answers;
 use crate::metrics::Counter;
 use crate::session::Session;
 
@@ -178,6 +179,14 @@ impl State {
                     crate::proto::frame::put_text_with(out, write);
                 }
             });
+        if let Session::Event(session) = &connection.session
+            && let Some(missed) = session.poll_missed()
+        {
+            // Behind what was queued before the loss, and before what comes after it.
+            let notice = answers::lagged(missed);
+            let write = |out: &mut Vec<u8>| out.extend_from_slice(&notice);
+            connection.outbox.push_with(&mut self.spare, write);
+        }
         let sending = connection.outbox.take_sending(&mut self.spare);
         if let Some(sending) = connection.transport.seal(sending, &mut self.spare) {
             self.offer_sending(key, sending);

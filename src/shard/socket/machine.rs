@@ -225,7 +225,7 @@ impl Machine {
         before != self.pauses.0
     }
 
-    /// The bound is not reached any more. Whether that is new.
+    /// The bound is free again. Whether that is new.
     pub(crate) fn resume(&mut self, pause: Pause) -> bool {
         let before = self.pauses.0;
         self.pauses.0 &= !Pauses::bit(pause);

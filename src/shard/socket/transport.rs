@@ -48,7 +48,7 @@ impl Transport {
         matches!(self, Self::Sealed(tls) if !tls.is_open())
     }
 
-    /// Whether there is something to send that is no frame.
+    /// Whether there is something to send beside frames.
     pub(crate) fn has_output(&self) -> bool {
         matches!(self, Self::Sealed(tls) if tls.has_output())
     }

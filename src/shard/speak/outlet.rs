@@ -195,7 +195,7 @@ impl Outlet for ShardOutlet {
     }
 }
 
-/// The way to the registries for threads that are no shards.
+/// The way to the registries for threads beside the shards.
 pub(crate) struct OutsideLink(pub(crate) std::sync::Weak<Shared>);
 
 impl Outside for OutsideLink {
@@ -257,6 +257,9 @@ impl State {
         let is_full = connection.outbox.is_full_for(frame.len(), &limits);
         if is_full && connection.machine.is_sending() && connection.outbox.backlog().0 != 0 {
             self.metrics.add(Counter::OutboxSheds, 1);
+            if let Session::Event(session) = &connection.session {
+                session.handle_shed();
+            }
             return Fate::Shed;
         }
         if frame.len() <= COPY_BYTES_MAX && connection.outbox.packing == 0 {
@@ -275,10 +278,17 @@ impl State {
         Fate::Accepted
     }
 
-    /// A member of a room does not keep up: a room loses nothing in silence.
+    /// A member of a room does not keep up: a room loses nothing in silence. Who can be told is told
+    /// when it reads again.
     fn shed(&mut self, key: SlotKey) {
         if is_engine(key) {
             return self.close_engine_by(key, 1008, LeftBy::Slow);
+        }
+        let connection = self.connections.get(key);
+        if let Some(Session::Event(session)) = connection.map(|connection| &connection.session)
+            && session.is_told()
+        {
+            return;
         }
         self.close(key, 1008, NOT_DRAINING, LeaveReason::Slow);
     }
