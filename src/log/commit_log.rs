@@ -10,6 +10,7 @@ use std::io;
 
 use crate::id::{HomedId, Partition, Seq};
 
+use super::ballast::Ballast;
 use super::batch::{Chain, OpenBatch, Place};
 use super::checkpoint::CheckpointTask;
 use super::clean::Cleaner;
@@ -184,6 +185,7 @@ pub struct CommitLog {
     pub(super) appended: u64,
     pub(super) durable: u64,
     pub(super) prepare: Prepare,
+    pub(super) ballast: Ballast,
     pub(super) indexing: Indexing,
     pub(super) checkpoint: CheckpointTask,
     pub(super) cleaner: Cleaner,
@@ -235,6 +237,7 @@ pub(super) enum Owner {
     Open,
     Commit,
     Prepare,
+    Ballast,
     Index,
     Checkpoint,
     Clean,
@@ -253,6 +256,7 @@ pub(super) struct Start {
     pub(super) previous: (u64, usize),
     pub(super) chain: Chain,
     pub(super) prepare: Prepare,
+    pub(super) ballast: Ballast,
     pub(super) checkpoint: CheckpointTask,
     pub(super) cleaner: Cleaner,
 }
@@ -276,6 +280,7 @@ impl CommitLog {
             appended: 0,
             durable: 0,
             prepare: start.prepare,
+            ballast: start.ballast,
             indexing: Indexing::default(),
             checkpoint: start.checkpoint,
             cleaner: start.cleaner,
@@ -306,6 +311,7 @@ impl CommitLog {
             previous: (0, 0),
             chain: Chain::START,
             prepare: Prepare::new(bytes_min, bytes_max, 1, Vec::new()),
+            ballast: Ballast::new(&config, &BTreeMap::new(), 0),
             checkpoint: CheckpointTask::new(1, None, 0),
             cleaner: Cleaner::new(&[]),
         };
@@ -337,11 +343,7 @@ impl CommitLog {
                 self.poll_commit(now.monotonic_us)
                     .map(|op| (Owner::Commit, op))
             })
-            .or_else(|| {
-                self.prepare
-                    .poll(now.monotonic_us)
-                    .map(|op| (Owner::Prepare, op))
-            })
+            .or_else(|| self.poll_space(now.monotonic_us))
             .or_else(|| self.reader.poll().map(|(need, op)| (Owner::Read(need), op)))
             .or_else(|| self.poll_indexing().map(|op| (Owner::Index, op)))
             .or_else(|| {
@@ -374,7 +376,8 @@ impl CommitLog {
             // Whoever writes there opens the file itself.
             Owner::Open => Ok(()),
             Owner::Commit => self.commit_done(result),
-            Owner::Prepare => self.prepare.done(result, now_us),
+            Owner::Prepare => self.prepare.done(result, now_us, &mut self.ballast),
+            Owner::Ballast => self.ballast.done(result, now_us),
             Owner::Index => self.indexing_done(result),
             Owner::Checkpoint => self.checkpoint_done(result),
             Owner::Clean => self.clean_done(result),
@@ -414,6 +417,7 @@ impl CommitLog {
         let parts = [
             self.commit_deadline_us(),
             self.prepare.deadline_us(),
+            self.ballast.deadline_us(),
             self.checkpoint_deadline_us(),
             self.retention_deadline_us(),
             self.clean_deadline_us(),
@@ -424,7 +428,7 @@ impl CommitLog {
 
     /// Whether it takes records.
     pub fn state(&self) -> LogState {
-        match (self.has_failed, self.prepare.is_full()) {
+        match (self.has_failed, self.is_full()) {
             (true, _) => LogState::Failed,
             (false, true) => LogState::StorageFull,
             (false, false) => LogState::Serving,

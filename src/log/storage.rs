@@ -23,6 +23,8 @@ pub enum FileName {
     Index(u64),
     /// The state at a position of the log; can be made again from the segments.
     Checkpoint(u64),
+    /// Space kept for when the disk is full. Nothing in it is ever read.
+    Ballast(u64),
 }
 
 impl FileName {
@@ -32,6 +34,7 @@ impl FileName {
             Self::Segment(id) => format!("{id:016}.segment"),
             Self::Index(id) => format!("{id:016}.index"),
             Self::Checkpoint(id) => format!("{id:016}.checkpoint"),
+            Self::Ballast(id) => format!("{id:016}.ballast"),
         }
     }
 
@@ -43,6 +46,7 @@ impl FileName {
             "segment" => Self::Segment(id),
             "index" => Self::Index(id),
             "checkpoint" => Self::Checkpoint(id),
+            "ballast" => Self::Ballast(id),
             _ => return None,
         };
         (file.file_name() == name).then_some(file)
@@ -399,6 +403,7 @@ mod tests {
             FileName::Segment(1),
             FileName::Index(20),
             FileName::Checkpoint(u64::MAX),
+            FileName::Ballast(3),
         ] {
             assert_eq!(FileName::parse(&file.file_name()), Some(file));
         }

@@ -3,6 +3,7 @@
 
 use std::io;
 
+use super::ballast::Ballast;
 use super::batch::Chain;
 use super::checkpoint::CheckpointTask;
 use super::clean::Cleaner;
@@ -39,6 +40,7 @@ impl Rig {
             previous: (0, 0),
             chain: Chain::START,
             prepare: Prepare::new(bytes_min, bytes_max, 1, Vec::new()),
+            ballast: Ballast::new(&config, &Default::default(), 0),
             checkpoint: CheckpointTask::new(1, None, 0),
             cleaner: Cleaner::new(&[]),
         };
