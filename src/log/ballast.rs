@@ -1,5 +1,5 @@
 //! Space of a partition that is taken while there is some, for when there is none: two small segments
-//! and the room of a checkpoint. Each is put to use by a new name, so nothing else on the disk can
+//! and the room of two checkpoints, so that one may fill and the next be made by turns. Each is put to use by a new name, so nothing else on the disk can
 //! take the space in between, and it is there after a restart as well. Knows sizes, not records.
 //!
 //! Invariant: publishes and what is new are taken only while all of it is there, so that what gives
@@ -8,24 +8,19 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use bytes::Bytes;
-
 use super::commit_log::{CommitLog, LogConfig, Owner};
 use super::lack::is_lack;
-use super::layout::to_usize;
 use super::room::Class;
 use super::segment::SEGMENT_HEAD_BYTES;
 use super::storage::{Done, FileName, Op};
 
-/// The parts: segments first.
-const PARTS: usize = 3;
-const CHECKPOINT: usize = 2;
+/// The parts: segments first, then checkpoints.
+const PARTS: usize = 4;
+const SEGMENTS: std::ops::Range<usize> = 0..2;
+const CHECKPOINTS: std::ops::Range<usize> = 2..4;
 
 /// How long until space is asked for again after there was none.
 const RETRY_US: u64 = 500_000;
-
-/// What one write takes where a part grows.
-const GROW_BYTES: u64 = 256 * 1024;
 
 /// A used segment or checkpoint may be so many times larger than the part that it becomes.
 const TIMES_MAX: u64 = 4;
@@ -53,8 +48,7 @@ struct Part {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Create,
-    Grow { at: u64 },
-    Flush,
+    Grow,
     Directory,
     Close,
     Discard,
@@ -78,14 +72,16 @@ impl Ballast {
             part.bytes = there.get(&number(at)).copied().unwrap_or(0);
             part.wanted = segment_bytes(config);
         }
-        ballast.parts[CHECKPOINT].wanted = 0;
         ballast.want_checkpoint(checkpoint_bytes);
         ballast
     }
 
-    /// Checkpoints have this size by now: keeps room for a somewhat larger one.
+    /// Checkpoints have about this size by now: keeps room for somewhat larger ones.
     pub(super) fn want_checkpoint(&mut self, bytes: u64) {
-        self.parts[CHECKPOINT].wanted = checkpoint_room(bytes);
+        let wanted = checkpoint_room(bytes);
+        for at in CHECKPOINTS {
+            self.parts[at].wanted = wanted;
+        }
     }
 
     /// Whether all of it is there.
@@ -125,25 +121,25 @@ impl Ballast {
         }
     }
 
-    /// Gives the room of a checkpoint out, as a file that is to be written over.
+    /// Gives the larger room of a checkpoint out, as a file that is to be written over.
     pub(super) fn take_checkpoint_if(&mut self, is_needed: bool) -> Option<(FileName, u64)> {
-        let is_taken = is_needed && self.has_checkpoint();
-        is_taken.then(|| {
-            let part = &mut self.parts[CHECKPOINT];
-            // The file of the checkpoint before will take its place.
-            part.is_coming = true;
-            (name(CHECKPOINT), std::mem::take(&mut part.bytes))
-        })
+        let at = self.checkpoint_at().filter(|_| is_needed)?;
+        let part = &mut self.parts[at];
+        // The file of the checkpoint before will take its place.
+        part.is_coming = true;
+        Some((name(at), std::mem::take(&mut part.bytes)))
     }
 
     /// It was put to use, or could not be.
     pub(super) fn checkpoint_ended(&mut self) {
-        let part = &mut self.parts[CHECKPOINT];
-        part.is_coming &= 0 < part.bytes;
+        for at in CHECKPOINTS {
+            let part = &mut self.parts[at];
+            part.is_coming &= 0 < part.bytes;
+        }
     }
 
     pub(super) fn has_checkpoint(&self) -> bool {
-        0 < self.parts[CHECKPOINT].bytes && !self.is_making(CHECKPOINT)
+        self.checkpoint_at().is_some()
     }
 
     /// The name that a segment which nothing needs is to be given, if a part of about its size is missing.
@@ -152,17 +148,18 @@ impl Ballast {
         // Where there is room, one of its own size is made.
         let times_max = if self.is_lacking { TIMES_MAX } else { 1 };
         let fits = part.wanted <= bytes && bytes / times_max <= part.wanted;
-        let at = (0..CHECKPOINT).find(|&at| fits && self.is_missing(at))?;
+        let at = SEGMENTS
+            .into_iter()
+            .find(|&at| fits && self.is_missing(at))?;
         self.parts[at].is_coming = true;
         Some(name(at))
     }
 
     /// The same for a checkpoint, of whatever size.
     pub(super) fn adopt_checkpoint(&mut self) -> Option<FileName> {
-        self.is_missing(CHECKPOINT).then(|| {
-            self.parts[CHECKPOINT].is_coming = true;
-            name(CHECKPOINT)
-        })
+        let at = CHECKPOINTS.into_iter().find(|&at| self.is_missing(at))?;
+        self.parts[at].is_coming = true;
+        Some(name(at))
     }
 
     /// An adopted file has its name.
@@ -188,7 +185,7 @@ impl Ballast {
             let at = self.short().filter(|_| self.retry_us <= now_us)?;
             let stage = match self.parts[at].bytes {
                 0 => Stage::Create,
-                at => Stage::Grow { at },
+                _ => Stage::Grow,
             };
             self.making = Some((at, stage));
         }
@@ -200,13 +197,10 @@ impl Ballast {
                 file,
                 bytes: wanted,
             },
-            Stage::Grow { at } => Op::Write {
+            Stage::Grow => Op::Grow {
                 file,
-                offset: at,
-                bytes: Bytes::from(vec![0; to_usize((wanted - at).min(GROW_BYTES))]),
-                sync: false,
+                bytes: wanted,
             },
-            Stage::Flush => Op::Sync { file },
             Stage::Directory => Op::SyncDirectory,
             Stage::Close => Op::Close { file },
             Stage::Discard => Op::Remove { file },
@@ -221,8 +215,13 @@ impl Ballast {
         };
         let next = match (stage, result) {
             (Stage::Create, Err(error)) if is_lack(&error) => Some(Stage::Discard),
-            // What it has grown by is kept.
-            (Stage::Grow { .. } | Stage::Flush, Err(error)) if is_lack(&error) => {
+            // Somebody has removed it.
+            (Stage::Grow, Err(error)) if error.kind() == io::ErrorKind::NotFound => {
+                self.parts[at].bytes = 0;
+                None
+            }
+            // It stays as it is.
+            (Stage::Grow, Err(error)) if is_lack(&error) => {
                 self.retry_us = now_us + RETRY_US;
                 None
             }
@@ -232,17 +231,7 @@ impl Ballast {
                 self.is_lacking = true;
                 None
             }
-            (Stage::Grow { at: from }, Ok(Done::Count(count))) => {
-                let end = from + count as u64;
-                self.parts[at].bytes = end;
-                let is_all = self.parts[at].wanted <= end;
-                Some(if is_all {
-                    Stage::Flush
-                } else {
-                    Stage::Grow { at: end }
-                })
-            }
-            (Stage::Create | Stage::Flush | Stage::Grow { .. }, Ok(_)) => Some(Stage::Directory),
+            (Stage::Create | Stage::Grow, Ok(_)) => Some(Stage::Directory),
             (Stage::Directory, Ok(_)) => Some(Stage::Close),
             (Stage::Close, Ok(_)) => {
                 let part = &mut self.parts[at];
@@ -274,7 +263,17 @@ impl Ballast {
     }
 
     fn segment_at(&self) -> Option<usize> {
-        (0..CHECKPOINT).find(|&at| 0 < self.parts[at].bytes && !self.is_making(at))
+        SEGMENTS.into_iter().find(|&at| self.is_there(at))
+    }
+
+    fn checkpoint_at(&self) -> Option<usize> {
+        CHECKPOINTS
+            .filter(|&at| self.is_there(at))
+            .max_by_key(|&at| self.parts[at].bytes)
+    }
+
+    fn is_there(&self, at: usize) -> bool {
+        0 < self.parts[at].bytes && !self.is_making(at)
     }
 }
 
@@ -300,6 +299,10 @@ impl CommitLog {
 
     /// Space for the next segment, and for the ballast.
     pub(super) fn poll_space(&mut self, now_us: u64) -> Option<(Owner, Op)> {
+        let (topics, subscriptions) = (self.state.topics.len(), self.state.subscriptions.len());
+        let items = topics as u64 * TOPIC_BYTES + subscriptions as u64 * SUBSCRIPTION_BYTES;
+        self.ballast
+            .want_checkpoint(items.max(self.checkpoint.size_bytes()));
         let is_due = self.is_ballast_due();
         let ballast = is_due.then_some(&mut self.ballast);
         if let Some(op) = self.prepare.poll(now_us, ballast) {
@@ -327,15 +330,19 @@ fn segment_bytes(config: &LogConfig) -> u64 {
     )
 }
 
-/// What a checkpoint of this size takes in its file: the next may be somewhat larger, and on a full
-/// disk it is written over the one before the last.
-pub(super) fn checkpoint_room(bytes: u64) -> u64 {
-    (bytes + bytes / SLACK_PARTS + SLACK_BYTES).next_multiple_of(BLOCK_BYTES)
+/// Room for a checkpoint of this size that has grown a little, in steps, so that it seldom grows.
+fn checkpoint_room(bytes: u64) -> u64 {
+    let step = (bytes / STEP_PARTS).next_power_of_two().max(BLOCK_BYTES);
+    (bytes + bytes / STEP_PARTS + SLACK_BYTES).next_multiple_of(step)
 }
 
-const SLACK_PARTS: u64 = 8;
+const STEP_PARTS: u64 = 8;
 const SLACK_BYTES: u64 = 8 * 1024;
 const BLOCK_BYTES: u64 = 4096;
+
+/// What a topic and a subscription take in a checkpoint, about.
+const TOPIC_BYTES: u64 = 224;
+const SUBSCRIPTION_BYTES: u64 = 144;
 
 fn number(at: usize) -> u64 {
     at as u64 + 1

@@ -14,7 +14,6 @@ use bytes::Bytes;
 
 use crate::id::HomedId;
 
-use super::ballast::checkpoint_room;
 use super::checkpoint_bytes::{
     END_BYTES, FILL_BYTES, MAGIC, TAG_END, TAG_FILL, TAG_PROTECTED, encode_grave,
     encode_subscription, encode_topic, put,
@@ -261,14 +260,15 @@ impl CommitLog {
                     put(&mut out, &[*segment]);
                 }
                 let written = running.bytes + out.len() as u64 + FILL_BYTES + END_BYTES;
-                let room = match running.over_bytes {
-                    0 => checkpoint_room(written),
-                    over => written.max(over),
-                };
-                out.push(TAG_FILL);
-                put(&mut out, &[room - written]);
-                running.filled = room - written + FILL_BYTES;
-                Stage::Fill(to_usize(room - written))
+                Stage::Fill(match running.over_bytes.checked_sub(written) {
+                    Some(rest) => {
+                        out.push(TAG_FILL);
+                        put(&mut out, &[rest]);
+                        running.filled = rest + FILL_BYTES;
+                        to_usize(rest)
+                    }
+                    None => 0,
+                })
             }
             Stage::Fill(0) => {
                 out.push(TAG_END);
@@ -333,7 +333,6 @@ impl CommitLog {
         self.checkpoint.is_closed = running.is_last && self.checkpoint.written_bytes == 0;
         self.checkpoint.size_bytes = running.bytes - running.filled;
         self.checkpoint.file_bytes = running.bytes;
-        self.ballast.want_checkpoint(self.checkpoint.size_bytes);
         self.checkpoint_durable(old, running.retired);
         Ok(())
     }

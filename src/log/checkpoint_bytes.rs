@@ -26,7 +26,7 @@ pub(super) struct Checkpoint {
     pub(super) state: State,
     /// What it takes, ..
     pub(super) size_bytes: u64,
-    /// .. and its file, which is filled up to what the next may need.
+    /// .. and its file, which may have been larger before.
     pub(super) file_bytes: u64,
 }
 
@@ -45,7 +45,7 @@ const TAG_GRAVE: u8 = 3;
 const TAG_NAMELESS: u8 = 4;
 /// A segment that must stay as it is; only damage makes one.
 pub(super) const TAG_PROTECTED: u8 = 5;
-/// Nothing: fills a file up to what the next checkpoint may need.
+/// Nothing: fills a file that was larger before.
 pub(super) const TAG_FILL: u8 = 6;
 pub(super) const TAG_END: u8 = 0xff;
 

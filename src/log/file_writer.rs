@@ -126,6 +126,10 @@ impl FileWriter {
             {
                 Stage::Discard
             }
+            // Somebody has removed what was kept.
+            (Stage::Rename(_), Err(error)) if error.kind() == io::ErrorKind::NotFound => {
+                Stage::Discard
+            }
             (_, Err(error)) => return Err(error),
             (Stage::Create | Stage::Rename(_), Ok(_)) => Stage::Write,
             (Stage::Write, Ok(done)) => self.wrote(&done),

@@ -237,6 +237,17 @@ impl Prepare {
             return result.map(drop);
         };
         next.stage = match (next.stage, result) {
+            // Somebody has removed the ballast: it is made again as soon as there is room.
+            (
+                Stage::Rename {
+                    from: FileName::Ballast(_),
+                },
+                Err(error),
+            ) if error.kind() == io::ErrorKind::NotFound => {
+                self.next = None;
+                self.wait_for_space(now_us);
+                return Ok(());
+            }
             (Stage::Rename { from }, Err(error)) if is_lack(&error) => {
                 let bytes = next.segment.bytes;
                 match from {

@@ -65,6 +65,13 @@ pub enum Op {
         /// The space to take.
         bytes: u64,
     },
+    /// Take space up to `bytes` for a file that is there, without changing what is in it.
+    Grow {
+        /// The file.
+        file: FileName,
+        /// The size it is to have at least.
+        bytes: u64,
+    },
     /// Hold a descriptor of a file that is there, for the writes that will come.
     Open {
         /// The file.
@@ -145,6 +152,8 @@ pub enum Done {
 pub enum Change {
     /// As `Op::Create`.
     Create(FileName, u64),
+    /// As `Op::Grow`.
+    Grow(FileName, u64),
     /// As `Op::Rename`.
     Rename(FileName, FileName),
     /// As `Op::Remove`.
@@ -198,6 +207,7 @@ pub trait Storage {
 pub fn execute(storage: &mut impl Storage, op: &Op) -> io::Result<Done> {
     match op {
         Op::Create { file, bytes } => storage.change(Change::Create(*file, *bytes))?,
+        Op::Grow { file, bytes } => storage.change(Change::Grow(*file, *bytes))?,
         Op::Write {
             file,
             offset,
@@ -370,6 +380,11 @@ impl Storage for Folder {
     fn change(&mut self, change: Change) -> io::Result<()> {
         match change {
             Change::Create(file, bytes) => self.create(file, bytes),
+            Change::Grow(name, bytes) => {
+                let file = self.file(name)?;
+                let none = rustix::fs::FallocateFlags::empty();
+                Ok(rustix::fs::fallocate(file, none, 0, bytes)?)
+            }
             Change::Rename(from, to) => {
                 self.open.remove(&from);
                 self.open.remove(&to);

@@ -205,6 +205,35 @@ fn a_full_disk_takes_acks_and_deletions_through_every_restart() {
     }
 }
 
+/// L7: neither does a server that stops and starts again, or whose ballast an operator has removed, need
+/// what it cannot have.
+#[test]
+fn a_ballast_that_somebody_removes_is_made_again() {
+    for restart in [None, Some(true), Some(false)] {
+        let dir = scratch();
+        let mut disk = Disk::new(dir.path(), SPACE, false);
+        disk.topic(1, Retention::default()).unwrap();
+        disk.subscribe(100, 1);
+        disk.fill(&[1]);
+        let mut removed = 0;
+        for number in 1..=4 {
+            let path = dir.path().join(format!("{number:016}.ballast"));
+            removed += u32::from(std::fs::remove_file(path).is_ok());
+        }
+        assert!(0 < removed);
+        if let Some(is_clean) = restart {
+            disk.restart(is_clean);
+        }
+        // However it goes, the log lives, and with room it is as before.
+        for seq in 0..2_000 {
+            disk.ack(100, seq % 3).unwrap_or(());
+        }
+        disk.folder.limit_space(Some(SPACE));
+        assert!(disk.publishes_again(1), "{restart:?}");
+        assert_eq!(disk.ack(100, 1), Ok(()));
+    }
+}
+
 /// L7: so does retention, which nobody asks for.
 #[test]
 fn retention_gives_space_back_on_a_full_disk() {
