@@ -67,7 +67,10 @@ fn what_many_topics_cost() {
     world.make(0..count);
     world.settle();
     let bytes = LIVE_BYTES.load(Ordering::Relaxed) - before;
-    println!("memory: {} B a topic", bytes / isize::try_from(count).unwrap());
+    println!(
+        "memory: {} B a topic",
+        bytes / isize::try_from(count).unwrap()
+    );
     world.report("making them");
     world.rest("at rest");
     for among in [1, count / 10, count] {

@@ -282,8 +282,7 @@ impl CommitLog {
             return;
         };
         let segment = job.segment;
-        let copied: usize = self.queue.iter().map(|batch| batch.copied_bytes).sum();
-        if COPIED_BYTES_MAX <= copied {
+        if COPIED_BYTES_MAX <= self.queue.copied_bytes() {
             let stage = job.stage;
             self.cleaner.job = Some(Job {
                 segment,

@@ -264,7 +264,7 @@ impl CommitLog {
     fn push(&mut self, alone: bool, put: impl FnOnce(&mut OpenBatch)) -> Ticket {
         let full = |batch: &OpenBatch| self.config.sync_bytes_max <= batch.bytes();
         if alone || self.queue.back().is_none_or(full) {
-            self.queue.push_back(OpenBatch::default());
+            self.queue.begin();
         }
         self.appended += 1;
         if let Some(batch) = self.queue.back_mut() {
@@ -290,7 +290,7 @@ impl CommitLog {
                 false => AppendError::Busy,
             });
         }
-        let queued: usize = self.queue.iter().map(OpenBatch::bytes).sum();
+        let queued = self.queue.bytes();
         let alone = bytes + RUN_BYTES + batch_bytes(0, 1, 1);
         let wanted = queued + alone;
         let reserve = class.kept_back(to_usize(self.config.reserve_bytes));

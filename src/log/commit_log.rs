@@ -11,7 +11,7 @@ use std::io;
 use crate::id::{HomedId, Partition, Seq};
 
 use super::ballast::Ballast;
-use super::batch::{Chain, OpenBatch, Place};
+use super::batch::{Chain, Place};
 use super::checkpoint::CheckpointTask;
 use super::clean::Cleaner;
 use super::commit::Flight;
@@ -22,6 +22,7 @@ use super::lack::{is_damage, is_passing};
 use super::layout::to_usize;
 use super::patience::{Again, Patience};
 use super::prepare::Prepare;
+use super::queue::Queue;
 use super::reader::{Awaited, Need, Reader};
 use super::recovery::{Identity, epoch};
 use super::retention::RetentionTask;
@@ -177,7 +178,7 @@ pub struct CommitLog {
     /// Where the newest segment ends, as the next one will say.
     pub(super) previous: (u64, usize),
     pub(super) chain: Chain,
-    pub(super) queue: VecDeque<OpenBatch>,
+    pub(super) queue: Queue,
     /// When the first record of the queue was seen.
     pub(super) waiting_since_us: Option<u64>,
     pub(super) flight: Option<Flight>,
@@ -273,7 +274,7 @@ impl CommitLog {
             active: start.active,
             previous: start.previous,
             chain: start.chain,
-            queue: VecDeque::new(),
+            queue: Queue::default(),
             waiting_since_us: None,
             flight: None,
             company: Company::default(),

@@ -106,6 +106,8 @@ mod company;
 
 mod room;
 
+mod queue;
+
 mod commit;
 
 mod prepare;

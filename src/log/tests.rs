@@ -422,10 +422,7 @@ fn applying_entries_twice_equals_applying_them_once() {
             assert_eq!(a, b, "{from} {to}");
             let (a, b) = (&twice.subscriptions, &once.subscriptions);
             assert_eq!(format!("{a:?}"), format!("{b:?}"), "{from} {to}");
-            assert_eq!(
-                (twice.generation, &twice.bounded),
-                (once.generation, &once.bounded)
-            );
+            assert_eq!((twice.generation, &twice.due), (once.generation, &once.due));
         }
     }
 }

@@ -313,6 +313,7 @@ fn named(op: &Op) -> &'static str {
             tidegate::log::FileName::Segment(_) => "the log, to a batch",
             tidegate::log::FileName::Index(_) => "the log, to an index",
             tidegate::log::FileName::Checkpoint(_) => "the log, to a checkpoint",
+            tidegate::log::FileName::Ballast(_) => "the log, to its ballast",
         },
         _ => "the log, to what is no write",
     }
