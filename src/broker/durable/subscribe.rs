@@ -311,7 +311,7 @@ impl Durable {
             return Ok(*id);
         }
         let is_meant = |id: &&HomedId| {
-            let ending = self.subscriptions.get(*id).filter(|ending| ending.deleting);
+            let ending = self.subscriptions.get(id).filter(|ending| ending.deleting);
             ending.is_some_and(|ending| ending.topic == topic && ending.sub_name == *sub_name)
         };
         if let Some(id) = connection.bound.iter().find(is_meant) {
