@@ -4,7 +4,6 @@
 //! Times are of the thread's own processor time, so that a busy machine does not count.
 #![expect(
     clippy::unwrap_used,
-    clippy::disallowed_methods,
     clippy::print_stdout,
     clippy::cast_precision_loss,
     unsafe_code,
