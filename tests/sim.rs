@@ -25,6 +25,9 @@ mod foreign;
 #[path = "sim/resting.rs"]
 mod resting;
 
+#[path = "sim/full.rs"]
+mod full;
+
 #[path = "sim/reopening.rs"]
 mod reopening;
 

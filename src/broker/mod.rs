@@ -8,6 +8,8 @@ pub mod presence;
 pub mod registry;
 pub mod relay;
 
+mod shelf;
+
 mod topic;
 
 mod subscription;

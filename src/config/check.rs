@@ -231,6 +231,13 @@ fn durable_relations(
             because: "twice the largest message must fit into a segment",
         },
         Pair {
+            key: "durable.reserve_bytes",
+            value: durable.reserve_bytes,
+            bound_key: "half of durable.segment_bytes_max",
+            bound: durable.segment_bytes_max / 2,
+            because: "what the reserve leaves of a segment is all that a message may take",
+        },
+        Pair {
             key: "durable.sync_bytes_max",
             value: durable.sync_bytes_max as u64,
             bound_key: "durable.segment_bytes_max",

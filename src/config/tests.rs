@@ -419,6 +419,13 @@ fn relations_between_values_are_explained() {
         message("[limits]\nmessage_bytes_max = 1000\nframe_bytes_max = 2000\n"),
         "tidegate.toml:3: limits.frame_bytes_max = 2000 must not be above limits.message_bytes_max = 1000: a frame is a part of a message"
     );
+    // L19
+    assert_eq!(
+        message(
+            "[durable]\nenabled = true\nsegment_bytes_max = 1048576\nreserve_bytes = 1048576\n"
+        ),
+        "tidegate.toml:4: durable.reserve_bytes = 1048576 must not be above half of durable.segment_bytes_max = 524288: what the reserve leaves of a segment is all that a message may take"
+    );
     assert_eq!(
         message("[shard]\nreceive_buffers = 1000\n"),
         "tidegate.toml:2: shard.receive_buffers = 1000 is no power of two; write 1024"

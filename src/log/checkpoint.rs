@@ -14,18 +14,15 @@ use bytes::Bytes;
 
 use crate::id::HomedId;
 
-use super::batch::Chain;
+use super::checkpoint_bytes::{
+    END_BYTES, FILL_BYTES, MAGIC, TAG_END, TAG_FILL, TAG_PROTECTED, encode_grave,
+    encode_subscription, encode_topic, put,
+};
 use super::commit_log::{Blocks, CommitLog};
 use super::file_writer::{FileWriter, Written};
-use super::index::Span;
-use super::layout::{Fields, to_u32, to_usize};
-use super::marks::Mark;
-use super::record::{
-    Entry, decode_subscription, decode_topic, encode_subscription_body, encode_topic_body,
-};
-use super::recovery::Identity;
+use super::layout::to_usize;
 use super::segment::Position;
-use super::state::{GRAVE_BYTES, Grave, State, StoredKey, Topic};
+use super::state::{Grave, Topic};
 use super::storage::{Done, FileName, Op};
 
 /// Items that one slice encodes.
@@ -47,6 +44,10 @@ pub(super) struct CheckpointTask {
     written_bytes: u64,
     /// The size of the newest durable one, by which the next is put off.
     size_bytes: u64,
+    /// What its file takes, which may be more.
+    file_bytes: u64,
+    /// The next one is written over what is kept for it: the disk has no other room.
+    uses_ballast: bool,
     since_us: Option<u64>,
     not_before_us: u64,
     is_wanted: bool,
@@ -60,6 +61,9 @@ struct Running {
     stage: Stage,
     crc: u32,
     bytes: u64,
+    /// What the file takes that it is written over.
+    over_bytes: u64,
+    filled: u64,
     /// Cleaned segments that it does not name.
     retired: usize,
     is_last: bool,
@@ -72,34 +76,28 @@ enum Stage {
     Graves(Option<HomedId>),
     /// All is encoded; the append that must be durable first.
     End(u64),
+    /// So many bytes are left up to the end of its file.
+    Fill(usize),
     Written,
 }
 
-/// A checkpoint as it is read.
-#[derive(Debug)]
-pub(super) struct Checkpoint {
-    pub(super) position: Position,
-    pub(super) next_id: u64,
-    pub(super) segments: BTreeMap<u64, NamedSegment>,
-    pub(super) state: State,
-    /// What it takes.
-    pub(super) size_bytes: u64,
-}
-
+/// The checkpoint that a start has used.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct NamedSegment {
-    pub(super) bytes: u64,
-    pub(super) end: usize,
-    pub(super) is_indexed: bool,
+pub(super) struct Used {
+    pub(super) number: u64,
+    pub(super) size_bytes: u64,
+    pub(super) file_bytes: u64,
 }
 
 impl CheckpointTask {
-    pub(super) fn new(number_next: u64, durable: Option<(u64, u64)>, written_bytes: u64) -> Self {
+    pub(super) fn new(number_next: u64, durable: Option<Used>, written_bytes: u64) -> Self {
         Self {
-            size_bytes: durable.map_or(0, |(_, bytes)| bytes),
+            size_bytes: durable.map_or(0, |used| used.size_bytes),
+            file_bytes: durable.map_or(0, |used| used.file_bytes),
+            uses_ballast: false,
             number_next,
             running: None,
-            durable: durable.map(|(number, _)| number),
+            durable: durable.map(|used| used.number),
             written_bytes,
             since_us: None,
             not_before_us: 0,
@@ -126,6 +124,11 @@ impl CheckpointTask {
     /// Cleaned segments wait for one.
     pub(super) fn want(&mut self) {
         self.is_wanted = true;
+    }
+
+    /// Whether one is being made, or will be as soon as it can.
+    pub(super) fn is_coming(&self, now_us: u64) -> bool {
+        self.running.is_some() || self.is_wanted && self.not_before_us <= now_us
     }
 
     /// Whether the last checkpoint of a clean stop is durable.
@@ -184,16 +187,25 @@ impl CommitLog {
         self.checkpoint.is_wanted = false;
         let (segment, end) = self.previous;
         let position = Position::new(segment, end, self.chain);
-        let mut writer = FileWriter::new(FileName::Checkpoint(number));
+        let file = FileName::Checkpoint(number);
+        let uses_ballast = std::mem::take(&mut self.checkpoint.uses_ballast);
+        let over = self.ballast.take_checkpoint_if(uses_ballast);
+        let mut writer = match over {
+            Some((from, _)) => FileWriter::over(from, file),
+            None => FileWriter::new(file),
+        };
         let head = self.encode_head(number, position);
         let crc = crc32c::crc32c(&head);
+        let bytes = head.len() as u64;
         writer.push(head.into());
         self.checkpoint.running = Some(Running {
             number,
             writer,
             stage: Stage::Topics(None),
             crc,
-            bytes: 0,
+            bytes,
+            over_bytes: over.map_or(0, |(_, bytes)| bytes),
+            filled: 0,
             retired: self.cleaner.retired_count(),
             is_last: self.is_closing,
         });
@@ -247,6 +259,18 @@ impl CommitLog {
                     out.push(TAG_PROTECTED);
                     put(&mut out, &[*segment]);
                 }
+                let written = running.bytes + out.len() as u64 + FILL_BYTES + END_BYTES;
+                Stage::Fill(match running.over_bytes.checked_sub(written) {
+                    Some(rest) => {
+                        out.push(TAG_FILL);
+                        put(&mut out, &[rest]);
+                        running.filled = rest + FILL_BYTES;
+                        to_usize(rest)
+                    }
+                    None => 0,
+                })
+            }
+            Stage::Fill(0) => {
                 out.push(TAG_END);
                 let crc = crc32c::crc32c_append(running.crc, &out);
                 out.extend_from_slice(&crc.to_le_bytes());
@@ -254,6 +278,10 @@ impl CommitLog {
                 running.writer.finish(out.into());
                 running.stage = Stage::Written;
                 return true;
+            }
+            Stage::Fill(rest) => {
+                out.resize(rest.min(SLICE_BYTES), 0);
+                Stage::Fill(rest - out.len())
             }
             Stage::End(_) | Stage::Written => return false,
         };
@@ -276,6 +304,13 @@ impl CommitLog {
         let Some(running) = self.checkpoint.running.take() else {
             return Ok(());
         };
+        self.ballast.checkpoint_ended();
+        if written == Written::NoRoom && running.over_bytes == 0 && self.ballast.has_checkpoint() {
+            self.checkpoint.uses_ballast = true;
+            self.checkpoint.is_wanted = true;
+            self.checkpoint.not_before_us = 0;
+            return Ok(());
+        }
         if written == Written::NoRoom {
             let now_us = self.last_now_us();
             // What gives space back goes before what takes it, while cursors still have room.
@@ -294,8 +329,10 @@ impl CommitLog {
         }
         self.prepare.resume();
         let old = self.checkpoint.durable.replace(running.number);
+        let old = old.map(|old| (old, self.checkpoint.file_bytes));
         self.checkpoint.is_closed = running.is_last && self.checkpoint.written_bytes == 0;
-        self.checkpoint.size_bytes = running.bytes;
+        self.checkpoint.size_bytes = running.bytes - running.filled;
+        self.checkpoint.file_bytes = running.bytes;
         self.checkpoint_durable(old, running.retired);
         Ok(())
     }
@@ -316,257 +353,4 @@ fn slice<'a, T>(
         }
     }
     last
-}
-
-const MAGIC: &[u8; 8] = b"TGCHKP\x00\x01";
-const TAG_TOPIC: u8 = 1;
-const TAG_SUBSCRIPTION: u8 = 2;
-const TAG_GRAVE: u8 = 3;
-/// A topic of which only messages are known; only damage leaves one.
-const TAG_NAMELESS: u8 = 4;
-/// A segment that must stay as it is; only damage makes one.
-const TAG_PROTECTED: u8 = 5;
-const TAG_END: u8 = 0xff;
-
-fn put(out: &mut Vec<u8>, fields: &[u64]) {
-    fields
-        .iter()
-        .for_each(|field| out.extend_from_slice(&field.to_le_bytes()));
-}
-
-fn encode_topic(id: HomedId, topic: &Topic, out: &mut Vec<u8>) {
-    let Some(entry) = topic.entry(id) else {
-        return encode_nameless(id, topic, out);
-    };
-    out.push(TAG_TOPIC);
-    encode_topic_body(&entry, out);
-    put(
-        out,
-        &[
-            topic.segment,
-            topic.oldest,
-            topic.spans.iter().count() as u64,
-        ],
-    );
-    for span in topic.spans.iter() {
-        put(out, &[span.first, span.last, span.segment, span.bytes]);
-    }
-    put(out, &[topic.keys.len() as u64]);
-    for key in &topic.keys {
-        out.extend_from_slice(&key.key.to_le_bytes());
-        put(out, &[key.payload, key.seq, key.time_ms]);
-    }
-    put(
-        out,
-        &[
-            topic.marks.bytes,
-            topic.marks.time_ms,
-            topic.marks.marks.len() as u64,
-        ],
-    );
-    for mark in &topic.marks.marks {
-        put(out, &[mark.seq, mark.time_ms, mark.bytes]);
-    }
-}
-
-fn encode_nameless(id: HomedId, topic: &Topic, out: &mut Vec<u8>) {
-    out.push(TAG_NAMELESS);
-    out.extend_from_slice(&id.to_bytes());
-    put(out, &[topic.first_seq, topic.last_seq, topic.oldest]);
-    put(out, &[topic.spans.iter().count() as u64]);
-    for span in topic.spans.iter() {
-        put(out, &[span.first, span.last, span.segment, span.bytes]);
-    }
-}
-
-fn encode_subscription(id: HomedId, state: &State, out: &mut Vec<u8>) -> usize {
-    if let (Some(entry), Some(placed)) =
-        (state.subscription_entry(id), state.subscriptions.get(&id))
-    {
-        out.push(TAG_SUBSCRIPTION);
-        encode_subscription_body(&entry, out);
-        put(out, &[placed.segment, placed.cursor_segment, placed.oldest]);
-    }
-    out.len()
-}
-
-fn encode_grave(id: HomedId, grave: &Grave, out: &mut Vec<u8>) -> usize {
-    out.push(TAG_GRAVE);
-    out.extend_from_slice(&id.to_bytes());
-    put(
-        out,
-        &[
-            u64::from(grave.is_topic),
-            grave.segment,
-            grave.from,
-            grave.until,
-        ],
-    );
-    out.len()
-}
-
-/// Whether a file ends with the checksum of all before it: no damage makes it look so.
-pub(super) fn is_whole(bytes: &[u8]) -> bool {
-    let at = bytes.len().checked_sub(4);
-    at.and_then(|at| bytes.split_at_checked(at))
-        .is_some_and(|(body, crc)| crc == crc32c::crc32c(body).to_le_bytes())
-}
-
-/// The first fields of a checkpoint: what version it is of, and whose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct CheckpointHead {
-    pub(super) version: u8,
-    pub(super) salt: u64,
-    pub(super) partition: u16,
-    pub(super) number: u64,
-}
-
-pub(super) const CHECKPOINT_HEAD_BYTES: usize = 32;
-const _: () = assert!(CHECKPOINT_HEAD_BYTES == MAGIC.len() + 3 * 8);
-
-impl CheckpointHead {
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let (version, name) = MAGIC.split_last()?;
-        let rest = bytes.strip_prefix(name)?;
-        let mut fields = Fields::new(rest);
-        let found = fields.bytes(1)?[0];
-        debug_assert_eq!(*version, super::layout::VERSION, "one version everywhere");
-        Some(Self {
-            version: found,
-            salt: fields.u64()?,
-            partition: u16::try_from(fields.u64()?).ok()?,
-            number: fields.u64()?,
-        })
-    }
-}
-
-impl Checkpoint {
-    /// The checkpoint `number` in `bytes`; `None` if it is not whole.
-    pub(super) fn decode(bytes: &[u8], identity: Identity, number: u64) -> Option<Self> {
-        let head = CheckpointHead::decode(bytes)?;
-        let wanted = CheckpointHead {
-            version: super::layout::VERSION,
-            salt: identity.salt,
-            partition: identity.partition.0,
-            number,
-        };
-        if head != wanted || !is_whole(bytes) {
-            return None;
-        }
-        let mut fields = Fields::new(&bytes[CHECKPOINT_HEAD_BYTES..bytes.len() - 4]);
-        let (segment, offset) = (fields.u64()?, to_usize(fields.u64()?));
-        let (batch, crc) = (fields.u64()?, to_u32(to_usize(fields.u64()?)));
-        let position = Position::new(segment, offset, Chain { number: batch, crc });
-        let next_id = fields.u64()?;
-        let mut state = State {
-            generation: fields.u64()?,
-            ..State::default()
-        };
-        let mut segments = BTreeMap::new();
-        for _ in 0..fields.u64()? {
-            let [id, bytes, end] = [fields.u64()?, fields.u64()?, fields.u64()?];
-            let (end, is_indexed) = (to_usize(end), fields.u64()? == 1);
-            segments.insert(
-                id,
-                NamedSegment {
-                    bytes,
-                    end,
-                    is_indexed,
-                },
-            );
-        }
-        while decode_item(&mut fields, &mut state)? {}
-        Some(Self {
-            position,
-            next_id,
-            segments,
-            state,
-            size_bytes: bytes.len() as u64,
-        })
-    }
-}
-
-/// Reads one item into `state`; `Some(false)` at the end.
-fn decode_item(fields: &mut Fields<'_>, state: &mut State) -> Option<bool> {
-    match fields.bytes(1)?[0] {
-        TAG_TOPIC => decode_topic_item(fields, state)?,
-        TAG_SUBSCRIPTION => {
-            let entry = decode_subscription(fields)?;
-            state.apply(&Entry::Subscription(entry));
-            let [segment, cursor_segment, oldest] = [fields.u64()?, fields.u64()?, fields.u64()?];
-            let subscription = state.subscriptions.get_mut(&entry.id)?;
-            subscription.place((segment, cursor_segment), &mut state.live);
-            subscription.oldest = oldest;
-        }
-        TAG_GRAVE => {
-            let id = fields.id()?;
-            let is_topic = fields.u64()? == 1;
-            let [segment, from, until] = [fields.u64()?, fields.u64()?, fields.u64()?];
-            let grave = Grave {
-                is_topic,
-                segment,
-                from,
-                until,
-            };
-            state.live.add(segment, GRAVE_BYTES);
-            state.graves.insert(id, grave);
-        }
-        TAG_NAMELESS => {
-            let id = fields.id()?;
-            let [first_seq, last_seq, oldest] = [fields.u64()?, fields.u64()?, fields.u64()?];
-            let topic = state.topic_mut(id);
-            (topic.first_seq, topic.last_seq, topic.oldest) = (first_seq, last_seq, oldest);
-            decode_spans(fields, id, state)?;
-        }
-        TAG_PROTECTED => drop(state.protected.insert(fields.u64()?)),
-        TAG_END => return fields.is_empty().then_some(false),
-        _ => return None,
-    }
-    Some(true)
-}
-
-fn decode_spans(fields: &mut Fields<'_>, id: HomedId, state: &mut State) -> Option<()> {
-    let topic = state.topics.get_mut(&id)?;
-    for _ in 0..fields.u64()? {
-        let [first, last, segment, bytes] =
-            [fields.u64()?, fields.u64()?, fields.u64()?, fields.u64()?];
-        let span = Span {
-            first,
-            last,
-            segment,
-            bytes,
-        };
-        (first <= last).then(|| topic.spans.insert(span, &mut state.live))?;
-    }
-    Some(())
-}
-
-fn decode_topic_item(fields: &mut Fields<'_>, state: &mut State) -> Option<()> {
-    let entry = decode_topic(fields)?;
-    state.apply(&Entry::Topic(entry));
-    let topic = state.topics.get_mut(&entry.id)?;
-    topic.place(fields.u64()?, &mut state.live);
-    topic.oldest = fields.u64()?;
-    decode_spans(fields, entry.id, state)?;
-    let topic = state.topics.get_mut(&entry.id)?;
-    for _ in 0..fields.u64()? {
-        let key = u128::from_le_bytes(super::layout::array_at(fields.bytes(16)?, 0));
-        let [payload, seq, time_ms] = [fields.u64()?, fields.u64()?, fields.u64()?];
-        topic.remember(StoredKey {
-            key,
-            payload,
-            seq,
-            time_ms,
-        });
-    }
-    (topic.marks.bytes, topic.marks.time_ms) = (fields.u64()?, fields.u64()?);
-    for _ in 0..fields.u64()? {
-        let [seq, time_ms, bytes] = [fields.u64()?, fields.u64()?, fields.u64()?];
-        topic.marks.marks.push_back(Mark {
-            seq,
-            time_ms,
-            bytes,
-        });
-    }
-    Some(())
 }

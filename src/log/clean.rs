@@ -1,8 +1,7 @@
 //! Gives space back: copies what is still needed of a mostly dead segment to the tail, and lets the
 //! segment go once a durable checkpoint does not name it. Damaged segments are left alone.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::io;
+use std::collections::VecDeque;
 use std::ops::Bound;
 
 use crate::id::{HomedId, Seq};
@@ -10,14 +9,14 @@ use crate::id::{HomedId, Seq};
 use super::commit::AppendError;
 use super::commit_log::{Blocks, CommitLog, SegmentInfo};
 use super::index::Span;
-use super::layout::Frame;
+use super::layout::{Frame, to_usize};
 use super::prepare::Prepared;
 use super::read::{ReadEnd, ReadItem, ReadLimits};
 use super::reader::Broken;
 use super::record::Entry;
 use super::room::Class;
 use super::state::nobody;
-use super::storage::{Done, FileName, Op};
+use super::storage::{FileName, Op};
 
 /// Copied in one call.
 const COPY_LIMITS: ReadLimits = ReadLimits {
@@ -34,23 +33,34 @@ const GAIN_PARTS: u64 = 4;
 /// Heads and tables of batches take less than this part of what is copied.
 const COPY_PARTS: u64 = 4;
 
+/// How often a full disk is looked at for what can be cleaned.
+const FULL_LOOK_US: u64 = 500_000;
+
+/// A full disk is cleaned of every segment of which less than this part, in percent, is needed.
+const FULL_LIVE_PERCENT_MAX: u64 = 90;
+
+/// This part of the reserve is left when a segment on a full disk is copied.
+const LAST_PARTS: usize = 8;
+
 /// Topics or subscriptions looked at in one call.
 const SLICE_ITEMS: usize = 256;
 
 #[derive(Debug, Default)]
 pub(super) struct Cleaner {
-    job: Option<Job>,
-    candidates: VecDeque<u64>,
+    pub(super) job: Option<Job>,
+    pub(super) candidates: VecDeque<u64>,
+    /// On a full disk segments before this one are cleaned if anything in them is dead.
+    pub(super) thorough_before: u64,
     /// When the segments are looked at next.
     look_us: u64,
     /// Segments that nothing needs, named by the last checkpoint still.
-    retired: Vec<Prepared>,
-    ops: VecDeque<Task>,
-    in_flight: Option<Task>,
+    pub(super) retired: Vec<Prepared>,
+    pub(super) ops: VecDeque<Task>,
+    pub(super) in_flight: Option<Task>,
 }
 
 #[derive(Debug)]
-struct Job {
+pub(super) struct Job {
     segment: u64,
     stage: Stage,
     is_waiting: bool,
@@ -69,10 +79,12 @@ enum Stage {
 
 /// An operation, or what to do when all before it have been done.
 #[derive(Debug, Clone)]
-enum Task {
+pub(super) enum Task {
     Op(Op),
     /// The segment's file is gone for good.
     Gone(u64),
+    /// A file is part of the ballast now.
+    Kept(FileName, u64),
 }
 
 /// What one step of a job came to.
@@ -83,6 +95,17 @@ enum Progress {
     Wait(Stage),
     /// Something is damaged: leave the segment as it is.
     Damaged,
+    /// The disk is full, and what is needed of the segment does not fit.
+    NoRoom,
+}
+
+impl Progress {
+    fn without_room(error: AppendError, stage: Stage) -> Self {
+        match error {
+            AppendError::StorageFull => Self::NoRoom,
+            _ => Self::Wait(stage),
+        }
+    }
 }
 
 impl Cleaner {
@@ -135,6 +158,13 @@ impl Cleaner {
         self.ops.push_back(Task::Op(op));
     }
 
+    /// Gives a file that nothing needs the name of a part of the ballast.
+    pub(super) fn keep(&mut self, from: FileName, to: FileName, bytes: u64) {
+        self.push_op(Op::Rename { from, to });
+        self.push_op(Op::Close { file: to });
+        self.ops.push_back(Task::Kept(to, bytes));
+    }
+
     /// The next operation; they are done one after another.
     pub(super) fn poll_op(&mut self) -> Option<Op> {
         if self.in_flight.is_some() {
@@ -146,58 +176,12 @@ impl Cleaner {
                 self.in_flight = self.ops.pop_front();
                 Some(op)
             }
-            Task::Gone(_) => None,
+            Task::Gone(_) | Task::Kept(..) => None,
         }
     }
 }
 
 impl CommitLog {
-    pub(super) fn clean_done(&mut self, result: io::Result<Done>) -> io::Result<()> {
-        self.cleaner.in_flight = None;
-        result.map(drop)?;
-        let mut is_gone = false;
-        while let Some(Task::Gone(_)) = self.cleaner.ops.front() {
-            self.cleaner.ops.pop_front();
-            is_gone = true;
-        }
-        if is_gone {
-            let segments = self.segments_on_disk();
-            self.state.forget_graves(&segments);
-        }
-        Ok(())
-    }
-
-    /// A checkpoint is durable: what it does not name may go.
-    pub(super) fn checkpoint_durable(&mut self, old: Option<u64>, retired: usize) {
-        let cleaner = &mut self.cleaner;
-        if let Some(old) = old {
-            cleaner.push_op(Op::Remove {
-                file: FileName::Checkpoint(old),
-            });
-            cleaner.push_op(Op::SyncDirectory);
-        }
-        let gone: Vec<Prepared> = cleaner.retired.drain(..retired).collect();
-        for segment in &gone {
-            cleaner.push_op(Op::Remove {
-                file: FileName::Index(segment.id),
-            });
-        }
-        for segment in &gone {
-            if !self.prepare.recycle(*segment) {
-                cleaner.push_op(Op::Remove {
-                    file: FileName::Segment(segment.id),
-                });
-            }
-        }
-        if !gone.is_empty() {
-            cleaner.push_op(Op::SyncDirectory);
-        }
-        cleaner
-            .ops
-            .extend(gone.iter().map(|segment| Task::Gone(segment.id)));
-        self.cleaner.look_again();
-    }
-
     /// When the segments are looked at again, if there are any beside the one being written.
     pub(super) fn clean_deadline_us(&self) -> Option<u64> {
         if self.is_closing {
@@ -218,7 +202,12 @@ impl CommitLog {
         if now_us < self.cleaner.look_us || !is_idle {
             return;
         }
-        self.cleaner.look_us = now_us + self.config.checkpoint_interval_us;
+        let is_full = self.is_full();
+        self.cleaner.look_us = now_us
+            + match is_full {
+                true => FULL_LOOK_US,
+                false => self.config.checkpoint_interval_us,
+            };
         let mut gain = 0;
         let mut dead = VecDeque::new();
         for (id, info) in &self.segments {
@@ -228,18 +217,20 @@ impl CommitLog {
                 dead.push_back(*id);
             }
         }
-        if self.prepare.is_full() {
+        if is_full {
             self.cleaner.candidates = self.least_of(dead);
         } else if self.checkpoint.size_bytes() / GAIN_PARTS <= gain {
             self.cleaner.candidates = dead;
         }
     }
 
-    /// On a full disk only what can be copied into the room that is left, and leaves the reserve.
+    /// On a full disk only what can be copied into the room that is left: into the reserve too, of which
+    /// cleaning gives back more.
     fn least_of(&self, dead: VecDeque<u64>) -> VecDeque<u64> {
         let mut dead = Vec::from(dead);
         dead.sort_by_key(|id| self.state.live.bytes(*id));
-        let mut room = (self.room_left() as u64).saturating_sub(self.config.reserve_bytes);
+        let kept_back = to_usize(self.config.reserve_bytes) / LAST_PARTS;
+        let mut room = self.room_left().saturating_sub(kept_back) as u64;
         let mut fits = |id: &u64| {
             let live = self.state.live.bytes(*id);
             let bytes = live + live / COPY_PARTS;
@@ -255,7 +246,7 @@ impl CommitLog {
     /// Room that is taken on the disk and waits for batches.
     fn room_left(&self) -> usize {
         let active = self.active.map_or(0, |active| active.bytes - active.end);
-        let next = super::layout::to_usize(self.prepare.usable_bytes().unwrap_or(0));
+        let next = to_usize(self.prepare.usable_bytes().unwrap_or(0));
         active + next
     }
 
@@ -266,14 +257,19 @@ impl CommitLog {
             Blocks::Open(_) => false,
             Blocks::Stored => true,
             // Its index comes first, but for a disk that has no room for one.
-            Blocks::Held(_) => self.prepare.is_full() && !self.indexing.is_of(id),
+            Blocks::Held(_) => self.is_full() && !self.indexing.is_of(id),
+        };
+        let is_thorough = self.is_full() && id < self.cleaner.thorough_before;
+        let percent_max = match is_thorough {
+            true => self
+                .config
+                .clean_live_percent_max
+                .max(FULL_LIVE_PERCENT_MAX),
+            false => self.config.clean_live_percent_max,
         };
         is_full
             && !self.state.protected.contains(&id)
-            && live
-                < info
-                    .bytes
-                    .saturating_mul(self.config.clean_live_percent_max)
+            && live < info.bytes.saturating_mul(percent_max)
     }
 
     /// Takes one bounded step of cleaning.
@@ -286,8 +282,7 @@ impl CommitLog {
             return;
         };
         let segment = job.segment;
-        let copied: usize = self.queue.iter().map(|batch| batch.copied_bytes).sum();
-        if COPIED_BYTES_MAX <= copied {
+        if COPIED_BYTES_MAX <= self.queue.copied_bytes() {
             let stage = job.stage;
             self.cleaner.job = Some(Job {
                 segment,
@@ -312,6 +307,8 @@ impl CommitLog {
                 });
             }
             Progress::Damaged => drop(self.state.protected.insert(segment)),
+            // What has been copied counts where it stands now; the rest is looked at again.
+            Progress::NoRoom => self.cleaner.stop(),
         }
         self.finish_job();
     }
@@ -403,10 +400,10 @@ impl CommitLog {
         }
         let (next, result) = self.append_copies(&copies, from);
         let stage = Stage::Messages(after, next);
-        if result.is_err() || matches!(end, ReadEnd::Loading(_)) {
-            Progress::Wait(stage)
-        } else {
-            Progress::Next(stage)
+        match result {
+            Err(error) => Progress::without_room(error, stage),
+            Ok(()) if matches!(end, ReadEnd::Loading(_)) => Progress::Wait(stage),
+            Ok(()) => Progress::Next(stage),
         }
     }
 
@@ -438,8 +435,8 @@ impl CommitLog {
             .collect();
         let mut last = after;
         for &(id, is_here) in &slice {
-            if is_here && self.append_topic(id, |_| ()).is_err() {
-                return Progress::Wait(Stage::Topics(last));
+            if is_here && let Err(error) = self.append_topic(id, Class::Copies, |_| ()) {
+                return Progress::without_room(error, Stage::Topics(last));
             }
             last = Some(id);
         }
@@ -464,8 +461,8 @@ impl CommitLog {
             .collect();
         let mut last = after;
         for &(id, is_here) in &slice {
-            if is_here && self.append_subscription_again(id).is_err() {
-                return Progress::Wait(Stage::Subscriptions(last));
+            if is_here && let Err(error) = self.append_subscription_again(id) {
+                return Progress::without_room(error, Stage::Subscriptions(last));
             }
             last = Some(id);
         }
@@ -484,7 +481,7 @@ impl CommitLog {
         }
         match Frame::at(&bytes, 0).and_then(Entry::decode) {
             Some(entry @ Entry::Subscription(subscription)) => self
-                .append_entry(subscription.topic, Class::Control, &entry)
+                .append_entry(subscription.topic, Class::Copies, &entry)
                 .map(drop),
             _ => Ok(()),
         }
@@ -506,8 +503,8 @@ impl CommitLog {
                     true => Entry::TopicDeleted { id },
                     false => Entry::SubscriptionDeleted { id },
                 };
-                if self.append_entry(id, Class::Control, &entry).is_err() {
-                    return Progress::Wait(Stage::Graves(last));
+                if let Err(error) = self.append_entry(id, Class::Copies, &entry) {
+                    return Progress::without_room(error, Stage::Graves(last));
                 }
             }
             last = Some(id);
@@ -517,24 +514,12 @@ impl CommitLog {
         }
         let generation = self.state.generation;
         let epoch = Entry::Epoch { generation };
-        let is_told =
-            0 < generation && self.append_entry(nobody(), Class::Control, &epoch).is_err();
-        match is_told {
-            true => Progress::Wait(Stage::Graves(last)),
-            false => Progress::Next(Stage::Durable(self.appended)),
+        if 0 < generation
+            && let Err(error) = self.append_entry(nobody(), Class::Copies, &epoch)
+        {
+            return Progress::without_room(error, Stage::Graves(last));
         }
-    }
-
-    /// The segments of which a start without a checkpoint would read.
-    fn segments_on_disk(&self) -> BTreeSet<u64> {
-        let going = self.cleaner.ops.iter().filter_map(|task| match task {
-            Task::Gone(segment) => Some(*segment),
-            Task::Op(_) => None,
-        });
-        let retired = self.cleaner.retired.iter().map(|segment| segment.id);
-        let old = self.prepare.old_segments();
-        let segments = self.segments.keys().copied();
-        segments.chain(retired).chain(going).chain(old).collect()
+        Progress::Next(Stage::Durable(self.appended))
     }
 
     /// All that was needed of the segment is durable elsewhere.

@@ -93,11 +93,13 @@ impl CommitLog {
                 })
             }
             Record::RetentionChanged { topic, retention } => {
-                self.append_topic(topic, |entry| entry.retention = retention)
+                self.append_topic(topic, Class::Control, |entry| entry.retention = retention)
             }
-            Record::Trimmed { topic, first_seq } => self.append_topic(topic, |entry| {
-                entry.first_seq = entry.first_seq.max(first_seq)
-            }),
+            Record::Trimmed { topic, first_seq } => {
+                self.append_topic(topic, Class::Control, |entry| {
+                    entry.first_seq = entry.first_seq.max(first_seq)
+                })
+            }
             Record::TopicDeleted { id } => {
                 assert!(
                     self.state.topics.contains_key(&id),
@@ -179,6 +181,7 @@ impl CommitLog {
     pub(super) fn append_topic(
         &mut self,
         id: HomedId,
+        class: Class,
         change: impl FnOnce(&mut TopicEntry<'_>),
     ) -> Result<Ticket, AppendError> {
         let topic = self.state.topics.get(&id);
@@ -201,7 +204,7 @@ impl CommitLog {
             entry.first_seq <= entry.last_seq + 1,
             "only what exists is trimmed"
         );
-        self.append_entry(id, Class::Control, &Entry::Topic(entry))
+        self.append_entry(id, class, &Entry::Topic(entry))
     }
 
     fn append_subscription_deleted(&mut self, id: HomedId) -> Result<Ticket, AppendError> {
@@ -221,7 +224,7 @@ impl CommitLog {
 
     /// Takes moves of cursors: all of them or none.
     pub fn append_cursors(&mut self, moves: &[(HomedId, Seq)]) -> Result<Ticket, AppendError> {
-        self.check_room(Class::Control, moves.len() * CURSOR_BYTES)?;
+        self.check_room(Class::Cursors, moves.len() * CURSOR_BYTES)?;
         for &(subscription, seq) in moves {
             let has_owner = self.state.subscriptions.contains_key(&subscription);
             assert!(has_owner, "a cursor has an owner");
@@ -240,6 +243,9 @@ impl CommitLog {
         check_texts(entry)?;
         self.check_room(class, entry_bytes(entry))?;
         self.state.apply(entry);
+        if class == Class::Control {
+            self.look_for_all_if_full();
+        }
         let alone = self.config.fsync == Fsync::Always && class == Class::Bulk;
         Ok(self.push(alone, |batch| batch.push(topic, Origin::New, entry)))
     }
@@ -249,7 +255,7 @@ impl CommitLog {
         let Entry::Publish(publish) = entry else {
             return Err(AppendError::Failed);
         };
-        self.check_room(Class::Control, entry_bytes(entry))?;
+        self.check_room(Class::Copies, entry_bytes(entry))?;
         Ok(self.push(false, |batch| {
             batch.push(publish.topic, Origin::Copy, entry)
         }))
@@ -258,7 +264,7 @@ impl CommitLog {
     fn push(&mut self, alone: bool, put: impl FnOnce(&mut OpenBatch)) -> Ticket {
         let full = |batch: &OpenBatch| self.config.sync_bytes_max <= batch.bytes();
         if alone || self.queue.back().is_none_or(full) {
-            self.queue.push_back(OpenBatch::default());
+            self.queue.begin();
         }
         self.appended += 1;
         if let Some(batch) = self.queue.back_mut() {
@@ -278,24 +284,30 @@ impl CommitLog {
         if bytes_max < bytes {
             return Err(AppendError::TooLarge { bytes, bytes_max });
         }
-        let queued: usize = self.queue.iter().map(OpenBatch::bytes).sum();
-        let wanted = queued + bytes + RUN_BYTES + batch_bytes(0, 1, 1);
-        let reserve = match class {
-            Class::Bulk => to_usize(self.config.reserve_bytes),
-            Class::Control => 0,
-        };
+        if class == Class::Bulk && !self.ballast.is_whole() {
+            return Err(match self.ballast.is_lacking() {
+                true => AppendError::StorageFull,
+                false => AppendError::Busy,
+            });
+        }
+        let queued = self.queue.bytes();
+        let alone = bytes + RUN_BYTES + batch_bytes(0, 1, 1);
+        let wanted = queued + alone;
+        let reserve = class.kept_back(to_usize(self.config.reserve_bytes));
         let next = to_usize(self.prepare.usable_bytes().unwrap_or(0));
         let left = self.active.map_or(0, |active| active.bytes - active.end);
         let fits_active = wanted <= left && wanted + reserve <= left + next;
         if fits_active || SEGMENT_HEAD_BYTES + wanted + reserve <= next {
             return Ok(());
         }
-        if self.queue.is_empty() && 0 < next {
-            self.prepare
-                .require((SEGMENT_HEAD_BYTES + wanted + reserve) as u64);
+        let needed = (SEGMENT_HEAD_BYTES + alone + reserve) as u64;
+        let is_refused =
+            (next as u64) < needed && self.prepare.is_refused(needed, self.last_now_us());
+        if self.queue.is_empty() && 0 < next && !is_refused {
+            self.prepare.require(needed);
         }
-        let is_full = self.prepare.is_full();
-        Err(if is_full {
+        let is_full = is_refused || self.prepare.is_full();
+        Err(if is_full && !self.is_freeing(class) {
             AppendError::StorageFull
         } else {
             AppendError::Busy

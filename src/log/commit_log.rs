@@ -10,7 +10,8 @@ use std::io;
 
 use crate::id::{HomedId, Partition, Seq};
 
-use super::batch::{Chain, OpenBatch, Place};
+use super::ballast::Ballast;
+use super::batch::{Chain, Place};
 use super::checkpoint::CheckpointTask;
 use super::clean::Cleaner;
 use super::commit::Flight;
@@ -21,6 +22,7 @@ use super::lack::{is_damage, is_passing};
 use super::layout::to_usize;
 use super::patience::{Again, Patience};
 use super::prepare::Prepare;
+use super::queue::Queue;
 use super::reader::{Awaited, Need, Reader};
 use super::recovery::{Identity, epoch};
 use super::retention::RetentionTask;
@@ -176,7 +178,7 @@ pub struct CommitLog {
     /// Where the newest segment ends, as the next one will say.
     pub(super) previous: (u64, usize),
     pub(super) chain: Chain,
-    pub(super) queue: VecDeque<OpenBatch>,
+    pub(super) queue: Queue,
     /// When the first record of the queue was seen.
     pub(super) waiting_since_us: Option<u64>,
     pub(super) flight: Option<Flight>,
@@ -184,6 +186,7 @@ pub struct CommitLog {
     pub(super) appended: u64,
     pub(super) durable: u64,
     pub(super) prepare: Prepare,
+    pub(super) ballast: Ballast,
     pub(super) indexing: Indexing,
     pub(super) checkpoint: CheckpointTask,
     pub(super) cleaner: Cleaner,
@@ -235,6 +238,7 @@ pub(super) enum Owner {
     Open,
     Commit,
     Prepare,
+    Ballast,
     Index,
     Checkpoint,
     Clean,
@@ -253,6 +257,7 @@ pub(super) struct Start {
     pub(super) previous: (u64, usize),
     pub(super) chain: Chain,
     pub(super) prepare: Prepare,
+    pub(super) ballast: Ballast,
     pub(super) checkpoint: CheckpointTask,
     pub(super) cleaner: Cleaner,
 }
@@ -269,13 +274,14 @@ impl CommitLog {
             active: start.active,
             previous: start.previous,
             chain: start.chain,
-            queue: VecDeque::new(),
+            queue: Queue::default(),
             waiting_since_us: None,
             flight: None,
             company: Company::default(),
             appended: 0,
             durable: 0,
             prepare: start.prepare,
+            ballast: start.ballast,
             indexing: Indexing::default(),
             checkpoint: start.checkpoint,
             cleaner: start.cleaner,
@@ -306,6 +312,7 @@ impl CommitLog {
             previous: (0, 0),
             chain: Chain::START,
             prepare: Prepare::new(bytes_min, bytes_max, 1, Vec::new()),
+            ballast: Ballast::new(&config, &BTreeMap::new(), 0),
             checkpoint: CheckpointTask::new(1, None, 0),
             cleaner: Cleaner::new(&[]),
         };
@@ -337,11 +344,7 @@ impl CommitLog {
                 self.poll_commit(now.monotonic_us)
                     .map(|op| (Owner::Commit, op))
             })
-            .or_else(|| {
-                self.prepare
-                    .poll(now.monotonic_us)
-                    .map(|op| (Owner::Prepare, op))
-            })
+            .or_else(|| self.poll_space(now.monotonic_us))
             .or_else(|| self.reader.poll().map(|(need, op)| (Owner::Read(need), op)))
             .or_else(|| self.poll_indexing().map(|op| (Owner::Index, op)))
             .or_else(|| {
@@ -374,7 +377,8 @@ impl CommitLog {
             // Whoever writes there opens the file itself.
             Owner::Open => Ok(()),
             Owner::Commit => self.commit_done(result),
-            Owner::Prepare => self.prepare.done(result, now_us),
+            Owner::Prepare => self.prepare.done(result, now_us, &mut self.ballast),
+            Owner::Ballast => self.ballast.done(result, now_us),
             Owner::Index => self.indexing_done(result),
             Owner::Checkpoint => self.checkpoint_done(result),
             Owner::Clean => self.clean_done(result),
@@ -414,6 +418,7 @@ impl CommitLog {
         let parts = [
             self.commit_deadline_us(),
             self.prepare.deadline_us(),
+            self.ballast.deadline_us(),
             self.checkpoint_deadline_us(),
             self.retention_deadline_us(),
             self.clean_deadline_us(),
@@ -424,7 +429,7 @@ impl CommitLog {
 
     /// Whether it takes records.
     pub fn state(&self) -> LogState {
-        match (self.has_failed, self.prepare.is_full()) {
+        match (self.has_failed, self.is_full()) {
             (true, _) => LogState::Failed,
             (false, true) => LogState::StorageFull,
             (false, false) => LogState::Serving,

@@ -300,6 +300,7 @@ fn apply(names: &mut BTreeMap<FileName, usize>, change: Change, cache: &BTreeMap
             }
         }
         Change::Remove(name) => drop(names.remove(&name)),
+        Change::Grow(..) => {}
     }
 }
 
@@ -381,6 +382,13 @@ impl Storage for CrashFolder {
                     ..Contents::default()
                 });
                 Change::Create(name, file as u64)
+            }
+            Change::Grow(name, bytes) => {
+                let file = *self.names.get(&name).ok_or(io::ErrorKind::NotFound)?;
+                let has = self.files[file].bytes_len as u64;
+                self.take_space(bytes.saturating_sub(has))?;
+                self.files[file].bytes_len = to_usize(bytes.max(has));
+                return self.cache.change(change);
             }
             Change::Rename(..) | Change::Remove(_) => {
                 if let Change::Remove(file) = change {

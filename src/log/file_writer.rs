@@ -24,6 +24,8 @@ pub(super) struct FileWriter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Create,
+    /// A file that is there is written over: its space is taken already.
+    Rename(FileName),
     Write,
     /// Of the whole file: a synced write would cover its own bytes alone.
     Sync,
@@ -51,6 +53,14 @@ impl FileWriter {
             last: None,
             is_complete: false,
             in_flight: false,
+        }
+    }
+
+    /// Gives `from` the name and writes it over; who gives it fills it to its end.
+    pub(super) fn over(from: FileName, file: FileName) -> Self {
+        Self {
+            stage: Stage::Rename(from),
+            ..Self::new(file)
         }
     }
 
@@ -84,6 +94,7 @@ impl FileWriter {
         let file = self.file;
         let op = match self.stage {
             Stage::Create => Op::Create { file, bytes: 0 },
+            Stage::Rename(from) => Op::Rename { from, to: file },
             Stage::Write => {
                 let (offset, bytes) = match (self.waiting.front(), &self.last) {
                     (Some(bytes), _) => (self.offset, bytes.clone()),
@@ -110,11 +121,17 @@ impl FileWriter {
     pub(super) fn done(&mut self, result: io::Result<Done>) -> io::Result<Written> {
         self.in_flight = false;
         self.stage = match (self.stage, result) {
-            (Stage::Create | Stage::Write | Stage::Sync, Err(error)) if is_lack(&error) => {
+            (Stage::Create | Stage::Rename(_) | Stage::Write | Stage::Sync, Err(error))
+                if is_lack(&error) =>
+            {
+                Stage::Discard
+            }
+            // Somebody has removed what was kept.
+            (Stage::Rename(_), Err(error)) if error.kind() == io::ErrorKind::NotFound => {
                 Stage::Discard
             }
             (_, Err(error)) => return Err(error),
-            (Stage::Create, Ok(_)) => Stage::Write,
+            (Stage::Create | Stage::Rename(_), Ok(_)) => Stage::Write,
             (Stage::Write, Ok(done)) => self.wrote(&done),
             (Stage::Sync, Ok(_)) => Stage::Directory,
             (Stage::Directory, Ok(_)) => Stage::Close,

@@ -62,6 +62,7 @@ impl CommitLog {
         {
             info.blocks = Blocks::Held(std::mem::take(index));
         }
+        self.look_if_full();
     }
 
     /// Whether no full segment waits for its index file.
@@ -128,6 +129,7 @@ impl CommitLog {
             Written::NoRoom => {
                 self.indexing.running = None;
                 self.indexing.not_before_us = self.last_now_us() + RETRY_US;
+                self.look_if_full();
                 return Ok(());
             }
         }

@@ -53,6 +53,27 @@ impl Marks {
         self.time_ms = self.time_ms.max(time_ms);
     }
 
+    /// Whether more is kept from `first` on than a count or a size allows.
+    pub(super) fn is_beyond(&self, retention: &Retention, first: Seq, last: Seq) -> bool {
+        let count = |max| first < (last + 1).saturating_sub(max);
+        let size = |max| {
+            let next = self.marks.iter().find(|mark| first < mark.seq);
+            next.is_some_and(|mark| max <= self.bytes - mark.bytes)
+        };
+        retention.messages_max.is_some_and(count) || retention.bytes_max.is_some_and(size)
+    }
+
+    /// When the first message behind `first` will be too old, in Unix milliseconds; `None` if no age
+    /// is set or nothing is kept.
+    pub(super) fn old_at_ms(&self, retention: &Retention, first: Seq, last: Seq) -> Option<u64> {
+        let max = retention.age_ms_max.filter(|_| first <= last)?;
+        let behind = self.marks.iter().filter(|mark| first < mark.seq);
+        let times = behind.map(|mark| mark.time_ms).chain([self.time_ms]);
+        times
+            .min()
+            .map(|time_ms| time_ms.saturating_add(max).saturating_add(1))
+    }
+
     /// The first seq to keep by `retention`: never more is dropped than it says.
     pub(super) fn first_kept(&self, retention: &Retention, last: Seq, now_ms: u64) -> Seq {
         let mut first = 1;

@@ -4,7 +4,7 @@
 //! Everything that must survive is a record in the log; every map in memory is made from it. The
 //! steps of a record: `record` (its bytes), `commit` (room, queue, batch in flight; `company` says
 //! when the next goes), `batch` (its
-//! bytes), `prepare` (the next segment), `indexing` and `checkpoint` (beside the log), `read` (back
+//! bytes), `prepare` (the next segment), `ballast` (space for a full disk), `indexing` and `checkpoint` (beside the log; its bytes in `checkpoint_bytes`), `read` (back
 //! to a reader), `retention` and `clean` (forgetting), `survey` (whose files are these) and `recovery`
 //! (after a start).
 //!
@@ -21,6 +21,7 @@
 //!     0000000000000001.segment   head, then batches
 //!     0000000000000001.index     where the messages of a full segment stand
 //!     0000000000000001.checkpoint   the state at a position
+//!     0000000000000001.ballast   space kept for a full disk; nothing in it is read
 //!
 //! segment head, 4096 bytes       written with the first batch, in one write and one sync
 //!    0  magic "TGSEGM" 0 1         40  end of the previous segment u32
@@ -67,7 +68,7 @@
 //! ```
 //!
 //! The layouts of index, checkpoint and meta stand beside their const asserts in `index`,
-//! `checkpoint` and `meta`.
+//! `checkpoint_bytes` and `meta`.
 
 mod layout;
 
@@ -105,15 +106,21 @@ mod company;
 
 mod room;
 
+mod queue;
+
 mod commit;
 
 mod prepare;
+
+mod ballast;
 
 mod tail;
 
 mod file_writer;
 
 mod indexing;
+
+mod checkpoint_bytes;
 
 mod checkpoint;
 
@@ -127,6 +134,8 @@ mod retention;
 
 mod clean;
 
+mod release;
+
 mod scan;
 
 mod rebuild;
@@ -136,6 +145,8 @@ mod replay;
 mod survey;
 
 mod recovery;
+
+mod ready;
 
 mod drive;
 

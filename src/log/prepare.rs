@@ -8,7 +8,8 @@ use std::io;
 
 use bytes::Bytes;
 
-use super::lack::is_lack;
+use super::ballast::Ballast;
+use super::lack::{is_lack, is_passing};
 use super::storage::{Done, FileName, Op};
 
 /// What one zeroing write takes.
@@ -28,7 +29,11 @@ pub(super) struct Prepare {
     /// Segments that nothing needs any more, to be used again under a new id.
     pool: Vec<Prepared>,
     full: bool,
+    /// It was space that was lacking, not descriptors or memory.
+    lacks_space: bool,
     retry_us: u64,
+    /// The least that the disk had no room for, and until when that is believed.
+    refused: Option<(u64, u64)>,
     in_flight: bool,
     /// Something that gives space back needs what a segment would take.
     gives_way: bool,
@@ -55,7 +60,7 @@ enum Stage {
     Create,
     Discard,
     Rename {
-        from: u64,
+        from: FileName,
     },
     Directory {
         is_zeroed: bool,
@@ -79,7 +84,9 @@ impl Prepare {
             next: None,
             pool,
             full: false,
+            lacks_space: false,
             retry_us: 0,
+            refused: None,
             in_flight: false,
             gives_way: false,
             zeroes: Bytes::new(),
@@ -126,9 +133,28 @@ impl Prepare {
         self.next.take().map(|next| next.segment)
     }
 
+    /// Whether the disk had no room for a segment of this size a moment ago.
+    pub(super) fn is_refused(&self, bytes: u64, now_us: u64) -> bool {
+        let bytes = self.size_for(bytes);
+        self.refused
+            .is_some_and(|(least, until_us)| least <= bytes && now_us < until_us)
+    }
+
+    /// Whether the next segment is on its way to be usable.
+    pub(super) fn is_coming(&self) -> bool {
+        let is_given_up = |next: &Next| next.stage == Stage::Discard;
+        self.next.as_ref().is_some_and(|next| !is_given_up(next)) || !self.pool.is_empty()
+    }
+
+    /// Space may have come back.
+    pub(super) fn look_again(&mut self) {
+        self.retry_us = 0;
+        self.refused = None;
+    }
+
     /// A batch needs this much: a smaller segment does not serve.
     pub(super) fn require(&mut self, bytes: u64) {
-        let bytes = bytes.next_power_of_two().min(self.bytes_max);
+        let bytes = self.size_for(bytes);
         self.bytes = self.bytes.max(bytes);
         if !self.in_flight
             && let Some(next) = self.next.take_if(|next| next.segment.bytes < bytes)
@@ -176,8 +202,11 @@ impl Prepare {
             .then_some(self.retry_us)
     }
 
-    pub(super) fn poll(&mut self, now_us: u64) -> Option<Op> {
-        if self.in_flight || (self.next.is_none() && (self.gives_way || !self.start(now_us))) {
+    /// Takes of the ballast what it must, if it is given one.
+    pub(super) fn poll(&mut self, now_us: u64, ballast: Option<&mut Ballast>) -> Option<Op> {
+        if self.in_flight
+            || (self.next.is_none() && (self.gives_way || !self.start(now_us, ballast)))
+        {
             return None;
         }
         let next = self.next.as_ref()?;
@@ -185,10 +214,7 @@ impl Prepare {
         let op = match next.stage {
             Stage::Create => Op::Create { file, bytes },
             Stage::Discard => Op::Remove { file },
-            Stage::Rename { from } => Op::Rename {
-                from: FileName::Segment(from),
-                to: file,
-            },
+            Stage::Rename { from } => Op::Rename { from, to: file },
             Stage::Directory { .. } => Op::SyncDirectory,
             Stage::Open => Op::Open { file },
             Stage::Zero { at } => self.zero(file, at, bytes),
@@ -200,13 +226,40 @@ impl Prepare {
     }
 
     /// `Err` gives a failure back that is not a lack of space.
-    pub(super) fn done(&mut self, result: io::Result<Done>, now_us: u64) -> io::Result<()> {
+    pub(super) fn done(
+        &mut self,
+        result: io::Result<Done>,
+        now_us: u64,
+        ballast: &mut Ballast,
+    ) -> io::Result<()> {
         self.in_flight = false;
         let Some(next) = &mut self.next else {
             return result.map(drop);
         };
         next.stage = match (next.stage, result) {
+            // Somebody has removed the ballast: it is made again as soon as there is room.
+            (
+                Stage::Rename {
+                    from: FileName::Ballast(_),
+                },
+                Err(error),
+            ) if error.kind() == io::ErrorKind::NotFound => {
+                self.next = None;
+                self.wait_for_space(now_us);
+                return Ok(());
+            }
+            (Stage::Rename { from }, Err(error)) if is_lack(&error) => {
+                let bytes = next.segment.bytes;
+                match from {
+                    FileName::Segment(id) => self.pool.push(Prepared { id, bytes }),
+                    from => ballast.put_back(from, bytes),
+                }
+                self.next = None;
+                self.wait_for_space(now_us);
+                return Ok(());
+            }
             (Stage::Create | Stage::Zero { .. } | Stage::Flush, Err(error)) if is_lack(&error) => {
+                self.lacks_space = !is_passing(&error);
                 Stage::Discard
             }
             (_, Err(error)) => return Err(error),
@@ -220,8 +273,9 @@ impl Prepare {
                 _ => Stage::Flush,
             },
             (Stage::Discard, Ok(_)) => {
+                let bytes = next.segment.bytes;
                 self.next = None;
-                self.lack_space(now_us);
+                self.lack_space(now_us, bytes);
                 return Ok(());
             }
             (Stage::Open | Stage::Flush | Stage::Ready | Stage::Zero { .. }, Ok(_)) => Stage::Ready,
@@ -234,16 +288,25 @@ impl Prepare {
     }
 
     /// Chooses what the next segment is made of.
-    fn start(&mut self, now_us: u64) -> bool {
+    fn start(&mut self, now_us: u64, ballast: Option<&mut Ballast>) -> bool {
         let bytes = self.bytes;
         let reused = self
             .pool
             .iter()
             .position(|old| bytes <= old.bytes || self.full);
         let (bytes, stage, was) = match reused.map(|at| self.pool.swap_remove(at)) {
-            Some(old) => (old.bytes, Stage::Rename { from: old.id }, Some(old.id)),
-            None if self.full && now_us < self.retry_us => return false,
-            None => (bytes, Stage::Create, None),
+            Some(old) => {
+                let from = FileName::Segment(old.id);
+                (old.bytes, Stage::Rename { from }, Some(old.id))
+            }
+            None => match ballast
+                .filter(|_| self.full && self.lacks_space)
+                .and_then(Ballast::take_segment)
+            {
+                Some((from, bytes)) => (bytes, Stage::Rename { from }, None),
+                None if self.full && now_us < self.retry_us => return false,
+                None => (bytes, Stage::Create, None),
+            },
         };
         let segment = Prepared {
             id: self.next_id,
@@ -259,13 +322,24 @@ impl Prepare {
     }
 
     /// Asks for less at once, and when even the least is too much, later.
-    fn lack_space(&mut self, now_us: u64) {
+    fn lack_space(&mut self, now_us: u64, bytes: u64) {
+        let before = self.refused.filter(|(_, until_us)| now_us < *until_us);
+        let least = before.map_or(bytes, |(least, _)| least.min(bytes));
+        self.refused = Some((least, now_us + RETRY_US));
         if self.bytes_min < self.bytes {
             self.bytes = (self.bytes / 2).max(self.bytes_min);
         } else {
-            self.full = true;
-            self.retry_us = now_us + RETRY_US;
+            self.wait_for_space(now_us);
         }
+    }
+
+    fn wait_for_space(&mut self, now_us: u64) {
+        self.full = true;
+        self.retry_us = now_us + RETRY_US;
+    }
+
+    fn size_for(&self, bytes: u64) -> u64 {
+        bytes.next_power_of_two().min(self.bytes_max)
     }
 
     fn zero(&mut self, file: FileName, at: u64, bytes: u64) -> Op {

@@ -7,18 +7,21 @@ use std::sync::Arc;
 
 use crate::id::{HomedId, Partition, Seq, Tenant};
 
+use super::ballast::Ballast;
 use super::batch::{Chain, Place};
-use super::checkpoint::{Checkpoint, CheckpointTask, NamedSegment};
+use super::checkpoint::{CheckpointTask, Used};
+use super::checkpoint_bytes::{Checkpoint, NamedSegment};
 use super::clean::Cleaner;
-use super::commit_log::{Active, Blocks, CommitLog, LogConfig, LogState, Now, SegmentInfo, Start};
+use super::commit_log::{Active, Blocks, CommitLog, LogConfig, Now, SegmentInfo, Start};
 use super::lack::is_damage;
 use super::prepare::{Prepare, Prepared};
+use super::ready::make_ready;
 use super::record::{Entry, Retention};
 use super::replay::{From, LastBatch, Replay, ReplayReport, ends, is_begun};
 use super::room::Class;
 use super::segment::{Position, SEGMENT_HEAD_BYTES, SegmentHead};
 use super::state::{State, StoredKey, nobody};
-use super::storage::{FileName, Storage, Target, execute, load, patiently, write_all};
+use super::storage::{FileName, Storage, Target, load, patiently, write_all};
 use super::survey::{Kind, Survey};
 
 /// Whose files they are.
@@ -177,7 +180,7 @@ pub fn recover(
     report.replay = found.replay.report.clone();
     let unused = unused_segments(&files, &found, &mut report);
     let mut log = start_log(&files, identity, config, found, unused, report.checkpoint);
-    make_ready(&mut log, storage, now)?;
+    make_ready(&mut log, storage, &files, now)?;
     if report.is_epoch_new {
         let generation = log.state.generation + 1;
         log.state.generation = generation;
@@ -188,29 +191,7 @@ pub fn recover(
     Ok((log, RecoveredState { topics, report }))
 }
 
-/// Runs the log until it can take records, or cannot be given the space. What it wants beyond that
-/// is left to its caller, so that nothing delays a start.
-fn make_ready(
-    log: &mut CommitLog,
-    storage: &mut impl Storage,
-    now: Now,
-) -> Result<(), RecoverError> {
-    while !log.has_next_segment() {
-        let Some(effect) = log.poll_effect(now) else {
-            return Ok(());
-        };
-        let result = execute(storage, &effect.op);
-        let failure = result.as_ref().err();
-        let failure = failure.map(|error| io::Error::new(error.kind(), error.to_string()));
-        log.handle_done(effect.id, result);
-        if let (LogState::Failed, Some(failure)) = (log.state(), failure) {
-            return Err(RecoverError::io("the next segment", failure));
-        }
-    }
-    Ok(())
-}
-
-fn at(file: impl ToString) -> impl FnOnce(io::Error) -> RecoverError {
+pub(super) fn at(file: impl ToString) -> impl FnOnce(io::Error) -> RecoverError {
     move |source| RecoverError::Io {
         file: file.to_string(),
         source,
@@ -225,8 +206,8 @@ pub(super) struct Found {
     pub(super) next_id: u64,
     /// The segment to go on in.
     active: Option<Active>,
-    /// The checkpoint that was used, and what it takes.
-    checkpoint: Option<(u64, u64)>,
+    /// The checkpoint that was used.
+    checkpoint: Option<Used>,
     heads: BTreeMap<u64, SegmentHead>,
 }
 
@@ -271,7 +252,7 @@ pub(super) fn replay_files(
     let last_id = files.segments.keys().chain(&files.indexes).max();
     let last_id = last_id.copied().unwrap_or(0);
     let used = report.checkpoint.zip(checkpoint.as_ref());
-    let used = used.map(|(number, checkpoint)| (number, checkpoint.size_bytes));
+    let used = used.map(|(number, checkpoint)| checkpoint.used(number));
     let (position, named, state, next_id) = match checkpoint {
         Some(old) => (Some(old.position), old.segments, old.state, old.next_id),
         None => (None, BTreeMap::new(), State::default(), 1),
@@ -501,25 +482,46 @@ fn start_log(
         .into_iter()
         .partition(|segment| config.segment_bytes_min <= segment.bytes);
     removed.extend(pool.drain(pool.len().min(1)..));
+    let size_bytes = found.checkpoint.map_or(0, |used| used.size_bytes);
+    let mut ballast = Ballast::new(config, &files.ballasts, size_bytes);
+    let mut kept = Vec::new();
+    removed.retain(|old| match ballast.adopt_segment(old.bytes) {
+        Some(name) => {
+            kept.push((FileName::Segment(old.id), name, old.bytes));
+            false
+        }
+        None => true,
+    });
     let orphans = files
         .indexes
         .iter()
         .filter(|id| !found.segments.contains_key(id));
-    let old = files
-        .checkpoints
-        .iter()
-        .filter(|&&number| Some(number) != checkpoint);
+    let old = files.checkpoints.iter().copied();
+    let mut old: Vec<u64> = old.filter(|&number| Some(number) != checkpoint).collect();
+    // One that was under way on a full disk may stand in the room that is kept for it.
+    if let Some(number) = old.last().copied()
+        && let Some(name) = ballast.adopt_checkpoint()
+    {
+        old.pop();
+        let bytes = files.checkpoint_bytes.get(&number).copied().unwrap_or(0);
+        kept.push((FileName::Checkpoint(number), name, bytes.max(1)));
+    }
     let leftovers: Vec<FileName> = (removed.iter().map(|segment| FileName::Segment(segment.id)))
         .chain(orphans.map(|&id| FileName::Index(id)))
-        .chain(old.map(|&number| FileName::Checkpoint(number)))
+        .chain(old.into_iter().map(FileName::Checkpoint))
         .collect();
+    let mut cleaner = Cleaner::new(&leftovers);
+    for (from, to, bytes) in kept {
+        cleaner.keep(from, to, bytes);
+    }
     let number_next = files.checkpoints.last().map_or(1, |last| last + 1);
     let (bytes_min, bytes_max) = (config.segment_bytes_min, config.segment_bytes_max);
     let prepare = Prepare::new(bytes_min, bytes_max, found.next_id, pool);
     let start = Start {
         partition: identity.partition,
         salt: identity.salt,
-        cleaner: Cleaner::new(&leftovers),
+        cleaner,
+        ballast,
         checkpoint: CheckpointTask::new(number_next, found.checkpoint, found.replay.bytes),
         active: found.active,
         prepare,

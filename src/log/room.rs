@@ -11,8 +11,24 @@ use super::commit_log::CommitLog;
 pub enum Class {
     /// Publishes and what is new: never.
     Bulk,
-    /// Cursors, changes and ends.
+    /// Cursors: half of it.
+    Cursors,
+    /// Changes and ends, which give space back: more.
     Control,
+    /// What is copied so that a segment may go: all.
+    Copies,
+}
+
+impl Class {
+    /// How much of the reserve is kept from it.
+    pub(super) fn kept_back(self, reserve_bytes: usize) -> usize {
+        match self {
+            Self::Bulk => reserve_bytes,
+            Self::Cursors => reserve_bytes / 2,
+            Self::Control => reserve_bytes / 4,
+            Self::Copies => 0,
+        }
+    }
 }
 
 /// What an entry takes at most beyond the texts in it; publishes say it by `stored_bytes`.

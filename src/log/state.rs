@@ -54,8 +54,8 @@ pub(super) struct State {
     pub(super) topics: BTreeMap<HomedId, Topic>,
     pub(super) subscriptions: BTreeMap<HomedId, Subscription>,
     pub(super) graves: BTreeMap<HomedId, Grave>,
-    /// The topics that retention has to look at.
-    pub(super) bounded: BTreeSet<HomedId>,
+    /// The topics that retention has to look at, by when.
+    pub(super) due: BTreeSet<(u64, HomedId)>,
     /// Segments of which something is missing, damaged or belongs to nobody who is known: they are
     /// neither cleaned nor used again, so that nothing of them is lost.
     pub(super) protected: BTreeSet<u64>,
@@ -87,7 +87,15 @@ pub(super) struct Topic {
     pub(super) oldest: u64,
     /// How many topics and subscriptions the state had met before it.
     pub(super) born: u64,
+    /// When retention has to look at it, in Unix milliseconds.
+    pub(super) due_ms: u64,
 }
+
+/// Retention looks at the topic as soon as it can.
+pub(super) const AT_ONCE: u64 = 0;
+
+/// Retention has nothing to look for.
+pub(super) const NEVER: u64 = u64::MAX;
 
 #[derive(Debug, Clone)]
 pub(super) struct TopicName {
@@ -176,17 +184,27 @@ impl State {
     pub(super) fn apply(&mut self, entry: &Entry<'_>) {
         match entry {
             Entry::Publish(publish) if !self.graves.contains_key(&publish.topic) => {
-                self.topic_mut(publish.topic).publish(publish);
+                let topic = self.topic_mut(publish.topic);
+                topic.publish(publish);
+                let due_ms = topic.due_after(publish.time_ms);
+                if due_ms < topic.due_ms {
+                    self.set_due(publish.topic, due_ms);
+                }
             }
             Entry::Topic(topic) if !self.graves.contains_key(&topic.id) => {
                 self.topic_mut(topic.id);
                 if let Some(old) = self.topics.get_mut(&topic.id) {
+                    let is_changed = old.retention != topic.retention;
                     old.rewrite(topic, &mut self.live);
+                    if is_changed {
+                        let due_ms = if topic.retention.is_bounded() {
+                            AT_ONCE
+                        } else {
+                            NEVER
+                        };
+                        self.set_due(topic.id, due_ms);
+                    }
                 }
-                match topic.retention.is_bounded() {
-                    true => self.bounded.insert(topic.id),
-                    false => self.bounded.remove(&topic.id),
-                };
             }
             Entry::Subscription(subscription) => self.apply_subscription(subscription),
             Entry::TopicDeleted { id } => self.delete_topic(*id),
@@ -246,6 +264,18 @@ impl State {
         }
     }
 
+    /// Retention looks at the topic then, and not before.
+    pub(super) fn set_due(&mut self, id: HomedId, due_ms: u64) {
+        let Some(topic) = self.topics.get_mut(&id) else {
+            return;
+        };
+        self.due.remove(&(topic.due_ms, id));
+        topic.due_ms = due_ms;
+        if due_ms != NEVER {
+            self.due.insert((due_ms, id));
+        }
+    }
+
     pub(super) fn move_cursor(&mut self, id: HomedId, seq: Seq) {
         if let Some(subscription) = self.subscriptions.get_mut(&id) {
             subscription.cursor = seq;
@@ -296,6 +326,7 @@ impl State {
             Topic {
                 first_seq: 1,
                 born: *births,
+                due_ms: NEVER,
                 ..Topic::default()
             }
         })
@@ -361,7 +392,7 @@ impl State {
         };
         topic.place(0, &mut self.live);
         topic.spans.take_from(&mut self.live);
-        self.bounded.remove(&id);
+        self.due.remove(&(topic.due_ms, id));
         for id in topic.subscriptions {
             if let Some(mut subscription) = self.subscriptions.remove(&id) {
                 subscription.place((0, 0), &mut self.live);
@@ -412,6 +443,18 @@ impl Topic {
     /// Bytes of the messages that are kept, as far as their places are known.
     pub(super) fn bytes(&self) -> u64 {
         self.spans.iter().map(|span| span.bytes).sum()
+    }
+
+    /// When retention has to look again after a message of that time; what was due before stays.
+    fn due_after(&self, time_ms: u64) -> u64 {
+        if self
+            .marks
+            .is_beyond(&self.retention, self.first_seq, self.last_seq)
+        {
+            return AT_ONCE;
+        }
+        let age = self.retention.age_ms_max;
+        age.map_or(NEVER, |max| time_ms.saturating_add(max).saturating_add(1))
     }
 
     fn publish(&mut self, publish: &Publish<'_>) {

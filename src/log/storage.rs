@@ -23,6 +23,8 @@ pub enum FileName {
     Index(u64),
     /// The state at a position of the log; can be made again from the segments.
     Checkpoint(u64),
+    /// Space kept for when the disk is full. Nothing in it is ever read.
+    Ballast(u64),
 }
 
 impl FileName {
@@ -32,6 +34,7 @@ impl FileName {
             Self::Segment(id) => format!("{id:016}.segment"),
             Self::Index(id) => format!("{id:016}.index"),
             Self::Checkpoint(id) => format!("{id:016}.checkpoint"),
+            Self::Ballast(id) => format!("{id:016}.ballast"),
         }
     }
 
@@ -43,6 +46,7 @@ impl FileName {
             "segment" => Self::Segment(id),
             "index" => Self::Index(id),
             "checkpoint" => Self::Checkpoint(id),
+            "ballast" => Self::Ballast(id),
             _ => return None,
         };
         (file.file_name() == name).then_some(file)
@@ -59,6 +63,13 @@ pub enum Op {
         /// The file.
         file: FileName,
         /// The space to take.
+        bytes: u64,
+    },
+    /// Take space up to `bytes` for a file that is there, without changing what is in it.
+    Grow {
+        /// The file.
+        file: FileName,
+        /// The size it is to have at least.
         bytes: u64,
     },
     /// Hold a descriptor of a file that is there, for the writes that will come.
@@ -141,6 +152,8 @@ pub enum Done {
 pub enum Change {
     /// As `Op::Create`.
     Create(FileName, u64),
+    /// As `Op::Grow`.
+    Grow(FileName, u64),
     /// As `Op::Rename`.
     Rename(FileName, FileName),
     /// As `Op::Remove`.
@@ -194,6 +207,7 @@ pub trait Storage {
 pub fn execute(storage: &mut impl Storage, op: &Op) -> io::Result<Done> {
     match op {
         Op::Create { file, bytes } => storage.change(Change::Create(*file, *bytes))?,
+        Op::Grow { file, bytes } => storage.change(Change::Grow(*file, *bytes))?,
         Op::Write {
             file,
             offset,
@@ -366,6 +380,11 @@ impl Storage for Folder {
     fn change(&mut self, change: Change) -> io::Result<()> {
         match change {
             Change::Create(file, bytes) => self.create(file, bytes),
+            Change::Grow(name, bytes) => {
+                let file = self.file(name)?;
+                let none = rustix::fs::FallocateFlags::empty();
+                Ok(rustix::fs::fallocate(file, none, 0, bytes)?)
+            }
             Change::Rename(from, to) => {
                 self.open.remove(&from);
                 self.open.remove(&to);
@@ -399,6 +418,7 @@ mod tests {
             FileName::Segment(1),
             FileName::Index(20),
             FileName::Checkpoint(u64::MAX),
+            FileName::Ballast(3),
         ] {
             assert_eq!(FileName::parse(&file.file_name()), Some(file));
         }

@@ -7,7 +7,7 @@ use std::io;
 
 use crate::id::Partition;
 
-use super::checkpoint::{CHECKPOINT_HEAD_BYTES, CheckpointHead, is_whole};
+use super::checkpoint_bytes::{CHECKPOINT_HEAD_BYTES, CheckpointHead, is_whole};
 use super::layout::VERSION;
 use super::recovery::{Identity, RecoverError};
 use super::segment::{FoundHead, SegmentHead};
@@ -36,6 +36,10 @@ pub(super) struct Survey {
     pub(super) kinds: BTreeMap<u64, Kind>,
     pub(super) indexes: BTreeSet<u64>,
     pub(super) checkpoints: BTreeSet<u64>,
+    /// Sizes of checkpoints, ..
+    pub(super) checkpoint_bytes: BTreeMap<u64, u64>,
+    /// .. and of the ballast.
+    pub(super) ballasts: BTreeMap<u64, u64>,
     /// Whether a file of this directory and partition was met.
     pub(super) is_known: bool,
 }
@@ -65,7 +69,11 @@ impl Survey {
             match name {
                 FileName::Segment(id) => drop(survey.segments.insert(id, bytes)),
                 FileName::Index(id) => drop(survey.indexes.insert(id)),
-                FileName::Checkpoint(id) => drop(survey.checkpoints.insert(id)),
+                FileName::Checkpoint(id) => {
+                    survey.checkpoints.insert(id);
+                    survey.checkpoint_bytes.insert(id, bytes);
+                }
+                FileName::Ballast(id) => drop(survey.ballasts.insert(id, bytes)),
             }
         }
         Ok(survey)

@@ -3,6 +3,7 @@
 
 use std::io;
 
+use super::ballast::Ballast;
 use super::batch::Chain;
 use super::checkpoint::CheckpointTask;
 use super::clean::Cleaner;
@@ -39,6 +40,7 @@ impl Rig {
             previous: (0, 0),
             chain: Chain::START,
             prepare: Prepare::new(bytes_min, bytes_max, 1, Vec::new()),
+            ballast: Ballast::new(&config, &Default::default(), 0),
             checkpoint: CheckpointTask::new(1, None, 0),
             cleaner: Cleaner::new(&[]),
         };
@@ -420,10 +422,7 @@ fn applying_entries_twice_equals_applying_them_once() {
             assert_eq!(a, b, "{from} {to}");
             let (a, b) = (&twice.subscriptions, &once.subscriptions);
             assert_eq!(format!("{a:?}"), format!("{b:?}"), "{from} {to}");
-            assert_eq!(
-                (twice.generation, &twice.bounded),
-                (once.generation, &once.bounded)
-            );
+            assert_eq!((twice.generation, &twice.due), (once.generation, &once.due));
         }
     }
 }

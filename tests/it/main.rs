@@ -63,6 +63,8 @@ mod durable_damage;
 
 mod durable_directory;
 
+mod durable_full;
+
 mod durable_limits;
 
 mod program;

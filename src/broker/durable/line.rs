@@ -94,7 +94,7 @@ impl Durable {
             return None;
         }
         if let Some(bytes) = self.cursors_need() {
-            let class = Class::Control;
+            let class = Class::Cursors;
             return Some(Need { class, bytes });
         }
         if !self.ends_again.is_empty() {

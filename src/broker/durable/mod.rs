@@ -39,6 +39,8 @@ mod cursors;
 
 mod deliver;
 
+mod listing;
+
 mod committed;
 
 mod restore;
@@ -57,6 +59,7 @@ use crate::log::AgeClock;
 
 use command::{named, names_something};
 
+use super::shelf::Shelf;
 use super::subscription::{Connections, Subscription};
 use super::topic::Topic;
 
@@ -186,8 +189,8 @@ pub struct Durable {
     random: u64,
     ledger: Ledger,
     tenants: AHashMap<Tenant, World>,
-    topics: AHashMap<HomedId, Topic>,
-    subscriptions: AHashMap<HomedId, Subscription>,
+    topics: Shelf<Topic>,
+    subscriptions: Shelf<Subscription>,
     connections: Connections,
     /// Peers that wait for the disk; no entry means that nothing of it does.
     publishing: AHashMap<Peer, Publishing>,
@@ -221,6 +224,7 @@ pub struct Durable {
 #[derive(Debug, Default)]
 struct World {
     names: BTreeMap<Arc<str>, HomedId>,
+    listed: listing::Listed,
     /// What it holds in all partitions of this process.
     account: Arc<ledger::Account>,
     here: Usage,
@@ -320,8 +324,8 @@ impl Durable {
             random,
             ledger: Ledger::default(),
             tenants: AHashMap::new(),
-            topics: AHashMap::new(),
-            subscriptions: AHashMap::new(),
+            topics: Shelf::default(),
+            subscriptions: Shelf::default(),
             connections: Connections::new(),
             publishing: AHashMap::new(),
             held: BTreeMap::new(),

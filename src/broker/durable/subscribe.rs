@@ -6,7 +6,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::broker::subscription::{Opening, Subscription, cursor_of, window};
-use crate::broker::topic::Topic;
 use crate::id::{HomedId, Seq};
 use crate::log::TEXT_BYTES_MAX;
 
@@ -130,6 +129,8 @@ impl Durable {
             let before = topic.subscriptions.insert(name, id);
             assert!(before.is_none(), "a key is one subscription of a topic");
         }
+        let world = self.world(&subscription.tenant);
+        world.listed.insert(subscription.topic, id);
         self.subscriptions.insert(id, subscription);
     }
 
@@ -139,7 +140,9 @@ impl Durable {
         let Some(subscription) = self.subscriptions.remove(&id) else {
             return;
         };
-        self.world(&subscription.tenant).give_back(Usage {
+        let world = self.world(&subscription.tenant);
+        world.listed.remove(subscription.topic, id);
+        world.give_back(Usage {
             subscriptions: 1,
             ..Usage::default()
         });
@@ -308,7 +311,7 @@ impl Durable {
             return Ok(*id);
         }
         let is_meant = |id: &&HomedId| {
-            let ending = self.subscriptions.get(*id).filter(|ending| ending.deleting);
+            let ending = self.subscriptions.get(id).filter(|ending| ending.deleting);
             ending.is_some_and(|ending| ending.topic == topic && ending.sub_name == *sub_name)
         };
         if let Some(id) = connection.bound.iter().find(is_meant) {
@@ -385,43 +388,6 @@ impl Durable {
         });
         let view = found.ok_or(Refused::UnknownSubscription)?;
         self.answer(caller, Answer::Subscription(view));
-        Ok(())
-    }
-
-    pub(super) fn list_subscriptions(
-        &mut self,
-        caller: &Caller,
-        topic: Option<&TopicRef>,
-        sub_name: Option<&Arc<str>>,
-        (after, limit): (Option<HomedId>, usize),
-    ) -> Result<(), Refused> {
-        let topics: Vec<HomedId> = match topic {
-            Some(topic) => vec![self.find_topic(caller, topic, Need::Subscribe)?],
-            None => {
-                let world = self.tenants.get(&caller.tenant);
-                world
-                    .into_iter()
-                    .flat_map(|world| world.names.values().copied())
-                    .collect()
-            }
-        };
-        let mut views = Vec::new();
-        let readable = |topic: &&Topic| caller.rights.may_subscribe(&topic.name);
-        let topics = topics.iter().filter_map(|id| self.topics.get(id));
-        for topic in topics.filter(readable) {
-            let ids = topic.subscriptions.iter();
-            let named = ids.filter(|(name, _)| sub_name.is_none_or(|wanted| wanted == *name));
-            for (_, id) in named.filter(|(_, id)| after < Some(**id)) {
-                let made = self
-                    .subscriptions
-                    .get(id)
-                    .filter(|subscription| subscription.made);
-                views.extend(made.map(|subscription| subscription.view(*id, topic)));
-            }
-        }
-        views.sort_unstable_by_key(|view| view.id);
-        views.truncate(limit);
-        self.answer(caller, Answer::Subscriptions(views));
         Ok(())
     }
 

@@ -211,7 +211,9 @@ impl Running {
 
     fn act(&mut self, fd: types::Fd) -> Entry {
         match &self.op {
-            Op::Create { bytes, .. } => opcode::Fallocate::new(fd, *bytes).build(),
+            Op::Create { bytes, .. } | Op::Grow { bytes, .. } => {
+                opcode::Fallocate::new(fd, *bytes).build()
+            }
             Op::Write {
                 offset,
                 bytes,
@@ -328,6 +330,7 @@ fn data_sync(fd: types::Fd) -> Entry {
 fn file_of(op: &Op) -> Option<FileName> {
     match op {
         Op::Create { file, .. }
+        | Op::Grow { file, .. }
         | Op::Open { file }
         | Op::Write { file, .. }
         | Op::Sync { file }

@@ -48,6 +48,16 @@ impl Start<'_> {
         Some(self.run_by(&by, ANY_PORT))
     }
 
+    /// The same on a disk that outlives it.
+    pub(crate) fn run_on(&self, disk: &SmallDisk) -> Process {
+        let target = format!("--target={}", disk.holder.id());
+        let mut by = vec!["nsenter", &target, "--mount"];
+        if disk.is_own_user {
+            by.extend(["--user", "--preserve-credentials"]);
+        }
+        self.run_by(&by, ANY_PORT)
+    }
+
     fn run_by(&self, by: &[&str], listen: &str) -> Process {
         let program = env!("CARGO_BIN_EXE_tidegate");
         let mut words = by.iter().copied().chain([program]);
@@ -79,6 +89,53 @@ impl Start<'_> {
             child,
             address: address.parse().unwrap(),
         }
+    }
+}
+
+/// A small file system that only those see who are put there; it is gone with this value.
+pub(crate) struct SmallDisk {
+    holder: Child,
+    is_own_user: bool,
+}
+
+impl SmallDisk {
+    /// So many bytes at `folder`, or nothing where the machine lets nobody mount them.
+    pub(crate) fn mount(folder: &Path, bytes: u64) -> Option<Self> {
+        let ways: [&[&str]; 2] = [&["-Urm"], &["-m"]];
+        let way = ways.into_iter().find(|way| can_mount(way))?;
+        let folder = folder.display();
+        let script =
+            format!("mount -t tmpfs -o size={bytes} tidegate {folder} && echo there && cat");
+        let mut holder = Command::new("unshare")
+            .args(way)
+            .args(["sh", "-c", &script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(holder.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        assert_eq!(line.trim(), "there");
+        Some(Self {
+            holder,
+            is_own_user: way == ["-Urm"],
+        })
+    }
+
+    /// Where what it sees at `path` is for everybody.
+    pub(crate) fn path(&self, path: &Path) -> PathBuf {
+        let root = format!("/proc/{}/root", self.holder.id());
+        Path::new(&root).join(path.strip_prefix("/").unwrap())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // It reads until then, and ends.
+        drop(self.holder.stdin.take());
+        self.holder.wait().unwrap();
     }
 }
 
