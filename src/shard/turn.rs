@@ -243,10 +243,15 @@ impl Turn {
         self.look_at_deadlines();
         self.shard.run_calls();
         self.run_handlers();
-        if self.owes_runtime_a_visit(began) {
+        if self.owes_runtime_a_visit(began, received) {
             // Tasks, timers and HTTP run here, so what they queue goes out in this turn.
             tokio::task::yield_now().await;
             self.yielded_at = began;
+            self.shard
+                .state
+                .borrow()
+                .metrics
+                .add(Counter::RuntimeVisits, 1);
             self.shard.run_calls();
             self.run_handlers();
         }
@@ -256,11 +261,9 @@ impl Turn {
         let mut state = self.shard.state.borrow_mut();
         state.posts.flush();
         state.metrics.add(Counter::Turns, 1);
-        let waits =
-            !self.pending.is_empty() || !self.commands.is_empty() || !self.greetings.is_empty();
-        let worked = received || flushed || waits;
         let gave_out = state.share.is_used();
         drop(state);
+        let worked = received || flushed || self.has_waiting();
         if worked {
             let us = us_since(began);
             self.shard.recorder.record(Timing::Turn, us);
@@ -273,10 +276,25 @@ impl Turn {
     }
 
     /// Whether the runtime has had no look at its tasks and sockets for too long. A look is a system
-    /// call, so short turns share one; a shard that goes to sleep looks anyway.
-    fn owes_runtime_a_visit(&self, now: Instant) -> bool {
-        // An awake handler has been polled already and gave way.
-        self.handlers.is_awake() || RUNTIME_US_MAX <= us_between(self.yielded_at, now)
+    /// call, so short turns share one, and a turn that has nothing to do makes none: a sleep follows
+    /// it, which is a look.
+    fn owes_runtime_a_visit(&self, now: Instant, received: bool) -> bool {
+        if self.handlers.is_awake() {
+            // An awake handler has been polled already and gave way.
+            return true;
+        }
+        if us_between(self.yielded_at, now) < RUNTIME_US_MAX {
+            return false;
+        }
+        received
+            || self.has_waiting()
+            || self.shard.state.borrow().has_work()
+            || self.polls_busily()
+    }
+
+    /// Whether something that was taken already is left for the next turn.
+    fn has_waiting(&self) -> bool {
+        !self.pending.is_empty() || !self.commands.is_empty() || !self.greetings.is_empty()
     }
 
     pub(super) fn now_ms(&self) -> u64 {
