@@ -248,6 +248,27 @@ fn words_stay_in_their_layers() {
     assert_none(&wrong);
 }
 
+/// Which dialect a connection speaks is asked in one place of the shard, so that a new one has an arm there
+/// and files of its own.
+#[test]
+fn dialects_are_told_apart_in_one_place() {
+    let mut wrong = Vec::new();
+    for file in rust_files(&["src/shard"]) {
+        if file.path.ends_with("speak/dialect.rs") {
+            continue;
+        }
+        for (number, line) in file.code() {
+            let mut named = line.split("Session::").skip(1);
+            // A word that ends so is another type, and `Session::default()` asks nothing.
+            let is_variant = |rest: &str| rest.starts_with(|c: char| c.is_ascii_uppercase());
+            if named.any(is_variant) && !line.trim_start().starts_with("use ") {
+                wrong.push(format!("{}:{number}: {line}", file.path.display()));
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
 /// The first lines say what a file is and what it may not know.
 #[test]
 fn every_file_says_what_it_is() {

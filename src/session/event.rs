@@ -17,6 +17,8 @@ use crate::gateway::engine::dispatch::{Dispatch, Request};
 use crate::gateway::engine::inbox::Inboxes;
 use crate::gateway::engine::wire::KeptWire;
 use crate::gateway::extract::KeptData;
+use crate::id::ConnId;
+use crate::session::Speaker;
 
 /// The bounds of what waits. Full: receiving pauses until half is gone.
 #[derive(Debug, Clone, Copy)]
@@ -69,6 +71,24 @@ impl Waiting {
     }
 }
 
+impl Speaker for EventSession {
+    fn handle_peer_end(&self) -> bool {
+        self.is_at_work()
+    }
+
+    fn waiting_bytes(&self) -> usize {
+        self.queue.borrow().bytes
+    }
+
+    fn conn_id(&self) -> Option<ConnId> {
+        Some(self.client.id())
+    }
+
+    fn checks_text(&self) -> bool {
+        true
+    }
+}
+
 impl EventSession {
     pub(crate) fn new(client: WsClient, gateway: Rc<dyn Dispatch>, inboxes: Rc<Inboxes>) -> Self {
         Self {
@@ -114,11 +134,6 @@ impl EventSession {
         queue.bytes -= next.bytes();
         self.inboxes.remove(1, next.bytes());
         Some(next)
-    }
-
-    /// What waits, in bytes.
-    pub(crate) fn waiting_bytes(&self) -> usize {
-        self.queue.borrow().bytes
     }
 
     /// Whether at most half of what may wait is waiting.

@@ -17,7 +17,6 @@ use crate::proto::http;
 use crate::proto::json::JsonParser;
 use crate::proto::ws::deflate::Inflater;
 use crate::proto::ws::{Decoder, FrameLimits, Input, Message, ProtocolError};
-use crate::session::Session;
 use crate::tls::{Fault, Greeting, Opened};
 
 use super::kernel::buffers::{BufferId, PADDING_BYTES};
@@ -145,7 +144,7 @@ impl super::Shard {
                 Ok(Some(message)) => {
                     is_whole |= matches!(message, Message::Text(_) | Message::Binary(_));
                     count += 1;
-                    self.handle_any(key, message, json);
+                    self.on_message(key, message, json);
                     self.run_calls();
                 }
                 Ok(None) => break Ok(true),
@@ -306,16 +305,11 @@ impl State {
         let connection = self.connections.get(key)?;
         let decoder = std::mem::take(&mut connection.decoder);
         let limits = self.live.limits_of(connection.mount);
-        // On a JSON mount the parser validates the text anyway.
-        let skip_utf8 = matches!(
-            connection.session,
-            Session::Relay(_) | Session::Event(_) | Session::Durable(_)
-        );
         let limits = FrameLimits {
             frame_bytes_max: limits.frame_bytes_max as u64,
             message_bytes_max: limits.message_bytes_max as u64,
             fragments_base_max: u32::try_from(limits.fragments_base_max).unwrap_or(u32::MAX),
-            skip_utf8,
+            skip_utf8: connection.session.speaker().checks_text(),
             deflate: connection.inflates,
         };
         Some((decoder, limits))

@@ -4,7 +4,6 @@
 use std::sync::atomic::Ordering;
 
 use crate::broker::relay::LeaveReason;
-use crate::session::Session;
 
 use super::kernel::ring::SlotKey;
 use super::socket::machine::Phase;
@@ -119,10 +118,7 @@ impl State {
             return;
         };
         match connection.machine.phase() {
-            Phase::Open if matches!(connection.session, Session::Durable(_)) => {
-                self.drain_durable(key);
-            }
-            Phase::Open => self.close_for_restart(key),
+            Phase::Open => self.on_restart(key),
             Phase::Head(_) => self.abort(key, LeaveReason::Shutdown),
             Phase::Refusing
             | Phase::Ending { .. }

@@ -21,8 +21,8 @@ use super::kernel::ring::SlotKey;
 use super::post::command::Command;
 use super::shared::{RelayWorld, Shared};
 use super::socket::machine::Pause;
-use super::speak::durable::posted_of;
 use super::speak::engine::is_engine;
+use super::speak::homes::posted_of;
 use super::state::{State, mark_dirty};
 
 /// The relay of a server, for its own handlers and requests.

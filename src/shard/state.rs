@@ -14,11 +14,9 @@ use bytes::Bytes;
 use crate::auth::TokenCache;
 use crate::broker::relay::{Call, Home, HomeLimits, LeaveReason};
 use crate::config::Limits;
-use crate::gateway::client::Reason;
 use crate::id::Partition;
 use crate::metrics::{Counter, Refusal as RefusedFor, ShardMetrics};
 use crate::proto::frame::{self, Opcode};
-use crate::session::Session;
 use crate::session::event::EventSession;
 
 use super::commit::Recovered;
@@ -34,9 +32,9 @@ use super::socket::machine::{AfterClose, Pause, Phase, Room};
 use super::socket::outbox::Spare;
 use super::socket::share::Share;
 use super::socket::timer::Wheel;
-use super::speak::durable::Homes;
-use super::speak::engine::{Engines, engine_key};
+use super::speak::engine::Engines;
 use super::speak::handlers::Opened;
+use super::speak::homes::Homes;
 use super::speak::members::Members;
 use super::tell::listing::Roll;
 
@@ -243,7 +241,7 @@ impl State {
             return;
         };
         let is_open = matches!(connection.machine.phase(), Phase::Open);
-        let is_at_work = is_open && peer_closed && is_at_work(&connection.session);
+        let is_at_work = is_open && peer_closed && connection.session.speaker().handle_peer_end();
         let after = connection
             .machine
             .close(close, (peer_closed, is_at_work), now_ms);
@@ -269,7 +267,7 @@ impl State {
             return;
         };
         let is_ending = matches!(connection.machine.phase(), Phase::Ending { .. });
-        if is_ending && !is_at_work(&connection.session) {
+        if is_ending && !connection.session.speaker().handle_peer_end() {
             self.finish_ending(key);
         }
     }
@@ -384,21 +382,8 @@ impl State {
         if connection.machine.resume_all() {
             self.wishes.push(key);
         }
-        match std::mem::replace(&mut connection.session, Session::None) {
-            Session::None => {}
-            Session::Raw(session) => session.inbox.close(),
-            Session::Event(session) => {
-                session.client.note_reason(reason_of(leave));
-                self.ended.push_back(session);
-            }
-            session @ Session::Engine(..) => {
-                if let Some(carried) = engine_key(&session) {
-                    self.engine_socket_gone(carried, key, leave);
-                }
-            }
-            Session::Relay(session) => self.leave_all(key, *session, leave),
-            Session::Durable(session) => self.leave_homes(key, &session),
-        }
+        let session = std::mem::take(&mut connection.session);
+        self.on_end(key, session, leave);
     }
 
     /// Asks for a look at a connection, if none is due before `at_ms`.
@@ -438,17 +423,6 @@ impl State {
     }
 }
 
-/// Whether what came before the peer's close may still be answered. A raw handler is told that
-/// nothing more comes.
-fn is_at_work(session: &Session) -> bool {
-    match session {
-        Session::Raw(session) => session.inbox.end(),
-        Session::Event(session) => session.is_at_work(),
-        Session::Durable(session) => 0 < session.publishing(),
-        Session::Relay(_) | Session::Engine(..) | Session::None => false,
-    }
-}
-
 pub(crate) fn home_limits(limits: &Limits, relay: &RelayWorld) -> HomeLimits {
     HomeLimits {
         handler_queue_max: limits.handler_queue_max,
@@ -470,16 +444,5 @@ pub(crate) fn mark_given(given: &mut VecDeque<SlotKey>, connection: &mut Connect
     if !connection.given {
         connection.given = true;
         given.push_back(key);
-    }
-}
-
-/// Why a gateway is told that a connection has ended.
-fn reason_of(leave: LeaveReason) -> Reason {
-    match leave {
-        LeaveReason::Timeout => Reason::PingTimeout,
-        LeaveReason::Slow => Reason::Slow,
-        LeaveReason::Kicked => Reason::Forced,
-        LeaveReason::Shutdown => Reason::Shutdown,
-        _ => Reason::TransportClose,
     }
 }

@@ -12,6 +12,20 @@ use smallvec::SmallVec;
 
 use crate::proto::engineio::{PROBE, Packet, PayloadWriter, Sid};
 use crate::proto::frame;
+use crate::session::Speaker;
+
+/// The session that a socket carries, or wants to: its place on the shard, and its life there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EngineSocket {
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+}
+
+impl Speaker for EngineSocket {
+    fn has_own_pings(&self) -> bool {
+        true
+    }
+}
 
 /// A request that waits for packets.
 pub(crate) type PollId = u64;

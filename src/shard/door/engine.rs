@@ -8,12 +8,11 @@ use std::sync::Arc;
 use crate::auth::{Caller, token_of};
 use crate::broker::relay::LeaveReason;
 use crate::gateway::client::Handshake;
-use crate::gateway::engine::inbox::{Inbox, InboxBounds, SocketLink};
+use crate::gateway::engine::inbox::{Inbox, SocketLink};
 use crate::gateway::socket::WebSocket;
 use crate::proto::engineio::{self, Open, Query, Refusal, Sid, Transport};
 use crate::proto::frame;
 use crate::proto::http::Head;
-use crate::session::Session;
 use crate::session::engineio::Engine;
 use crate::session::raw::RawSession;
 use crate::session::socketio::SocketIo;
@@ -22,8 +21,9 @@ use crate::shard::Shard;
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::link::socket_id;
 use crate::shard::shared::Dialect;
-use crate::shard::speak::engine::{New, Upper};
+use crate::shard::speak::engine::{New, Upper, carrying};
 use crate::shard::speak::handlers::Opened;
+use crate::shard::speak::raw::inbox_bounds;
 use crate::shard::state::State;
 use crate::shard::turn::unix_s;
 
@@ -106,7 +106,7 @@ impl Shard {
         self.with_state(|state| {
             let limits = state.engine_limits(mount);
             if let Some(connection) = state.connections.get(socket) {
-                connection.session = Session::Engine(key.slot, key.generation);
+                connection.session = carrying(key);
             }
             let name = Sid::new(u16::MAX, u32::MAX, secret).text();
             state.queue_with(socket, |out| {
@@ -155,11 +155,7 @@ impl Shard {
         };
         let key = state.engines.insert(new, engine);
         if !is_socketio {
-            let limits = state.live.limits_of(mount);
-            let bounds = InboxBounds {
-                bytes_max: u32::try_from(limits.inbox_bytes_max).unwrap_or(u32::MAX),
-                messages_max: u32::try_from(limits.inbox_messages_max).unwrap_or(u32::MAX),
-            };
+            let bounds = inbox_bounds(state.live.limits_of(mount));
             let inbox = Inbox::new(link, socket_id(key), bounds);
             if let Some(carried) = state.engines.get(key) {
                 carried.upper = Upper::Raw(RawSession {
@@ -186,7 +182,7 @@ impl State {
             return self.close(socket, 1000, "", LeaveReason::Closed);
         };
         if let Some(connection) = self.connections.get(socket) {
-            connection.session = Session::Engine(key.slot, key.generation);
+            connection.session = carrying(key);
         }
         self.with_engine(key, |engine, limits, now_ms, effects| {
             engine.handle_socket(socket, now_ms, limits, effects);

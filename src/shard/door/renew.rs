@@ -114,7 +114,7 @@ impl State {
 
     fn refuse_token(&mut self, key: SlotKey) {
         self.metrics.add(Counter::InvalidFrames, 1);
-        self.refuse_text(key, About::default(), REFUSED, ErrorCode::Unauthorized);
+        self.on_refusal(key, About::default(), REFUSED, ErrorCode::Unauthorized);
         let within = 0 == self.live.limits.auth_failures_per_address_per_min_max
             || self
                 .peer_of(key)

@@ -14,7 +14,7 @@ use crate::shard::door::tickets::Ticket;
 use crate::shard::door::upgrade::Admitted;
 use crate::shard::shared::Live;
 use crate::shard::socket::transport::Transport;
-use crate::shard::speak::durable::{Posted, Told};
+use crate::shard::speak::homes::{Posted, Told};
 use crate::shard::state::State;
 
 /// Something that a shard is to do with its own state; for what is rare.

@@ -118,7 +118,7 @@ impl Connection {
             decoder: Decoder::default(),
             kept: None,
             outbox: Outbox::default(),
-            session: Session::None,
+            session: Session::default(),
             caller: None,
             expires_ms: 0,
             tick: 0,
@@ -168,32 +168,10 @@ impl Connection {
         }
     }
 
-    /// It asked for frames beyond the seeds, such as `token_expiring`.
-    pub(crate) fn negotiated(&self) -> bool {
-        match &self.session {
-            Session::Relay(session) => session.negotiated,
-            Session::Durable(session) => session.negotiated,
-            Session::Event(_) | Session::Raw(_) | Session::Engine(..) | Session::None => false,
-        }
-    }
-
     /// Since when it has sent no message, if it has no subscription either.
     pub(crate) fn idle_since_ms(&self) -> Option<u64> {
-        let subscribed = match &self.session {
-            Session::Relay(session) => session.is_subscribed(),
-            // Where it has asked for anything it may be bound, and its acks may be rare.
-            Session::Durable(session) => session.homes().next().is_some(),
-            Session::Event(_) | Session::Raw(_) | Session::Engine(..) | Session::None => false,
-        };
-        self.guard
-            .as_ref()
-            .map(|guard| guard.active_ms)
-            .filter(|_| !subscribed)
-    }
-
-    /// Whether a raw handler has not taken all that it was handed.
-    fn is_behind(&self) -> bool {
-        matches!(&self.session, Session::Raw(session) if !session.inbox.is_empty())
+        let guard = self.guard.as_ref()?;
+        (!self.session.speaker().is_subscribed()).then_some(guard.active_ms)
     }
 
     /// Whether frames may still be queued for the peer.
@@ -203,7 +181,7 @@ impl Connection {
 
     /// Whether nothing waits for the peer, for a handler or for a turn.
     pub(crate) fn is_idle(&self) -> bool {
-        let waits = self.is_behind() || self.kept.is_some();
+        let waits = self.session.speaker().is_behind() || self.kept.is_some();
         !waits && self.outbox.is_empty() && !self.machine.is_sending()
     }
 

@@ -8,13 +8,11 @@ use std::os::fd::RawFd;
 
 use crate::broker::relay::LeaveReason;
 use crate::metrics::Counter;
-use crate::session::Session;
 
 use crate::shard::kernel::ring::{Ring, SlotKey};
 use crate::shard::socket::deadlines::look_ms;
 use crate::shard::socket::machine::{Arm, Pause, Phase};
 use crate::shard::socket::outbox::Sending;
-use crate::shard::speak::engine::engine_key;
 use crate::shard::state::{State, mark_dirty};
 use crate::shard::turn::{Turn, now};
 
@@ -227,16 +225,8 @@ impl State {
         if !room {
             return;
         }
-        match &connection.session {
-            Session::Raw(session) => session.inbox.wake_senders(),
-            Session::Event(session) => session.wake_streams(),
-            _ => {}
-        }
-        if let Some(carried) = engine_key(&connection.session) {
-            self.wake_engine_streams(carried);
-        }
         self.resume(key, Pause::Outbox);
-        self.return_credit(key);
+        self.on_room(key);
     }
 
     /// Arms or cancels a receive, as the connection stands now.

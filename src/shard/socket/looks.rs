@@ -3,7 +3,6 @@
 
 use crate::broker::relay::LeaveReason;
 use crate::proto::frame::Opcode;
-use crate::session::Session;
 
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::socket::connection::Connection;
@@ -98,9 +97,9 @@ fn facts(connection: &Connection, lost_ms: u64) -> Facts {
         0 => 0,
         at_ms => at_ms.saturating_sub(lost_ms).max(1),
     };
-    let expires_ms = connection.expires_ms;
+    let (expires_ms, speaker) = (connection.expires_ms, connection.session.speaker());
     let lead_ms = u64::from(connection.expiry_lead_tenths) * 100;
-    let expiring_ms = match connection.negotiated() && 0 < lead_ms {
+    let expiring_ms = match speaker.negotiated() && 0 < lead_ms {
         true => expires_ms.saturating_sub(lead_ms).max(1),
         false => 0,
     };
@@ -109,6 +108,6 @@ fn facts(connection: &Connection, lost_ms: u64) -> Facts {
         expiring_ms: of_peers(expiring_ms),
         idle_since_ms: connection.idle_since_ms().unwrap_or(0),
         is_slow: is_slow(connection.leave_reason),
-        has_own_pings: matches!(connection.session, Session::Engine(..)),
+        has_own_pings: speaker.has_own_pings(),
     }
 }

@@ -15,7 +15,9 @@ use crate::gateway::client::{Handshake, Reason as LeftBy};
 use crate::metrics::Counter;
 use crate::proto::engineio::{Refusal, Sid};
 use crate::session::Session;
-use crate::session::engineio::{Effect, Effects, Engine, EngineLimits, PollId, Reason};
+use crate::session::engineio::{
+    Effect, Effects, Engine, EngineLimits, EngineSocket, PollId, Reason,
+};
 use crate::session::raw::RawSession;
 use crate::session::socketio::SocketIo;
 
@@ -93,13 +95,17 @@ pub(crate) fn is_engine(key: SlotKey) -> bool {
 
 /// The key of a session as a connection keeps it.
 pub(crate) fn engine_key(session: &Session) -> Option<SlotKey> {
-    match session {
-        Session::Engine(slot, generation) => Some(SlotKey {
-            slot: *slot,
-            generation: *generation,
-        }),
-        _ => None,
-    }
+    let socket = session.engine()?;
+    Some(SlotKey {
+        slot: socket.slot,
+        generation: socket.generation,
+    })
+}
+
+/// A connection that carries a session, or wants to.
+pub(crate) fn carrying(key: SlotKey) -> Session {
+    let SlotKey { slot, generation } = key;
+    EngineSocket { slot, generation }.into()
 }
 
 impl Engines {
@@ -243,7 +249,7 @@ impl State {
             }
             Effect::Close(socket, code) => {
                 if let Some(connection) = self.connections.get(socket) {
-                    connection.session = Session::None;
+                    connection.session = Session::default();
                 }
                 self.close(socket, code, "", LeaveReason::Closed);
             }

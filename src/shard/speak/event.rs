@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use crate::auth::Caller;
 use crate::broker::ConnKey;
 use crate::broker::relay::LeaveReason;
-use crate::gateway::client::{Handshake, WsClient};
+use crate::gateway::client::{Handshake, Reason, WsClient};
 use crate::gateway::container::StartError;
 use crate::gateway::engine::answers::{binary_refused, error_frame, invalid_envelope};
 use crate::gateway::engine::dispatch::{Dispatch, Handling, Outcome, Pending, Request};
@@ -27,17 +27,16 @@ use crate::proto::frame;
 use crate::proto::http::{Head, error_response};
 use crate::proto::json::JsonParser;
 use crate::proto::ws::{Message, Payload};
-use crate::session::Session;
 use crate::session::engineio::Reason as Ended;
 use crate::session::event::{EventSession, InboxLimits};
 
 use crate::shard::Shard;
-use crate::shard::door::rates::{Counted, TOO_FAST};
+use crate::shard::door::rates::TOO_FAST;
 use crate::shard::door::upgrade::Admitted;
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::shared::{Dialect, Shared};
 use crate::shard::socket::machine::{Pause, Phase};
-use crate::shard::speak::engine::{engine_key, is_engine};
+use crate::shard::speak::engine::is_engine;
 use crate::shard::speak::outlet::ShardOutlet;
 use crate::shard::state::State;
 
@@ -202,51 +201,34 @@ impl Shard {
         let session = Rc::new(EventSession::new(client, Rc::clone(gateway), inboxes));
         self.with_state(|state| {
             if let Some(connection) = state.connections.get(key) {
-                connection.session = Session::Event(Rc::clone(&session));
+                connection.session = Rc::clone(&session).into();
             }
         });
         let handling = session.gateway.connected(&session.client);
         self.handle_started(key, &session, handling);
     }
 
-    /// Events go to user code, for which nothing may be borrowed; all else is for the state.
-    pub(crate) fn handle_any(
+    /// A text or binary message has come on an event mount.
+    pub(crate) fn event_message(
         self: &Rc<Self>,
         key: SlotKey,
+        session: &Rc<EventSession>,
         message: Message<'_>,
         json: &mut JsonParser,
     ) {
-        if let Some(carried) = self.engine_session(key) {
-            let counts = matches!(message, Message::Text(_) | Message::Binary(_));
-            if counts {
-                let mut state = self.state.borrow_mut();
-                match state.note_message(key, &message) {
-                    Counted::Closed => return,
-                    // Pongs, acks and attachments are taken all the same: only events are refused.
-                    counted => state.note_pace(carried, counted == Counted::TooFast),
-                }
-            }
-            return self.handle_engine_socket((key, carried), message, json);
-        }
-        let Some(session) = self.event_session(key) else {
-            return self.state.borrow_mut().handle_message(key, message, json);
-        };
-        if !matches!(message, Message::Text(_) | Message::Binary(_)) {
-            return self.state.borrow_mut().handle_message(key, message, json);
-        }
-        let counted = self.state.borrow_mut().note_message(key, &message);
-        match (counted, message) {
-            (Counted::Closed, _) => {}
-            (Counted::TooFast, message) => self.refuse_too_fast(key, message, json),
-            (_, Message::Text(mut payload)) => {
-                self.handle_event(key, &session, &mut payload, json);
-            }
-            (_, _) => self.handle_event_binary(key),
+        match message {
+            Message::Text(mut payload) => self.handle_event(key, session, &mut payload, json),
+            _ => self.handle_event_binary(key),
         }
     }
 
     /// An event that came too fast is not run, and its sender is told which one that was.
-    fn refuse_too_fast(&self, key: SlotKey, mut message: Message<'_>, json: &mut JsonParser) {
+    pub(crate) fn refuse_event(
+        &self,
+        key: SlotKey,
+        mut message: Message<'_>,
+        json: &mut JsonParser,
+    ) {
         let envelope = match &mut message {
             Message::Text(payload) => event::parse(json, payload).ok(),
             _ => None,
@@ -259,21 +241,6 @@ impl Shard {
             None => error_frame("error", TOO_FAST, Wire::PLAIN),
         };
         self.carry_out(key, Outcome::Frame(frame));
-    }
-
-    fn engine_session(&self, key: SlotKey) -> Option<SlotKey> {
-        engine_key(&self.state.borrow_mut().connections.get(key)?.session)
-    }
-
-    /// The session of a connection on an event mount. Who is being closed has none any more: what
-    /// stands behind a refusal in the same segment must not run.
-    fn event_session(&self, key: SlotKey) -> Option<Rc<EventSession>> {
-        let mut state = self.state.borrow_mut();
-        let connection = state.connections.get(key)?;
-        match &connection.session {
-            Session::Event(session) if connection.takes_frames() => Some(Rc::clone(session)),
-            _ => None,
-        }
     }
 
     /// A text has come on an event mount.
@@ -479,6 +446,12 @@ impl State {
         }
     }
 
+    /// A connection to a gateway has ended: its hooks are to run.
+    pub(crate) fn end_event(&mut self, session: Rc<EventSession>, leave: LeaveReason) {
+        session.client.note_reason(reason_of(leave));
+        self.ended.push_back(session);
+    }
+
     fn note_valid(&mut self, key: SlotKey) {
         if let Some(connection) = self.connections.get(key) {
             connection.invalid_frames = 0;
@@ -497,5 +470,16 @@ impl State {
             let text = "too many invalid frames in a row";
             self.close(key, 1008, text, LeaveReason::Closed);
         }
+    }
+}
+
+/// Why a gateway is told that a connection has ended.
+fn reason_of(leave: LeaveReason) -> Reason {
+    match leave {
+        LeaveReason::Timeout => Reason::PingTimeout,
+        LeaveReason::Slow => Reason::Slow,
+        LeaveReason::Kicked => Reason::Forced,
+        LeaveReason::Shutdown => Reason::Shutdown,
+        _ => Reason::TransportClose,
     }
 }

@@ -16,7 +16,6 @@ use crate::gateway::engine::outlet::{Fate, Outlet, Outside, Post, Tally};
 use crate::gateway::engine::push::Push;
 use crate::gateway::send::SendError;
 use crate::metrics::Counter;
-use crate::session::Session;
 use crate::session::engineio::Reason as Ended;
 
 use crate::shard::Shard;
@@ -292,7 +291,7 @@ impl State {
         let Some(connection) = self.connections.get(key) else {
             return Poll::Ready(Fate::Gone);
         };
-        if let Session::Event(session) = &connection.session {
+        if let Some(session) = connection.session.event() {
             session.handle_stream_waiting(waker);
         }
         Poll::Pending

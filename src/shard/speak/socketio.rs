@@ -31,7 +31,7 @@ use crate::session::event::EventSession;
 use crate::session::socketio::{Namespaces, SocketIoLimits, Step};
 
 use crate::shard::Shard;
-use crate::shard::door::rates::TOO_FAST;
+use crate::shard::door::rates::{Counted, TOO_FAST};
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::shared::Dialect;
 use crate::shard::socket::outbox::Piece;
@@ -40,13 +40,17 @@ use crate::shard::state::State;
 use crate::shard::turn::unix_s;
 
 impl Shard {
-    /// A message has come over a socket that carries a session of Engine.IO, or wants to.
-    pub(crate) fn handle_engine_socket(
+    /// A text or binary message has come over a socket that carries a session of Engine.IO, or wants to.
+    pub(crate) fn engine_message(
         self: &Rc<Self>,
         (socket, key): (SlotKey, SlotKey),
         message: Message<'_>,
+        counted: Counted,
         json: &mut JsonParser,
     ) {
+        // Pongs, acks and attachments are taken all the same: only events are refused.
+        let is_too_fast = counted == Counted::TooFast;
+        self.with_state(|state| state.note_pace(key, is_too_fast));
         let packet = match &message {
             Message::Text(text) => {
                 let own = self.with_state(|state| state.engine_text(socket, key, text));
@@ -57,12 +61,8 @@ impl Shard {
                 text.and_then(|text| Carrier::parse(text).ok())
             }
             Message::Binary(bytes) => Some(Carrier::Binary(bytes.to_vec())),
-            _ => {
-                return self
-                    .state
-                    .borrow_mut()
-                    .handle_message(socket, message, json);
-            }
+            // Whatever else there is was answered as on every other mount.
+            _ => return,
         };
         let up = self.with_state(|state| match packet {
             Some(packet) => state.with_engine(key, |engine, limits, _, effects| {

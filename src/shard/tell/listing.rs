@@ -6,7 +6,6 @@ use ahash::AHashMap;
 
 use crate::broker::relay::LeaveReason;
 use crate::id::{ConnId, Tenant};
-use crate::session::Session;
 
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::socket::connection::Connection;
@@ -114,8 +113,13 @@ impl State {
         let mount = self.shared.mounts.get(usize::from(connection.mount));
         let subject = connection.caller.as_ref();
         let subject = subject.and_then(|caller| caller.subject.as_ref());
-        let in_number =
-            || conn_id(&connection.session).is_some_and(|one| one.to_string().contains(text));
+        let in_number = || {
+            connection
+                .session
+                .speaker()
+                .conn_id()
+                .is_some_and(|one| one.to_string().contains(text))
+        };
         let in_peer = || {
             connection
                 .peer()
@@ -133,7 +137,7 @@ impl State {
         Listed {
             key,
             mount: connection.mount,
-            conn_id: conn_id(&connection.session),
+            conn_id: connection.session.speaker().conn_id(),
             subject: caller.and_then(|caller| caller.subject.clone()),
             peer: if addresses { connection.peer() } else { None },
         }
@@ -158,14 +162,6 @@ impl State {
             );
         }
         found
-    }
-}
-
-fn conn_id(session: &Session) -> Option<ConnId> {
-    match session {
-        Session::Relay(relay) => Some(relay.conn_id),
-        Session::Event(event) => Some(event.client.id()),
-        Session::Durable(_) | Session::Raw(_) | Session::Engine(..) | Session::None => None,
     }
 }
 

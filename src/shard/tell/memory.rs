@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::broker::relay::LeaveReason;
 use crate::config::Limits;
 use crate::metrics::{Counter, Gauge};
-use crate::session::Session;
 
 use crate::shard::socket::connection::Connection;
 use crate::shard::socket::who::Who;
@@ -137,11 +136,7 @@ impl State {
 impl Connection {
     /// Bytes that wait for its socket, its handler, or the rest of a message.
     pub(crate) fn waiting_bytes(&self) -> usize {
-        let session = match &self.session {
-            Session::Raw(session) => session.inbox.bytes(),
-            Session::Event(session) => session.waiting_bytes(),
-            Session::Relay(_) | Session::Durable(_) | Session::Engine(..) | Session::None => 0,
-        };
+        let session = self.session.speaker().waiting_bytes();
         self.outbox.bytes() + self.decoder.partial_bytes() + session
     }
 }
