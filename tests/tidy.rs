@@ -44,6 +44,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// The rooms of `shard`, each of which knows itself and those before it. `mod.rs` wires them.
+const ROOMS: &[&str] = &[
+    "kernel", "post", "socket", "commit", "state", "link", "speak", "door", "tell", "turn",
+];
+
 /// Words that do not belong into a part, and who may use them all the same.
 const BANNED: &[(&str, &[&str], &str)] = &[
     ("tokio_uring", &["shard"], "only the shard knows the ring"),
@@ -192,6 +197,36 @@ fn folders_use_only_what_is_below_them() {
                         file.path.display()
                     ));
                 }
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
+/// A name that begins with `super` would hide which room is used.
+#[test]
+fn rooms_of_the_shard_use_only_what_is_below_them() {
+    let mut wrong = Vec::new();
+    for file in rust_files(&["src/shard"]) {
+        let inside = file.path.strip_prefix("src/shard").unwrap();
+        let room = inside.components().next().unwrap().as_os_str();
+        let room = room.to_str().unwrap().trim_end_matches(".rs");
+        let Some(own) = ROOMS.iter().position(|name| *name == room) else {
+            assert_eq!(room, "mod", "no room {room} is listed");
+            continue;
+        };
+        for (number, line) in file.code() {
+            let upward = line.split("crate::shard::").skip(1).find(|used| {
+                let used = used.split(|c: char| !c.is_alphanumeric() && c != '_');
+                let used = used.into_iter().next().unwrap_or_default();
+                !ROOMS[..=own].contains(&used)
+            });
+            let is_hidden = line.contains("super::super::")
+                || line.contains("crate::shard;")
+                || (inside.components().count() == 1 && line.contains("super::"));
+            if upward.is_some() || is_hidden {
+                let place = file.path.display();
+                wrong.push(format!("{place}:{number}: {room} may not: {}", line.trim()));
             }
         }
     }

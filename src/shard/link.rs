@@ -16,14 +16,15 @@ use crate::metrics::Counter;
 use crate::proto::frame::{self, Opcode};
 use crate::session::engineio::Reason as Ended;
 
-use super::Shard;
-use super::kernel::ring::SlotKey;
-use super::post::command::Command;
-use super::shared::{RelayWorld, Shared};
-use super::socket::machine::Pause;
-use super::speak::engine::is_engine;
-use super::speak::homes::posted_of;
-use super::state::{State, mark_dirty};
+use crate::shard::kernel::ring::SlotKey;
+use crate::shard::socket::machine::Pause;
+use crate::shard::state::command::Command;
+use crate::shard::state::engines::is_engine;
+use crate::shard::state::homes::posted_of;
+use crate::shard::state::shard::Shard;
+use crate::shard::state::shard::key_of;
+use crate::shard::state::shared::{RelayWorld, Shared};
+use crate::shard::state::{State, mark_dirty};
 
 /// The relay of a server, for its own handlers and requests.
 pub(crate) fn relay_of(shared: &Arc<Shared>) -> Relay {
@@ -112,22 +113,6 @@ impl RelayLink for HomeLink {
 
     fn is_shared(&self) -> bool {
         self.0.relay.as_ref().is_some_and(|relay| relay.shared)
-    }
-}
-
-/// A slot as the handlers of raw mounts name it.
-pub(super) fn socket_id(key: SlotKey) -> SocketId {
-    SocketId(u64::from(key.generation) << 32 | u64::from(key.slot))
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the two halves were put together by `socket_id`"
-)]
-fn key_of(id: SocketId) -> SlotKey {
-    SlotKey {
-        slot: id.0 as u32,
-        generation: (id.0 >> 32) as u32,
     }
 }
 

@@ -17,15 +17,16 @@ use crate::session::engineio::Engine;
 use crate::session::raw::RawSession;
 use crate::session::socketio::SocketIo;
 
-use crate::shard::Shard;
+use crate::shard::kernel::clock::unix_s;
 use crate::shard::kernel::ring::SlotKey;
-use crate::shard::link::socket_id;
-use crate::shard::shared::Dialect;
-use crate::shard::speak::engine::{New, Upper, carrying};
-use crate::shard::speak::handlers::Opened;
 use crate::shard::speak::raw::inbox_bounds;
 use crate::shard::state::State;
-use crate::shard::turn::unix_s;
+use crate::shard::state::admitted::Opened;
+use crate::shard::state::admitted::in_default_tenant;
+use crate::shard::state::engines::{New, Upper, carrying};
+use crate::shard::state::shard::Shard;
+use crate::shard::state::shard::socket_id;
+use crate::shard::state::shared::Dialect;
 
 /// Who begins a session, and where.
 #[derive(Debug)]
@@ -230,10 +231,7 @@ impl State {
             .verify(&self.live.authenticator, token, unix_s());
         let caller = verified.map_err(|_| Refusal::Forbidden)?;
         Ok(match rules.shared {
-            true => (
-                crate::shard::door::upgrade::in_default_tenant(&caller),
-                true,
-            ),
+            true => (in_default_tenant(&caller), true),
             false => (caller, true),
         })
     }

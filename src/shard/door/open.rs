@@ -7,11 +7,12 @@ use std::sync::Arc;
 use crate::metrics::Counter;
 
 use crate::shard::door::renew::note_end;
-use crate::shard::door::upgrade::Admitted;
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::socket::packing::Packing;
+use crate::shard::state::admitted::Admitted;
+use crate::shard::state::shard::Shard;
 
-impl crate::shard::Shard {
+impl Shard {
     /// A request was admitted: the 101 goes out and frames begin.
     pub(crate) fn open(self: &Rc<Self>, key: SlotKey, admitted: Admitted, answer: bool) {
         let (mount, caller) = (admitted.mount, Arc::clone(&admitted.caller));

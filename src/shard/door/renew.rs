@@ -13,12 +13,12 @@ use crate::metrics::Counter;
 use crate::proto::ErrorCode;
 use crate::proto::relay::{About, put_token_expiring};
 
-use crate::shard::door::tickets::TOO_MANY_FAILURES;
-use crate::shard::door::upgrade::caller_on;
+use crate::shard::kernel::clock::unix_s;
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::socket::connection::Connection;
+use crate::shard::socket::tickets::TOO_MANY_FAILURES;
 use crate::shard::state::State;
-use crate::shard::turn::unix_s;
+use crate::shard::state::admitted::caller_on;
 
 /// The longest time before the end of a token that its connection is told.
 const EXPIRING_MS_MAX: u64 = 60_000;

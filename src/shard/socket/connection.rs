@@ -15,13 +15,12 @@ use crate::id::Tenant;
 use crate::proto::ws::Decoder;
 use crate::session::Session;
 
-use crate::shard::door::proxies::Arrival;
-use crate::shard::door::rates::Meter;
-use crate::shard::door::tickets::Ticket;
 use crate::shard::kernel::departed::{Departed, departed};
 use crate::shard::kernel::ring::{GENERATION_BITS, SlotKey};
 use crate::shard::socket::machine::Machine;
 use crate::shard::socket::outbox::Outbox;
+use crate::shard::socket::rates::Meter;
+use crate::shard::socket::tickets::Ticket;
 use crate::shard::socket::transport::Transport;
 
 pub(crate) struct Connection {
@@ -70,6 +69,13 @@ pub(crate) struct Guard {
     pub(crate) tenant: Option<Ticket<Tenant>>,
     /// When its last message came.
     pub(crate) active_ms: u64,
+}
+
+/// Who came by a proxy, and its place among those of its address where they are counted.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub(crate) client: SocketAddr,
+    pub(crate) ticket: Option<Ticket<IpAddr>>,
 }
 
 impl std::fmt::Debug for Connection {

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::shard::kernel::sending::Sending;
 use crate::shard::socket::packing::{PackingId, Packings};
 
 /// Frames that are encoded once and shared by all their receivers on this shard.
@@ -24,6 +25,12 @@ pub(crate) struct Piece {
     /// The same frames compressed, for each window, once somebody wanted them; none if they did not
     /// become smaller.
     packed: [OnceCell<Option<Rc<Self>>>; 2],
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl Piece {
@@ -101,6 +108,16 @@ enum Chunk {
 const _: () = assert!(size_of::<Chunk>() <= 32);
 
 impl Chunk {
+    fn into_sending(self) -> Sending {
+        match self {
+            Self::Own { bytes, .. } => Sending::own(bytes),
+            Self::Shared { piece, first, .. } => {
+                let at = piece.start_of(first as usize);
+                Sending::shared(piece, at)
+            }
+        }
+    }
+
     fn as_slice(&self) -> &[u8] {
         match self {
             Self::Own { bytes, .. } => bytes,
@@ -117,50 +134,6 @@ impl Chunk {
 
     fn is_of(&self, tag: TopicTag) -> bool {
         matches!(self, Self::Shared { topic: Some(topic), .. } if *topic == tag)
-    }
-}
-
-/// Bytes on their way to a socket.
-#[derive(Debug)]
-pub(crate) struct Sending {
-    chunk: Chunk,
-    /// Where the chunk starts in its piece, and how much of it has gone.
-    at: usize,
-}
-
-impl Sending {
-    fn of(chunk: Chunk) -> Self {
-        Self { chunk, at: 0 }
-    }
-
-    /// Bytes that a transport made of others.
-    pub(crate) fn sealed(bytes: Vec<u8>) -> Self {
-        Self::of(Chunk::Own { bytes, frames: 0 })
-    }
-
-    /// What has not gone yet.
-    pub(crate) fn rest(&self) -> &[u8] {
-        &self.chunk.as_slice()[self.at..]
-    }
-
-    /// `bytes` more have gone.
-    pub(crate) fn advance(&mut self, bytes: usize) {
-        self.at += bytes;
-        assert!(
-            self.at <= self.chunk.as_slice().len(),
-            "no more goes than there is"
-        );
-    }
-
-    /// The buffer for reuse, if it was this socket's own and is of a usual size.
-    pub(crate) fn into_buffer(self) -> Option<Vec<u8>> {
-        match self.chunk {
-            Chunk::Own { mut bytes, .. } if bytes.capacity() <= GATHER_BYTES_MAX => {
-                bytes.clear();
-                Some(bytes)
-            }
-            _ => None,
-        }
     }
 }
 
@@ -480,7 +453,7 @@ impl Outbox {
         let first = self.chunks.first()?;
         if self.chunks.len() == 1 || large(first) {
             let chunk = self.chunks.remove(0);
-            return Some(Sending::of(self.taken(chunk, spare)));
+            return Some(self.taken(chunk, spare).into_sending());
         }
         let mut bytes = spare.take();
         let mut count = 0;
@@ -498,7 +471,7 @@ impl Outbox {
         }
         let frames = u32::try_from(frames).unwrap_or(u32::MAX);
         let chunk = Chunk::Own { bytes, frames };
-        Some(Sending::of(self.taken(chunk, spare)))
+        Some(self.taken(chunk, spare).into_sending())
     }
 
     fn taken(&mut self, chunk: Chunk, spare: &mut Spare) -> Chunk {
@@ -548,16 +521,19 @@ impl Spare {
         self.buffers.pop().unwrap_or_default()
     }
 
-    pub(crate) fn keep(&mut self, buffer: Vec<u8>) {
-        if self.buffers.len() < SPARE_MAX {
+    /// Keeps the buffer of what has gone for reuse, if it was a socket's own and is of a usual size.
+    pub(crate) fn keep(&mut self, sent: Sending) {
+        if let Some(mut buffer) = sent.into_own()
+            && buffer.capacity() <= GATHER_BYTES_MAX
+            && self.buffers.len() < SPARE_MAX
+        {
+            buffer.clear();
             self.buffers.push(buffer);
         }
     }
 
     fn keep_chunk(&mut self, chunk: Chunk) {
-        if let Some(buffer) = Sending::of(chunk).into_buffer() {
-            self.keep(buffer);
-        }
+        self.keep(chunk.into_sending());
     }
 }
 

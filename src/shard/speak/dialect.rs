@@ -17,13 +17,13 @@ use crate::proto::ws::{Message, Payload};
 use crate::session::Session;
 use crate::session::event::EventSession;
 
-use crate::shard::Shard;
-use crate::shard::door::rates::Counted;
-use crate::shard::door::upgrade::Admitted;
 use crate::shard::kernel::ring::SlotKey;
-use crate::shard::shared::Dialect;
-use crate::shard::speak::engine::engine_key;
+use crate::shard::socket::rates::Counted;
 use crate::shard::state::State;
+use crate::shard::state::admitted::Admitted;
+use crate::shard::state::engines::engine_key;
+use crate::shard::state::shard::Shard;
+use crate::shard::state::shared::Dialect;
 
 /// Who takes a text or binary message.
 enum Taker {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::broker::durable::{Answer, Command as Asked, Peer, Who};
-use crate::gateway::topics::Topics;
 use crate::id::Partition;
 use crate::metrics::Counter;
 use crate::proto::durable::{self as wire, About, DurableRequest, ErrorFrame};
@@ -14,22 +13,13 @@ use crate::proto::json::JsonParser;
 use crate::proto::ws::Payload;
 use crate::proto::{ErrorCode, frame};
 use crate::session::Session;
-use crate::session::durable::{DurableRules, DurableSession, Step};
+use crate::session::durable::{DurableSession, Step};
 
-use crate::shard::door::upgrade::Admitted;
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::socket::machine::Pause;
-use crate::shard::speak::homes::{From, Posted, peer_of, slot_key};
+use crate::shard::state::admitted::Admitted;
+use crate::shard::state::homes::{From, Posted, peer_of, slot_key};
 use crate::shard::state::{State, mark_dirty};
-
-/// What all shards know of durable topics.
-#[derive(Debug)]
-pub(crate) struct DurableWorld {
-    pub(crate) rules: DurableRules,
-    pub(crate) streams: std::sync::atomic::AtomicU64,
-    /// The handle that services, handlers and requests are given.
-    pub(crate) topics: Topics,
-}
 
 impl State {
     pub(crate) fn tell_connection(

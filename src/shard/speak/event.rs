@@ -30,61 +30,45 @@ use crate::proto::ws::{Message, Payload};
 use crate::session::engineio::Reason as Ended;
 use crate::session::event::{EventSession, InboxLimits};
 
-use crate::shard::Shard;
-use crate::shard::door::rates::TOO_FAST;
-use crate::shard::door::upgrade::Admitted;
 use crate::shard::kernel::ring::SlotKey;
-use crate::shard::shared::{Dialect, Shared};
 use crate::shard::socket::machine::{Pause, Phase};
-use crate::shard::speak::engine::is_engine;
+use crate::shard::socket::rates::TOO_FAST;
 use crate::shard::speak::outlet::ShardOutlet;
 use crate::shard::state::State;
+use crate::shard::state::admitted::Admitted;
+use crate::shard::state::engines::is_engine;
+use crate::shard::state::shard::Gateways;
+use crate::shard::state::shard::Shard;
+use crate::shard::state::shared::{Dialect, Shared};
 
-/// The gateways of a server on one shard, and their registries.
-#[derive(Default)]
-pub(crate) struct Gateways {
-    pub(crate) opened: Box<[Rc<dyn Dispatch>]>,
-    pub(crate) registries: Option<Rc<Registries>>,
-}
-
-impl std::fmt::Debug for Gateways {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Gateways")
-            .field("registries", &self.registries)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Gateways {
-    /// Opens all gateways on the calling shard.
-    #[expect(
-        clippy::expect_used,
-        reason = "each gateway was opened once before the start"
-    )]
-    pub(crate) fn open(
-        shard: &Weak<Shard>,
-        shared: &Arc<Shared>,
-        index: u16,
-        rooms: usize,
-    ) -> Self {
-        let program = &shared.program;
-        let open = |plan| {
-            program
-                .open(plan)
-                .expect("a gateway that opened before opens again")
-        };
-        let opened = program.gateways().iter().map(open).collect();
-        let outlet = Rc::new(ShardOutlet {
-            shard: Weak::clone(shard),
-            started: crate::shard::turn::now(),
-        });
-        let place = (index, shared.shards());
-        let registries = Registries::new(place, outlet, &program.pools(), rooms);
-        registries.install();
-        Self {
-            opened,
-            registries: Some(registries),
-        }
+/// Opens all gateways on the calling shard.
+#[expect(
+    clippy::expect_used,
+    reason = "each gateway was opened once before the start"
+)]
+pub(crate) fn open_gateways(
+    shard: &Weak<Shard>,
+    shared: &Arc<Shared>,
+    index: u16,
+    rooms: usize,
+) -> Gateways {
+    let program = &shared.program;
+    let open = |plan| {
+        program
+            .open(plan)
+            .expect("a gateway that opened before opens again")
+    };
+    let opened = program.gateways().iter().map(open).collect();
+    let outlet = Rc::new(ShardOutlet {
+        shard: Weak::clone(shard),
+        started: crate::shard::kernel::clock::now(),
+    });
+    let place = (index, shared.shards());
+    let registries = Registries::new(place, outlet, &program.pools(), rooms);
+    registries.install();
+    Gateways {
+        opened,
+        registries: Some(registries),
     }
 }
 

@@ -1,7 +1,6 @@
 //! What was read becomes calls, answers and pushes: a file for each dialect, and the ways to the homes
 //! and members of topics. Knows sessions and brokers; touches no socket.
 
-pub(crate) mod asks;
 pub(crate) mod call;
 pub(crate) mod dialect;
 pub(crate) mod durable;
@@ -9,7 +8,6 @@ pub(crate) mod engine;
 pub(crate) mod event;
 pub(crate) mod handlers;
 pub(crate) mod homes;
-pub(crate) mod members;
 pub(crate) mod outlet;
 pub(crate) mod raw;
 pub(crate) mod refusals;

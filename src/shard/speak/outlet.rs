@@ -18,14 +18,14 @@ use crate::gateway::send::SendError;
 use crate::metrics::Counter;
 use crate::session::engineio::Reason as Ended;
 
-use crate::shard::Shard;
 use crate::shard::kernel::ring::SlotKey;
-use crate::shard::post::command::Command;
-use crate::shard::shared::Shared;
 use crate::shard::socket::outbox::Piece;
-use crate::shard::speak::engine::is_engine;
 use crate::shard::speak::route::slot_key;
 use crate::shard::speak::socketio::Frames;
+use crate::shard::state::command::Command;
+use crate::shard::state::engines::is_engine;
+use crate::shard::state::shard::Shard;
+use crate::shard::state::shared::Shared;
 use crate::shard::state::{NOT_DRAINING, State, mark_given};
 
 /// What registries reach the sockets of their shard through.

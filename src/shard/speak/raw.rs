@@ -11,12 +11,12 @@ use crate::metrics::Counter;
 use crate::session::Session;
 use crate::session::raw::RawSession;
 
-use crate::shard::door::upgrade::Admitted;
 use crate::shard::kernel::ring::SlotKey;
-use crate::shard::link::socket_id;
 use crate::shard::socket::machine::Pause;
-use crate::shard::speak::handlers::Opened;
 use crate::shard::state::State;
+use crate::shard::state::admitted::Admitted;
+use crate::shard::state::admitted::Opened;
+use crate::shard::state::shard::socket_id;
 
 impl State {
     /// Makes the two ends of a socket: the session here, and the one whose handler is to be started.

@@ -9,8 +9,8 @@ use crate::proto::json::{JsonError, JsonParser};
 use crate::proto::relay::{self as wire, About, InvalidMessage};
 use crate::proto::ws::Message;
 
-use crate::shard::door::rates::{Counted, TOO_FAST, Verdict};
 use crate::shard::kernel::ring::SlotKey;
+use crate::shard::socket::rates::{Counted, TOO_FAST, Verdict};
 use crate::shard::state::State;
 
 impl State {

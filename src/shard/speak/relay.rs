@@ -16,12 +16,12 @@ use crate::proto::ws::Payload;
 use crate::session::Session;
 use crate::session::relay::{self as session, RelayLimits, RelaySession, Step};
 
-use crate::shard::door::upgrade::Admitted;
 use crate::shard::kernel::ring::SlotKey;
-use crate::shard::post::command::Command;
 use crate::shard::socket::connection::Connection;
-use crate::shard::socket::who::Who;
 use crate::shard::state::State;
+use crate::shard::state::admitted::Admitted;
+use crate::shard::state::command::Command;
+use crate::shard::state::who::Who;
 
 impl State {
     /// A request was admitted on a relay mount.

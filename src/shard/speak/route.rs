@@ -17,10 +17,10 @@ use crate::proto::ErrorCode;
 use crate::proto::relay as wire;
 
 use crate::shard::kernel::ring::SlotKey;
-use crate::shard::post::command::Command;
 use crate::shard::post::mailbox::Full;
 use crate::shard::socket::outbox::Piece;
 use crate::shard::speak::call::spawn_visit;
+use crate::shard::state::command::Command;
 use crate::shard::state::{State, mark_dirty, mark_given};
 
 impl State {

@@ -30,14 +30,15 @@ use crate::session::engineio::Up;
 use crate::session::event::EventSession;
 use crate::session::socketio::{Namespaces, SocketIoLimits, Step};
 
-use crate::shard::Shard;
-use crate::shard::door::rates::{Counted, TOO_FAST};
+use crate::shard::kernel::clock::unix_s;
 use crate::shard::kernel::ring::SlotKey;
-use crate::shard::shared::Dialect;
 use crate::shard::socket::outbox::Piece;
-use crate::shard::speak::engine::Upper;
+use crate::shard::socket::rates::{Counted, TOO_FAST};
 use crate::shard::state::State;
-use crate::shard::turn::unix_s;
+use crate::shard::state::admitted::in_default_tenant;
+use crate::shard::state::engines::Upper;
+use crate::shard::state::shard::Shard;
+use crate::shard::state::shared::Dialect;
 
 impl Shard {
     /// A text or binary message has come over a socket that carries a session of Engine.IO, or wants to.
@@ -356,7 +357,7 @@ impl State {
     /// Namespaces and bounds of the mount of a session; `None` on a raw mount.
     fn socketio_rules<'a>(
         &mut self,
-        shared: &'a crate::shard::shared::Shared,
+        shared: &'a crate::shard::state::shared::Shared,
         key: SlotKey,
     ) -> Option<(&'a Namespaces, SocketIoLimits)> {
         let mount = self.engines.get(key)?.mount;
@@ -411,9 +412,7 @@ impl State {
         });
         let mount = &self.shared.mounts[usize::from(mount)];
         match verified {
-            Some(caller) if mount.shared => {
-                Some(crate::shard::door::upgrade::in_default_tenant(&caller))
-            }
+            Some(caller) if mount.shared => Some(in_default_tenant(&caller)),
             Some(caller) => Some(caller),
             None => mount.public.then_some(anonymous),
         }

@@ -2,8 +2,6 @@
 //! one comes or goes, so the first few are told without a look at the others; a search looks at
 //! every connection. Knows no other shard.
 
-use ahash::AHashMap;
-
 use crate::broker::relay::LeaveReason;
 use crate::id::{ConnId, Tenant};
 
@@ -54,30 +52,6 @@ fn id_of(key: SlotKey, shard: u16) -> String {
 fn is_of_address(text: &str) -> bool {
     let may = |byte: u8| byte.is_ascii_hexdigit() || b".:[]%".contains(&byte);
     text.bytes().all(may)
-}
-
-/// How many open connections each tenant has on this shard.
-#[derive(Debug, Default)]
-pub(crate) struct Roll(AHashMap<Tenant, usize>);
-
-impl Roll {
-    pub(crate) fn add(&mut self, tenant: &Tenant) {
-        *self.0.entry(tenant.clone()).or_default() += 1;
-    }
-
-    pub(crate) fn remove(&mut self, tenant: &Tenant) {
-        let Some(count) = self.0.get_mut(tenant) else {
-            return;
-        };
-        *count -= 1;
-        if *count == 0 {
-            self.0.remove(tenant);
-        }
-    }
-
-    pub(crate) fn count(&self, tenant: &Tenant) -> usize {
-        self.0.get(tenant).copied().unwrap_or_default()
-    }
 }
 
 impl State {

@@ -2,6 +2,22 @@
 //! it is, deadlines. Reached by the loop and, between two of its steps, by user code on the same
 //! thread; so it is borrowed for short moves only, never across user code.
 
+pub(crate) mod admitted;
+pub(crate) mod asks;
+pub(crate) mod command;
+pub(crate) mod engines;
+pub(crate) mod flush;
+pub(crate) mod homes;
+pub(crate) mod looks;
+pub(crate) mod members;
+pub(crate) mod memory;
+pub(crate) mod posts;
+pub(crate) mod roll;
+pub(crate) mod shard;
+pub(crate) mod shared;
+pub(crate) mod spread;
+pub(crate) mod who;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -19,24 +35,24 @@ use crate::metrics::{Counter, Refusal as RefusedFor, ShardMetrics};
 use crate::proto::frame::{self, Opcode};
 use crate::session::event::EventSession;
 
-use super::commit::Recovered;
-use super::drain::Drain;
-use super::kernel::ring::SlotKey;
-use super::post::command::Command;
-use super::post::mailbox::Mailboxes;
-use super::post::posts::Posts;
-use super::shared::{Live, RelayWorld, Shared};
-use super::socket::connection::{Connection, Connections};
-use super::socket::flush::Offer;
-use super::socket::machine::{AfterClose, Pause, Phase, Room};
-use super::socket::outbox::Spare;
-use super::socket::share::Share;
-use super::socket::timer::Wheel;
-use super::speak::engine::Engines;
-use super::speak::handlers::Opened;
-use super::speak::homes::Homes;
-use super::speak::members::Members;
-use super::tell::listing::Roll;
+use crate::shard::commit::Recovered;
+use crate::shard::kernel::ring::SlotKey;
+use crate::shard::post::mailbox::Mailboxes;
+use crate::shard::socket::connection::{Connection, Connections};
+use crate::shard::socket::machine::{AfterClose, Pause, Phase, Room};
+use crate::shard::socket::outbox::Spare;
+use crate::shard::socket::share::Share;
+use crate::shard::socket::timer::Wheel;
+use crate::shard::state::admitted::Opened;
+use crate::shard::state::command::Command;
+use crate::shard::state::engines::Engines;
+use crate::shard::state::flush::Offer;
+use crate::shard::state::homes::Homes;
+use crate::shard::state::members::Members;
+use crate::shard::state::posts::Posts;
+use crate::shard::state::roll::Roll;
+use crate::shard::state::shared::{Live, RelayWorld, Shared};
+use crate::shard::state::spread::Drain;
 
 #[derive(Debug)]
 pub(crate) struct State {
@@ -130,7 +146,7 @@ impl State {
             tokens,
             metrics,
             half_open: 0,
-            share: Share::of(&live, shared.topic_capacity()),
+            share: Share::of(live.all_limits(), shared.topic_capacity()),
             now_ms: 0,
             lost_ms: 0,
             measure_at_ms: 0,
@@ -393,7 +409,7 @@ impl State {
         };
         let tick = u64::from(connection.tick);
         let is_soon_enough =
-            self.wheel.awaits(tick) && tick * super::socket::timer::TICK_MS <= at_ms;
+            self.wheel.awaits(tick) && tick * crate::shard::socket::timer::TICK_MS <= at_ms;
         if !is_soon_enough {
             let tick = self.wheel.schedule(key, at_ms);
             connection.tick = u32::try_from(tick).unwrap_or(u32::MAX);

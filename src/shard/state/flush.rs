@@ -1,8 +1,5 @@
-//! From outboxes to sockets: at most one send in flight for each, and what follows when it has
+//! From outboxes to sends: at most one in flight for each connection, and what follows when it has
 //! gone. Knows bytes and bounds; not what the frames say.
-//!
-//! Bounds: a turn makes at most 1,000 sends and takes `turn_us_max` for them; who is left is first in
-//! the next one.
 
 use std::os::fd::RawFd;
 
@@ -10,102 +7,21 @@ use crate::broker::relay::LeaveReason;
 use crate::metrics::Counter;
 
 use crate::shard::kernel::ring::{Ring, SlotKey};
+use crate::shard::kernel::sending::Sending;
 use crate::shard::socket::deadlines::look_ms;
 use crate::shard::socket::machine::{Arm, Pause, Phase};
-use crate::shard::socket::outbox::Sending;
 use crate::shard::state::{State, mark_dirty};
-use crate::shard::turn::{Turn, now};
 
 /// A send that is to be submitted. Its connection counts it as in flight already.
 #[derive(Debug)]
 pub(crate) struct Offer {
-    key: SlotKey,
-    fd: RawFd,
-    sending: Sending,
-}
-
-/// At most so many sends are made in a turn; who is left is first in the next one.
-const SENDS_TURN_MAX: usize = 1_000;
-/// So many are submitted together: the kernel does their work at once, so the clock is looked at
-/// behind them.
-const SENDS_BATCH: usize = 64;
-
-impl Turn {
-    /// Sends what is queued and arms receives: at most one of each for a socket. Whoever has an
-    /// answer goes before those who are given what many get; who finds no time stays in line.
-    pub(crate) fn flush(&mut self) -> bool {
-        let began = now();
-        let (mut worked, mut sends) = (false, 0);
-        {
-            let mut state = self.shard.state.borrow_mut();
-            state.give_out();
-            worked |= state.flush_engines();
-            state.note_packed();
-        }
-        loop {
-            let mut state = self.shard.state.borrow_mut();
-            worked |= state.flush_some(SENDS_BATCH);
-            sends += state.offers.len();
-            for offer in state.offers.drain(..) {
-                self.ring.send(offer.fd, offer.key, offer.sending);
-            }
-            let us_max = u128::from(state.live.limits.turn_us_max);
-            drop(state);
-            self.rearm();
-            self.ring.submit();
-            // The kernel takes at once what the peer has room for, and then more may go.
-            self.reap();
-            // The rest of a send that was taken in part goes out now, not when the shard wakes again.
-            self.ring.submit();
-            let is_late = || us_max <= began.elapsed().as_micros();
-            if !self.shard.state.borrow().has_output() || SENDS_TURN_MAX <= sends || is_late() {
-                return worked;
-            }
-        }
-    }
-
-    pub(crate) fn handle_sent(&mut self, index: u32, result: i32) {
-        let (key, mut sending) = self.ring.sent(index);
-        let mut state = self.shard.state.borrow_mut();
-        let now_ms = state.peer_ms();
-        let Ok(count) = usize::try_from(result) else {
-            return state.send_failed(key);
-        };
-        state.metrics.add(Counter::BytesSent, count as u64);
-        let Some(connection) = state.connections.get(key) else {
-            return;
-        };
-        sending.advance(count);
-        let aborted = matches!(connection.machine.phase(), Phase::Dead);
-        if !sending.rest().is_empty() && !aborted {
-            connection.machine.handle_sent_some(now_ms);
-            return self.ring.send(connection.raw_fd(), key, sending);
-        }
-        connection.machine.handle_sent(now_ms);
-        connection.outbox.note_sent();
-        if let Some(buffer) = sending.into_buffer() {
-            state.spare.keep(buffer);
-        }
-        state.sent(key);
-    }
-
-    /// Arms receives that were wished for, and those that had found no buffer.
-    fn rearm(&mut self) {
-        let mut state = self.shard.state.borrow_mut();
-        let wishes = std::mem::take(&mut state.wishes);
-        for key in wishes {
-            state.grant(key, &mut self.ring);
-        }
-        // As many as there are buffers, in the order in which they found none.
-        let count = self.ring.buffers_left().min(self.starved.len());
-        for key in self.starved.drain(..count) {
-            state.grant(key, &mut self.ring);
-        }
-    }
+    pub(crate) key: SlotKey,
+    pub(crate) fd: RawFd,
+    pub(crate) sending: Sending,
 }
 
 impl State {
-    fn note_packed(&mut self) {
+    pub(crate) fn note_packed(&mut self) {
         let (bytes_in, bytes_out) = self.spare.packings.take_counts();
         if 0 < bytes_in {
             self.metrics.add(Counter::DeflateBytesIn, bytes_in);
@@ -114,12 +30,12 @@ impl State {
     }
 
     /// Whether somebody has output that is not on its way.
-    fn has_output(&self) -> bool {
+    pub(crate) fn has_output(&self) -> bool {
         !self.dirty.is_empty() || !self.given.is_empty()
     }
 
     /// Offers what up to `count_max` connections have; whether there was any.
-    fn flush_some(&mut self, count_max: usize) -> bool {
+    pub(crate) fn flush_some(&mut self, count_max: usize) -> bool {
         let mut visited = !self.offers.is_empty();
         for _ in 0..count_max {
             let next = self.dirty.pop_front();

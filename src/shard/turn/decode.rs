@@ -19,30 +19,32 @@ use crate::proto::ws::deflate::Inflater;
 use crate::proto::ws::{Decoder, FrameLimits, Input, Message, ProtocolError};
 use crate::tls::{Fault, Greeting, Opened};
 
-use super::kernel::buffers::{BufferId, PADDING_BYTES};
-use super::kernel::ring::SlotKey;
-use super::socket::connection::Kept;
-use super::socket::machine::{Ended, Pause};
-use super::socket::who::Who;
-use super::state::{State, mark_dirty};
-use super::turn::{Turn, now};
+use crate::shard::kernel::buffers::{BufferId, PADDING_BYTES};
+use crate::shard::kernel::clock::now;
+use crate::shard::kernel::ring::SlotKey;
+use crate::shard::socket::connection::Kept;
+use crate::shard::socket::machine::{Ended, Pause};
+use crate::shard::state::shard::Shard;
+use crate::shard::state::who::Who;
+use crate::shard::state::{State, mark_dirty};
+use crate::shard::turn::Turn;
 
 /// What messages are read with; a shard has one for all.
 #[derive(Debug, Default)]
-pub(super) struct Readers {
+pub(crate) struct Readers {
     json: JsonParser,
     inflater: Inflater,
 }
 
 impl Readers {
-    pub(super) fn json(&mut self) -> &mut JsonParser {
+    pub(crate) fn json(&mut self) -> &mut JsonParser {
         &mut self.json
     }
 }
 
 impl Turn {
     /// Frames that came right behind the head.
-    pub(super) fn receive_rest(&mut self, key: SlotKey, rest: &[u8]) {
+    pub(crate) fn receive_rest(&mut self, key: SlotKey, rest: &[u8]) {
         if !rest.is_empty() {
             let shard = Rc::clone(&self.shard);
             let mut bytes = padded(rest.to_vec());
@@ -52,14 +54,14 @@ impl Turn {
     }
 
     /// Connections whose upgrade came through HTTP.
-    pub(super) fn take_returned(&mut self) {
+    pub(crate) fn take_returned(&mut self) {
         let returned = std::mem::take(&mut self.shard.state.borrow_mut().returned);
         for (key, read) in returned {
             self.receive_rest(key, &read);
         }
     }
 
-    pub(super) fn receive_frames(&mut self, key: SlotKey, buffer: BufferId, count: usize) {
+    pub(crate) fn receive_frames(&mut self, key: SlotKey, buffer: BufferId, count: usize) {
         let shard = Rc::clone(&self.shard);
         let buffer = self.ring.buffers().filled(buffer);
         let opened = {
@@ -74,7 +76,7 @@ impl Turn {
     }
 
     /// Decodes what was kept for a connection whose turn has come.
-    pub(super) fn decode_kept(&mut self, key: SlotKey) {
+    pub(crate) fn decode_kept(&mut self, key: SlotKey) {
         let shard = Rc::clone(&self.shard);
         let Some(mut kept) = shard.state.borrow_mut().take_kept(key) else {
             return;
@@ -99,7 +101,7 @@ fn padded(mut bytes: Vec<u8>) -> Vec<u8> {
 /// The clock is looked at after so many messages of one connection.
 const CLOCK_MESSAGES: usize = 16;
 
-impl super::Shard {
+impl Shard {
     /// Takes what came: decodes it now, or keeps it behind what was kept before.
     fn take(
         self: &Rc<Self>,
@@ -172,7 +174,7 @@ impl super::Shard {
 
 impl State {
     /// What its transport makes of what a connection received; nothing if that ends the connection.
-    pub(super) fn open<'b>(
+    pub(crate) fn open<'b>(
         &mut self,
         key: SlotKey,
         buffer: &'b mut [u8],
@@ -291,7 +293,7 @@ impl State {
 
     /// The peer has ended its side, or its socket is broken. What it sent before its end is decoded
     /// first.
-    pub(super) fn end_of_peer(&mut self, key: SlotKey, why: Ended) {
+    pub(crate) fn end_of_peer(&mut self, key: SlotKey, why: Ended) {
         let Some(connection) = self.connections.get(key) else {
             return;
         };

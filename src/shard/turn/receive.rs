@@ -9,16 +9,17 @@ use crate::metrics::{Counter, Refusal as RefusedFor};
 use crate::proto::engineio::Refusal;
 use crate::proto::http::{self, Head, HeadLimits};
 
-use super::door::tickets::{TOO_MANY_FAILURES, counted};
-use super::door::upgrade::{self, Decision};
-use super::kernel::ring::{Completion, SlotKey};
-use super::post::command::{Accepted, Command, Moved};
-use super::socket::machine::{AfterEnd, Ended, Reader};
-use super::state::{State, mark_dirty};
-use super::turn::{Turn, unix_s};
+use crate::shard::door::upgrade::{self, Decision};
+use crate::shard::kernel::clock::unix_s;
+use crate::shard::kernel::ring::{Completion, SlotKey};
+use crate::shard::socket::machine::{AfterEnd, Ended, Reader};
+use crate::shard::socket::tickets::{TOO_MANY_FAILURES, counted};
+use crate::shard::state::command::{Accepted, Command, Moved};
+use crate::shard::state::{State, mark_dirty};
+use crate::shard::turn::Turn;
 
 impl Turn {
-    pub(super) fn handle_receive(&mut self, key: SlotKey, completion: Completion) {
+    pub(crate) fn handle_receive(&mut self, key: SlotKey, completion: Completion) {
         let Some(filled) = usize::try_from(completion.result).ok().filter(|it| 0 < *it) else {
             if let Some(buffer) = completion.buffer {
                 self.ring.buffers().give_back(buffer);
@@ -76,7 +77,7 @@ impl Turn {
     fn receive_head(
         &mut self,
         key: SlotKey,
-        buffer: super::kernel::buffers::BufferId,
+        buffer: crate::shard::kernel::buffers::BufferId,
         count: usize,
     ) {
         let received = self.ring.buffers().filled(buffer);
@@ -97,7 +98,7 @@ impl Turn {
     }
 
     /// Works on handshakes that had to wait, as many as one turn may.
-    pub(super) fn greet_next(&mut self) {
+    pub(crate) fn greet_next(&mut self) {
         let limits = self.shard.state.borrow().live.limits.clone();
         self.greetings
             .begin_turn(limits.tls_handshakes_per_turn_max);
@@ -113,7 +114,7 @@ impl Turn {
     }
 
     /// Goes on with what has been read of a request.
-    pub(super) fn read_head(&mut self, key: SlotKey, bytes: Vec<u8>) {
+    pub(crate) fn read_head(&mut self, key: SlotKey, bytes: Vec<u8>) {
         let limits = self.shard.state.borrow().live.limits.clone();
         let head_limits = HeadLimits {
             head_bytes_max: limits.head_bytes_max,
@@ -252,7 +253,7 @@ impl State {
     }
 
     /// Decides about an upgrade to a mount; `peer` is asked only where addresses are limited.
-    pub(super) fn admit(
+    pub(crate) fn admit(
         &mut self,
         head: &Head,
         mount: u16,
@@ -289,7 +290,7 @@ impl State {
     }
 
     /// A token from `peer` was refused; whether that is still within its limit.
-    pub(super) fn note_auth_failure(&self, peer: IpAddr) -> bool {
+    pub(crate) fn note_auth_failure(&self, peer: IpAddr) -> bool {
         let gate = &self.shared.gate;
         gate.note_auth_failure(counted(peer), &self.live.limits, self.now_ms)
     }

@@ -3,8 +3,8 @@
 
 use std::fmt;
 
-use super::connection::Connection;
 use crate::shard::kernel::ring::SlotKey;
+use crate::shard::socket::connection::Connection;
 use crate::shard::state::State;
 
 /// The fields of a connection in a line: its tenant, its subject, where it comes from, and its name

@@ -7,8 +7,8 @@ use crate::proto::frame::Opcode;
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::socket::connection::Connection;
 use crate::shard::socket::deadlines::{Due, Facts, due, is_slow};
-use crate::shard::speak::engine::is_engine;
 use crate::shard::state::State;
+use crate::shard::state::engines::is_engine;
 
 impl State {
     /// A look at a connection that was asked for; `tick` says which.
