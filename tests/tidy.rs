@@ -304,6 +304,35 @@ fn dialects_are_told_apart_in_one_place() {
     assert_none(&wrong);
 }
 
+/// What a shard closes with stands by its name, and each of those names in the table that
+/// `tidegate wire` prints.
+#[test]
+fn close_codes_stand_in_their_table() {
+    let text = fs::read_to_string("src/proto/close_code.rs").unwrap();
+    let table = &text[text.find("pub const SENT").unwrap()..];
+    let table = &table[..table.find("];").unwrap()];
+    let numbers = [
+        "1001", "1002", "1007", "1008", "1009", "1011", "1012", "1013", "4401",
+    ];
+    let mut wrong = Vec::new();
+    for file in rust_files(&["src/shard", "src/session"]) {
+        for (number, line) in file.code() {
+            let is_number = numbers.iter().any(|code| has_word(line, code));
+            let named = line.split("CloseCode::").skip(1).any(|rest| {
+                let name = rest
+                    .split(|c: char| !c.is_alphanumeric() && c != '_')
+                    .next();
+                let name = name.unwrap();
+                name.starts_with(|c: char| c.is_ascii_uppercase()) && !has_word(table, name)
+            });
+            if !file.is_test() && (is_number || named) {
+                wrong.push(format!("{}:{number}: {}", file.path.display(), line.trim()));
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
 /// The first lines say what a file is and what it may not know.
 #[test]
 fn every_file_says_what_it_is() {

@@ -10,6 +10,7 @@ mod tests;
 
 use smallvec::SmallVec;
 
+use crate::proto::CloseCode;
 use crate::proto::engineio::{PROBE, Packet, PayloadWriter, Sid};
 use crate::proto::frame;
 use crate::session::Speaker;
@@ -294,7 +295,9 @@ impl<S: Copy + Eq> Engine<S> {
                 self.end_with(Reason::TransportClose, 1000, effects);
             }
             // Only the server asks.
-            Packet::Ping(_) => self.end_with(Reason::TransportError, 1002, effects),
+            Packet::Ping(_) => {
+                self.end_with(Reason::TransportError, CloseCode::Protocol.get(), effects)
+            }
         }
         Up::Nothing
     }
@@ -304,9 +307,9 @@ impl<S: Copy + Eq> Engine<S> {
         match (from, &mut self.way) {
             (Some(socket), Way::Polling(polling)) => {
                 polling.probe.take_if(|probe| probe.socket == socket);
-                effects.push(Effect::Close(socket, 1002));
+                effects.push(Effect::Close(socket, CloseCode::Protocol.get()));
             }
-            _ => self.end_with(Reason::ParseError, 1002, effects),
+            _ => self.end_with(Reason::ParseError, CloseCode::Protocol.get(), effects),
         }
     }
 
@@ -382,7 +385,7 @@ impl<S: Copy + Eq> Engine<S> {
             }
             _ => {
                 polling.probe.take_if(|probe| probe.socket == socket);
-                effects.push(Effect::Close(socket, 1002));
+                effects.push(Effect::Close(socket, CloseCode::Protocol.get()));
             }
         }
     }

@@ -17,6 +17,7 @@ use crate::session::engineio::Engine;
 use crate::session::raw::RawSession;
 use crate::session::socketio::SocketIo;
 
+use crate::proto::CloseCode;
 use crate::shard::kernel::clock::unix_s;
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::speak::raw::inbox_bounds;
@@ -180,7 +181,7 @@ impl State {
     /// A socket comes to a session that is there.
     fn attach_engine(&mut self, socket: SlotKey, sid: Option<Sid>) {
         let Some(key) = sid.and_then(|sid| self.engines.find(&sid)) else {
-            return self.close(socket, 1000, "", LeaveReason::Closed);
+            return self.close(socket, CloseCode::Normal, "", LeaveReason::Closed);
         };
         if let Some(connection) = self.connections.get(socket) {
             connection.session = carrying(key);

@@ -13,6 +13,7 @@ use crate::metrics::Counter;
 use crate::proto::ErrorCode;
 use crate::proto::relay::{About, put_token_expiring};
 
+use crate::proto::CloseCode;
 use crate::shard::kernel::clock::unix_s;
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::socket::connection::Connection;
@@ -125,9 +126,19 @@ impl State {
         connection.refused_tokens = connection.refused_tokens.saturating_add(1);
         let max = self.live.limits_of(connection.mount).invalid_frames_max;
         if !within {
-            self.close(key, 1008, TOO_MANY_FAILURES, LeaveReason::Kicked);
+            self.close(
+                key,
+                CloseCode::Policy,
+                TOO_MANY_FAILURES,
+                LeaveReason::Kicked,
+            );
         } else if max.min(255) <= usize::from(connection.refused_tokens) {
-            self.close(key, 1008, "too many refused tokens", LeaveReason::Kicked);
+            self.close(
+                key,
+                CloseCode::Policy,
+                "too many refused tokens",
+                LeaveReason::Kicked,
+            );
         }
     }
 

@@ -11,6 +11,7 @@ use crate::proto::engineio::Refusal;
 use crate::session::Session;
 use crate::session::engineio::{Effect, Effects, Engine, EngineLimits, Reason};
 
+use crate::proto::CloseCode;
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::state::State;
 use crate::shard::state::engines::{ENGINE_BIT, Polled, Upper};
@@ -147,10 +148,10 @@ impl State {
         carried.tick = 0;
         let is_due = |at_ms: u64| 0 < at_ms && at_ms <= now_ms;
         if is_due(carried.connect_by_ms) {
-            return self.close_engine(key, 1008, Reason::Forced);
+            return self.close_engine(key, CloseCode::Policy, Reason::Forced);
         }
         if is_due(carried.expires_ms) {
-            return self.close_engine_by(key, 4401, LeftBy::TokenExpired);
+            return self.close_engine_by(key, CloseCode::TokenExpired, LeftBy::TokenExpired);
         }
         self.with_engine(key, |engine, limits, now_ms, effects| {
             engine.handle_time(now_ms, limits, effects);
@@ -158,14 +159,15 @@ impl State {
     }
 
     /// Ends a session from this side.
-    pub(crate) fn close_engine(&mut self, key: SlotKey, code: u16, reason: Reason) {
+    pub(crate) fn close_engine(&mut self, key: SlotKey, code: impl Into<u16>, reason: Reason) {
+        let code = code.into();
         self.with_engine(key, |engine, limits, now_ms, effects| {
             engine.handle_close(reason, code, now_ms, limits, effects);
         });
     }
 
     /// The same with a reason that the machine does not know.
-    pub(crate) fn close_engine_by(&mut self, key: SlotKey, code: u16, reason: LeftBy) {
+    pub(crate) fn close_engine_by(&mut self, key: SlotKey, code: impl Into<u16>, reason: LeftBy) {
         self.end_upper(key, reason);
         self.close_engine(key, code, Reason::Forced);
     }
@@ -218,7 +220,7 @@ impl State {
         self.metrics.add(Counter::MessagesSent, 1);
         let limits = self.live.outbox_limits(mount, usize::MAX);
         if limits.bytes_max < waiting {
-            self.close_engine_by(key, 1008, LeftBy::Slow);
+            self.close_engine_by(key, CloseCode::Policy, LeftBy::Slow);
         }
     }
 
@@ -253,7 +255,7 @@ impl State {
                 continue;
             };
             if carried.engine.socket().is_none() {
-                self.close_engine_by(key, 1012, LeftBy::Shutdown);
+                self.close_engine_by(key, CloseCode::Restart, LeftBy::Shutdown);
             }
         }
     }

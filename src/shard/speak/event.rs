@@ -245,8 +245,8 @@ impl Shard {
                 self.run_or_keep(key, session, Request { event, data, wire });
             }
             Err(InvalidEnvelope::Utf8) => self.with_state(|state| {
-                state.metrics.closed(1007);
-                let close = frame::close(1007, "the text is not UTF-8");
+                state.metrics.closed(CloseCode::InvalidData.get());
+                let close = frame::close(CloseCode::InvalidData.get(), "the text is not UTF-8");
                 state.close_with_frame(key, &close, true, LeaveReason::Closed);
             }),
             Err(InvalidEnvelope::Shape) => {
@@ -452,7 +452,7 @@ impl State {
         let max = self.live.limits_of(connection.mount).invalid_frames_max;
         if max <= usize::from(connection.invalid_frames) {
             let text = "too many invalid frames in a row";
-            self.close(key, 1008, text, LeaveReason::Closed);
+            self.close(key, CloseCode::Policy, text, LeaveReason::Closed);
         }
     }
 }

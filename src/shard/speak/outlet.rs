@@ -18,6 +18,7 @@ use crate::gateway::send::SendError;
 use crate::metrics::Counter;
 use crate::session::engineio::Reason as Ended;
 
+use crate::proto::CloseCode;
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::socket::outbox::Piece;
 use crate::shard::speak::route::slot_key;
@@ -149,7 +150,7 @@ impl Outlet for ShardOutlet {
 
     fn leave_namespace(&self, connection: ConnKey) {
         match connection.lane {
-            0 => self.close(connection, 1000, ""),
+            0 => self.close(connection, CloseCode::Normal.get(), ""),
             _ => self.with_state(|state| state.kick_engine(connection)),
         }
     }
@@ -158,7 +159,7 @@ impl Outlet for ShardOutlet {
         self.with_state(|state| {
             let socket = state.socket_of(slot_key(connection));
             match is_engine(socket) {
-                true => state.close_engine(socket, 1000, Ended::Forced),
+                true => state.close_engine(socket, CloseCode::Normal, Ended::Forced),
                 false => state.abort(socket, LeaveReason::Kicked),
             }
         });
@@ -277,9 +278,9 @@ impl State {
     /// A member of a room does not keep up: a room loses nothing in silence.
     fn shed(&mut self, key: SlotKey) {
         if is_engine(key) {
-            return self.close_engine_by(key, 1008, LeftBy::Slow);
+            return self.close_engine_by(key, CloseCode::Policy, LeftBy::Slow);
         }
-        self.close(key, 1008, NOT_DRAINING, LeaveReason::Slow);
+        self.close(key, CloseCode::Policy, NOT_DRAINING, LeaveReason::Slow);
     }
 
     /// Queues a frame of a stream while the outbox is mostly empty, so that replies and pushes

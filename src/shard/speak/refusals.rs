@@ -9,6 +9,7 @@ use crate::proto::json::{JsonError, JsonParser};
 use crate::proto::relay::{self as wire, About, InvalidMessage};
 use crate::proto::ws::Message;
 
+use crate::proto::CloseCode;
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::socket::rates::{Counted, TOO_FAST, Verdict};
 use crate::shard::state::State;
@@ -23,7 +24,7 @@ impl State {
             Verdict::Pass => Counted::Within,
             Verdict::Refuse if may_refuse => Counted::TooFast,
             Verdict::Refuse | Verdict::Close => {
-                self.close(key, 1008, "rate limited", LeaveReason::Kicked);
+                self.close(key, CloseCode::Policy, "rate limited", LeaveReason::Kicked);
                 Counted::Closed
             }
         }
@@ -77,8 +78,8 @@ impl State {
         error: &InvalidMessage,
     ) {
         if matches!(error, InvalidMessage::Json(JsonError::Utf8)) {
-            self.metrics.closed(1007);
-            let close = frame::close(1007, "the text is not UTF-8");
+            self.metrics.closed(CloseCode::InvalidData.get());
+            let close = frame::close(CloseCode::InvalidData.get(), "the text is not UTF-8");
             return self.close_with_frame(key, &close, true, LeaveReason::Closed);
         }
         let about = wire::about(json, payload);
@@ -97,7 +98,7 @@ impl State {
         if max <= usize::from(connection.invalid_frames) {
             self.close(
                 key,
-                1008,
+                CloseCode::Policy,
                 "too many invalid frames in a row",
                 LeaveReason::Closed,
             );

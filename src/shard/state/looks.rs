@@ -4,6 +4,7 @@
 use crate::broker::relay::LeaveReason;
 use crate::proto::frame::Opcode;
 
+use crate::proto::CloseCode;
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::socket::connection::Connection;
 use crate::shard::socket::deadlines::{Due, Facts, due, is_slow};
@@ -53,18 +54,28 @@ impl State {
             Due::Ping => self.ping(key),
             Due::WorkTimeout => self.finish_ending(key),
             Due::HandshakeTimeout | Due::CloseTimeout => self.abort(key, LeaveReason::Closed),
-            Due::Idle => self.close(key, 1000, "idle for too long", LeaveReason::Timeout),
+            Due::Idle => self.close(
+                key,
+                CloseCode::Normal,
+                "idle for too long",
+                LeaveReason::Timeout,
+            ),
             Due::PongTimeout => self.abort(key, LeaveReason::Timeout),
             Due::WriteStall => self.abort(key, LeaveReason::Slow),
             Due::MessageTimeout => {
                 let text = "a fragmented message was not complete in time";
-                self.close(key, 1008, text, LeaveReason::Timeout);
+                self.close(key, CloseCode::Policy, text, LeaveReason::Timeout);
             }
             Due::TokenExpiring => self.tell_expiry(key),
-            Due::TokenExpired => self.close(key, 4401, "token expired", LeaveReason::Closed),
+            Due::TokenExpired => self.close(
+                key,
+                CloseCode::TokenExpired,
+                "token expired",
+                LeaveReason::Closed,
+            ),
             Due::LifetimeReached => {
                 let text = "connection lifetime reached, re-upgrade to continue";
-                self.close(key, 1001, text, LeaveReason::Closed);
+                self.close(key, CloseCode::GoingAway, text, LeaveReason::Closed);
             }
         }
     }

@@ -35,6 +35,7 @@ use crate::metrics::{Counter, Refusal as RefusedFor, ShardMetrics};
 use crate::proto::frame::{self, Opcode};
 use crate::session::event::EventSession;
 
+use crate::proto::CloseCode;
 use crate::shard::commit::Recovered;
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::post::mailbox::Mailboxes;
@@ -195,7 +196,7 @@ impl State {
             Room::Pause => {
                 self.pause(key, Pause::Outbox);
             }
-            Room::Full => self.close(key, 1008, NOT_DRAINING, LeaveReason::Slow),
+            Room::Full => self.close(key, CloseCode::Policy, NOT_DRAINING, LeaveReason::Slow),
         }
     }
 
@@ -238,7 +239,14 @@ impl State {
     }
 
     /// Starts the closing handshake behind everything that is queued. The session ends now.
-    pub(crate) fn close(&mut self, key: SlotKey, code: u16, reason: &str, leave: LeaveReason) {
+    pub(crate) fn close(
+        &mut self,
+        key: SlotKey,
+        code: impl Into<u16>,
+        reason: &str,
+        leave: LeaveReason,
+    ) {
+        let code = code.into();
         self.close_with_frame(key, &frame::close(code, reason), false, leave);
         self.metrics.closed(code);
     }

@@ -5,6 +5,7 @@
 use crate::broker::relay::LeaveReason;
 use crate::id::{ConnId, Tenant};
 
+use crate::proto::CloseCode;
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::socket::connection::Connection;
 use crate::shard::state::State;
@@ -130,7 +131,7 @@ impl State {
         if found {
             self.close(
                 key,
-                CLOSE_KICKED,
+                CloseCode::Policy,
                 "closed by an administrator",
                 LeaveReason::Kicked,
             );
@@ -138,6 +139,3 @@ impl State {
         found
     }
 }
-
-/// Policy: the peer did nothing wrong on the wire.
-const CLOSE_KICKED: u16 = 1008;

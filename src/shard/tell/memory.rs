@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use crate::broker::relay::LeaveReason;
 use crate::metrics::{Counter, Gauge};
 
+use crate::proto::CloseCode;
 use crate::shard::socket::connection::Connection;
 use crate::shard::state::State;
 use crate::shard::state::memory::{own_bytes, read};
@@ -64,7 +65,7 @@ impl State {
             } = self.who(key);
             tracing::warn!(target: "tidegate::shard", tenant, sub, peer, conn, bytes, "ended: memory is short");
             self.metrics.add(Counter::MemoryCloses, 1);
-            self.metrics.closed(1013);
+            self.metrics.closed(CloseCode::TryLater.get());
             // A close frame would wait behind all that is to be freed.
             self.abort(key, LeaveReason::Slow);
         }

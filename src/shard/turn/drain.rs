@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use crate::broker::relay::LeaveReason;
 
+use crate::proto::CloseCode;
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::socket::machine::Phase;
 use crate::shard::state::State;
@@ -90,7 +91,12 @@ impl State {
 
     /// The server stops: the peer is told to come back.
     pub(crate) fn close_for_restart(&mut self, key: SlotKey) {
-        self.close(key, 1012, "the server restarts", LeaveReason::Shutdown);
+        self.close(
+            key,
+            CloseCode::Restart,
+            "the server restarts",
+            LeaveReason::Shutdown,
+        );
     }
 
     fn drain_one(&mut self, key: SlotKey) {
