@@ -158,7 +158,7 @@ impl SocketLink for Shard {
     fn peer(&self, id: SocketId) -> Option<SocketAddr> {
         let key = key_of(id);
         self.with_state(|state| match is_engine(key) {
-            true => Some(state.engines.get(key)?.handshake.peer),
+            true => Some(state.engines.alive(key)?.handshake.peer),
             false => state.peer_of(key),
         })
     }
@@ -171,7 +171,7 @@ impl SocketLink for Shard {
 impl State {
     /// The same over Engine.IO.
     fn try_send_engine(&mut self, key: SlotKey, message: &Message) -> Result<bool, SocketError> {
-        let carried = self.engines.get(key).ok_or(SocketError::Closed)?;
+        let carried = self.engines.alive(key).ok_or(SocketError::Closed)?;
         if !carried.engine.is_open() {
             return Err(SocketError::Closed);
         }
@@ -189,7 +189,7 @@ impl State {
         let is_full = match socket {
             Some(socket) => {
                 let limits_of = |state: &mut Self| {
-                    let connection = state.connections.get(socket)?;
+                    let connection = state.connections.alive(socket)?;
                     let limits = state.live.outbox_limits(connection.mount, usize::MAX);
                     let outbox = &connection.outbox;
                     Some(outbox.is_full_for(whole.len(), &limits) && !outbox.is_empty())
@@ -212,7 +212,7 @@ impl State {
         opcode: Opcode,
         payload: &[u8],
     ) -> Result<bool, SocketError> {
-        let connection = self.connections.get(key).ok_or(SocketError::Closed)?;
+        let connection = self.connections.alive(key).ok_or(SocketError::Closed)?;
         if !connection.takes_frames() {
             return Err(SocketError::Closed);
         }

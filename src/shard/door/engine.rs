@@ -107,7 +107,7 @@ impl Shard {
         let _ = getrandom::fill(&mut secret);
         self.with_state(|state| {
             let limits = state.engine_limits(mount);
-            if let Some(connection) = state.connections.get(socket) {
+            if let Some(connection) = state.connections.alive(socket) {
                 connection.session = carrying(key);
             }
             let name = Sid::new(u16::MAX, u32::MAX, secret).text();
@@ -159,7 +159,7 @@ impl Shard {
         if !is_socketio {
             let bounds = inbox_bounds(state.live.limits_of(mount));
             let inbox = Inbox::new(link, socket_id(key), bounds);
-            if let Some(carried) = state.engines.get(key) {
+            if let Some(carried) = state.engines.alive(key) {
                 carried.upper = Upper::Raw(RawSession {
                     inbox: Rc::clone(&inbox),
                 });
@@ -183,7 +183,7 @@ impl State {
         let Some(key) = sid.and_then(|sid| self.engines.find(&sid)) else {
             return self.close(socket, CloseCode::Normal, "", LeaveReason::Closed);
         };
-        if let Some(connection) = self.connections.get(socket) {
+        if let Some(connection) = self.connections.alive(socket) {
             connection.session = carrying(key);
         }
         self.with_engine(key, |engine, limits, now_ms, effects| {

@@ -36,7 +36,7 @@ impl Shard {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         let (now_ms, peer_ms) = (state.now_ms, state.peer_ms());
-        let Some(connection) = state.connections.get(key) else {
+        let Some(connection) = state.connections.alive(key) else {
             return;
         };
         connection.machine.open(peer_ms);
@@ -69,7 +69,7 @@ impl Shard {
         state.end_handshake();
         state.metrics.add(Counter::ConnectionsUpgraded, 1);
         if let Some(session) = self.on_open(state, key, &admitted)
-            && let Some(connection) = state.connections.get(key)
+            && let Some(connection) = state.connections.alive(key)
         {
             connection.session = session;
         }

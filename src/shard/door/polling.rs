@@ -292,7 +292,7 @@ impl Shard {
         let key = self.with_state(|state| {
             state.now_ms = state.now_ms.max(now_ms);
             let key = state.engines.find(&sid)?;
-            (state.engines.get(key)?.mount == mount).then_some(key)
+            (state.engines.alive(key)?.mount == mount).then_some(key)
         });
         let Some(key) = key else {
             if let What::Poll(_, waiting) | What::Post(_, waiting) = what {

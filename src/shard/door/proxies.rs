@@ -38,7 +38,7 @@ impl State {
             return Ok(());
         };
         let arrival = self.arrival(peer, head.headers_named(forwarded::HEADER))?;
-        if let (Some(arrival), Some(connection)) = (arrival, self.connections.get(key)) {
+        if let (Some(arrival), Some(connection)) = (arrival, self.connections.alive(key)) {
             connection.arrive(arrival);
         }
         Ok(())

@@ -64,7 +64,7 @@ impl State {
     /// The caller that a token makes of this connection. What cannot match is not verified, for a
     /// signature costs more than the frame that brings it.
     fn renewed(&mut self, key: SlotKey, token: &str) -> Option<Arc<Caller>> {
-        let connection = self.connections.get(key)?;
+        let connection = self.connections.alive(key)?;
         let own = Arc::clone(connection.caller.as_ref()?);
         let mount = connection.mount;
         let limits = self.live.limits_of(mount);
@@ -84,7 +84,7 @@ impl State {
     fn take_token(&mut self, key: SlotKey, caller: Arc<Caller>) {
         let now_ms = self.now_ms;
         let leeway_s = self.live.authenticator.leeway_s();
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         connection.refused_tokens = 0;
@@ -120,7 +120,7 @@ impl State {
             || self
                 .peer_of(key)
                 .is_none_or(|peer| self.note_auth_failure(peer.ip()));
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         connection.refused_tokens = connection.refused_tokens.saturating_add(1);
@@ -144,7 +144,7 @@ impl State {
 
     /// Tells a peer that its token is about to end.
     pub(crate) fn tell_expiry(&mut self, key: SlotKey) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         connection.expiry_lead_tenths = 0;

@@ -242,6 +242,7 @@ impl Connections {
         let before = self.slot(slot).and_then(|place| place.replace(connection));
         debug_assert!(before.is_none(), "a free slot holds no connection");
         self.count += 1;
+        self.assert_invariants();
         SlotKey { slot, generation }
     }
 
@@ -259,17 +260,40 @@ impl Connections {
         chunk.get_mut((slot % CHUNK_SLOTS) as usize)
     }
 
-    /// The connection, if it still lives in its slot.
-    pub(crate) fn get(&mut self, key: SlotKey) -> Option<&mut Connection> {
+    /// The connection, which may be gone: its slot is free, or another's.
+    pub(crate) fn alive(&mut self, key: SlotKey) -> Option<&mut Connection> {
         let connection = self.slot(key.slot)?.as_mut()?;
         (connection.generation == key.generation).then_some(connection)
     }
 
+    /// A connection that the caller has just looked at in the same move, so that it cannot be gone.
+    ///
+    /// # Panics
+    /// When it is gone all the same.
+    #[expect(
+        clippy::expect_used,
+        reason = "only removing takes it out of its slot, and nobody has in this move"
+    )]
+    pub(crate) fn must(&mut self, key: SlotKey) -> &mut Connection {
+        self.alive(key).expect("it was there in this very move")
+    }
+
     pub(crate) fn remove(&mut self, key: SlotKey) -> Option<Connection> {
-        self.get(key)?;
+        self.alive(key)?;
         self.free.push(key.slot);
         self.count -= 1;
-        self.slot(key.slot)?.take()
+        let removed = self.slot(key.slot)?.take();
+        self.assert_invariants();
+        removed
+    }
+
+    /// What must hold between two calls.
+    fn assert_invariants(&self) {
+        debug_assert_eq!(
+            self.count + self.free.len(),
+            self.chunks.len() * CHUNK_SLOTS as usize,
+            "a slot is free or has a connection"
+        );
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -196,6 +196,8 @@ pub(crate) struct Outbox {
 
 /// Small chunks are copied together up to this size; larger ones go out as they are.
 const GATHER_BYTES_MAX: usize = 64 * 1024;
+/// Only outboxes up to this length are looked at whole, in builds for tests.
+const LOOK_CHUNKS_MAX: usize = 32;
 /// A shared piece of this size is not worth a copy.
 const ALONE_BYTES_MIN: usize = 16 * 1024;
 
@@ -251,6 +253,7 @@ impl Outbox {
         *frames += 1;
         let more = bytes.len() - before;
         self.grow(1, more, spare);
+        self.assert_invariants();
     }
 
     /// The same for a frame that holds a secret of ours, which is never compressed beside text that
@@ -267,6 +270,25 @@ impl Outbox {
         self.bytes += bytes;
         spare.frames += frames as usize;
         spare.bytes += bytes;
+    }
+
+    /// What must hold between two calls. Long ones are not looked at: that would be a look at each frame
+    /// for each.
+    fn assert_invariants(&self) {
+        if cfg!(debug_assertions) && self.chunks.len() <= LOOK_CHUNKS_MAX {
+            let frames: usize = self.chunks.iter().map(Chunk::frames).sum();
+            let bytes: usize = self.chunks.iter().map(|it| it.as_slice().len()).sum();
+            assert_eq!(
+                (frames, bytes),
+                (self.frames(), self.bytes),
+                "all is counted"
+            );
+            let (offered, all) = (self.offered(), self.waiting());
+            let is_part = offered.chunks <= all.chunks
+                && offered.frames <= all.frames
+                && offered.bytes <= all.bytes;
+            assert!(is_part, "what was offered is a part of what waits");
+        }
     }
 
     fn shrink(&mut self, frames: u32, bytes: usize, spare: &mut Spare) {
@@ -316,6 +338,7 @@ impl Outbox {
             }
             dropped += 1;
         }
+        self.assert_invariants();
         if 0 < dropped {
             self.note_lag(topic, dropped);
         }
@@ -340,6 +363,7 @@ impl Outbox {
             first: 0,
             topic,
         });
+        self.assert_invariants();
     }
 
     fn frames_of(&self, topic: TopicTag) -> usize {
@@ -404,6 +428,7 @@ impl Outbox {
             self.note_told(index, bytes.len());
             self.chunks.insert(index, Chunk::Own { bytes, frames: 1 });
         }
+        self.assert_invariants();
     }
 
     /// Takes out what the next send carries: all small chunks in one piece, a large one alone. What
@@ -421,6 +446,7 @@ impl Outbox {
         } else if let Some(behind) = &mut self.behind {
             behind.offered = offered;
         }
+        self.assert_invariants();
         taken
     }
 

@@ -86,7 +86,7 @@ impl Shard {
 impl State {
     fn taker(&mut self, key: SlotKey, message: &Message<'_>) -> Taker {
         let is_control = !matches!(message, Message::Text(_) | Message::Binary(_));
-        let Some(connection) = self.connections.get(key).filter(|_| !is_control) else {
+        let Some(connection) = self.connections.alive(key).filter(|_| !is_control) else {
             return Taker::State;
         };
         match &connection.session {
@@ -127,7 +127,7 @@ impl State {
     }
 
     fn on_text(&mut self, key: SlotKey, payload: Payload<'_>, json: &mut JsonParser) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         match &connection.session {
@@ -144,7 +144,7 @@ impl State {
     }
 
     fn on_binary(&mut self, key: SlotKey, payload: &[u8]) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         match &connection.session {
@@ -165,7 +165,7 @@ impl State {
         if payload.is_empty() {
             return;
         }
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         if let Session::Raw(session) = &connection.session {
@@ -176,7 +176,7 @@ impl State {
 
     /// The peer has taken what was sent: whoever waited for room goes on.
     pub(crate) fn on_room(&mut self, key: SlotKey) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         match &connection.session {
@@ -210,7 +210,7 @@ impl State {
 
     /// The server stops.
     pub(crate) fn on_restart(&mut self, key: SlotKey) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         match &connection.session {
@@ -231,7 +231,7 @@ impl State {
         text: &str,
         code: ErrorCode,
     ) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         match &connection.session {

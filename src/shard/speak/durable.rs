@@ -63,7 +63,7 @@ impl State {
         private: bool,
         write: impl FnOnce(&DurableSession, &mut Vec<u8>),
     ) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         if !connection.takes_frames() {
@@ -83,7 +83,7 @@ impl State {
     }
 
     pub(crate) fn durable_session(&mut self, key: SlotKey) -> Option<&mut DurableSession> {
-        self.connections.get(key)?.session.durable()
+        self.connections.alive(key)?.session.durable()
     }
 
     /// A request was admitted on a durable mount.
@@ -110,7 +110,7 @@ impl State {
     fn handle_durable(&mut self, key: SlotKey, request: DurableRequest<'_>) {
         let shared = Arc::clone(&self.shared);
         let Some(world) = &shared.durable else { return };
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         connection.invalid_frames = 0;
@@ -158,7 +158,7 @@ impl State {
 
     /// A peer with too many publishes under way is not read from until half of them are done.
     fn pause_publishing(&mut self, key: SlotKey, publishing: usize) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         let max = self
@@ -171,7 +171,7 @@ impl State {
     }
 
     fn resume_publishing(&mut self, key: SlotKey) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         let Some(session) = connection.session.durable() else {

@@ -19,20 +19,20 @@ use crate::shard::state::engines::{ENGINE_BIT, Polled, Upper};
 impl State {
     /// Remembers whether the message that is handled next came too fast.
     pub(crate) fn note_pace(&mut self, key: SlotKey, is_too_fast: bool) {
-        if let Some(carried) = self.engines.get(key) {
+        if let Some(carried) = self.engines.alive(key) {
             carried.is_too_fast = is_too_fast;
         }
     }
 
     pub(crate) fn is_too_fast(&mut self, key: SlotKey) -> bool {
         self.engines
-            .get(key)
+            .alive(key)
             .is_some_and(|carried| carried.is_too_fast)
     }
 
     /// The socket that carries a session; of a connection, its own key.
     pub(crate) fn socket_of(&mut self, key: SlotKey) -> SlotKey {
-        let carried = self.engines.get(key);
+        let carried = self.engines.alive(key);
         carried
             .and_then(|carried| carried.engine.socket())
             .unwrap_or(key)
@@ -55,10 +55,10 @@ impl State {
         key: SlotKey,
         step: impl FnOnce(&mut Engine<SlotKey>, &EngineLimits, u64, &mut Effects<SlotKey>) -> T,
     ) -> Option<T> {
-        let mount = self.engines.get(key)?.mount;
+        let mount = self.engines.alive(key)?.mount;
         let (limits, now_ms) = (self.engine_limits(mount), self.now_ms);
         let mut effects = Effects::new();
-        let carried = self.engines.get(key)?;
+        let carried = self.engines.alive(key)?;
         let result = step(&mut carried.engine, &limits, now_ms, &mut effects);
         for effect in effects {
             self.carry_engine(key, effect);
@@ -75,7 +75,7 @@ impl State {
                 self.queue_with(socket, |out| out.extend_from_slice(&frames));
             }
             Effect::Close(socket, code) => {
-                if let Some(connection) = self.connections.get(socket) {
+                if let Some(connection) = self.connections.alive(socket) {
                     connection.session = Session::default();
                 }
                 self.close(socket, code, "", LeaveReason::Closed);
@@ -86,7 +86,7 @@ impl State {
 
     /// Whoever takes the messages is told that no more come.
     fn end_upper(&mut self, key: SlotKey, reason: LeftBy) {
-        let Some(carried) = self.engines.get(key) else {
+        let Some(carried) = self.engines.alive(key) else {
             return;
         };
         match std::mem::replace(&mut carried.upper, Upper::None) {
@@ -103,7 +103,7 @@ impl State {
 
     /// Frees a session that is over, else asks for the next look at it.
     fn settle_engine(&mut self, key: SlotKey) {
-        let Some(carried) = self.engines.get(key) else {
+        let Some(carried) = self.engines.alive(key) else {
             return;
         };
         if carried.engine.is_over() {
@@ -122,7 +122,7 @@ impl State {
     }
 
     fn look_at_engine(&mut self, key: SlotKey, at_ms: u64) {
-        let Some(carried) = self.engines.get(key) else {
+        let Some(carried) = self.engines.alive(key) else {
             return;
         };
         let tick = carried.tick;
@@ -130,7 +130,7 @@ impl State {
             self.wheel.awaits(tick) && tick * crate::shard::socket::timer::TICK_MS <= at_ms;
         if !is_soon_enough {
             let tick = self.wheel.schedule(key, at_ms);
-            if let Some(carried) = self.engines.get(key) {
+            if let Some(carried) = self.engines.alive(key) {
                 carried.tick = tick;
             }
         }
@@ -139,7 +139,7 @@ impl State {
     /// A session is due for a look.
     pub(crate) fn meet_engine_deadline(&mut self, key: SlotKey, tick: u64) {
         let now_ms = self.now_ms;
-        let Some(carried) = self.engines.get(key) else {
+        let Some(carried) = self.engines.alive(key) else {
             return;
         };
         if carried.tick != tick {
@@ -188,7 +188,7 @@ impl State {
         };
         let carries = self
             .engines
-            .get(key)
+            .alive(key)
             .is_some_and(|carried| carried.engine.socket() == Some(socket));
         if carries {
             match leave {
@@ -206,7 +206,7 @@ impl State {
     /// Puts whole frames into what waits for a session, even if that is full: answers are bounded by
     /// what may be asked. `count` frames.
     pub(crate) fn queue_engine(&mut self, key: SlotKey, frames: &[u8], count: usize) {
-        let Some(carried) = self.engines.get(key) else {
+        let Some(carried) = self.engines.alive(key) else {
             return;
         };
         if let Some(socket) = carried.engine.socket() {
@@ -226,7 +226,7 @@ impl State {
 
     /// Whether what waits for a poll is full for a push.
     pub(crate) fn is_engine_full(&mut self, key: SlotKey, bytes: usize) -> bool {
-        let Some(carried) = self.engines.get(key) else {
+        let Some(carried) = self.engines.alive(key) else {
             return true;
         };
         let (frames, waiting) = carried.engine.waiting();
@@ -238,7 +238,7 @@ impl State {
     pub(crate) fn flush_engines(&mut self) -> bool {
         let dirty = std::mem::take(&mut self.engines.dirty);
         for key in &dirty {
-            if let Some(carried) = self.engines.get(*key) {
+            if let Some(carried) = self.engines.alive(*key) {
                 carried.is_dirty = false;
             }
             self.with_engine(*key, |engine, limits, _, effects| {
@@ -251,7 +251,7 @@ impl State {
     /// The server stops: whoever polls is told to come back. Sockets are told by themselves.
     pub(crate) fn drain_engines(&mut self) {
         for key in self.engines.keys() {
-            let Some(carried) = self.engines.get(key) else {
+            let Some(carried) = self.engines.alive(key) else {
                 continue;
             };
             if carried.engine.socket().is_none() {

@@ -184,7 +184,7 @@ impl Shard {
         let inboxes = Rc::clone(&self.inboxes);
         let session = Rc::new(EventSession::new(client, Rc::clone(gateway), inboxes));
         self.with_state(|state| {
-            if let Some(connection) = state.connections.get(key) {
+            if let Some(connection) = state.connections.alive(key) {
                 connection.session = Rc::clone(&session).into();
             }
         });
@@ -410,18 +410,21 @@ pub(crate) fn forbidden() -> Bytes {
 impl State {
     /// Whether a connection still waits for the answer to its request.
     fn is_half_open(&mut self, key: SlotKey) -> bool {
-        let connection = self.connections.get(key);
+        let connection = self.connections.alive(key);
         connection.is_some_and(|connection| matches!(connection.machine.phase(), Phase::Head(_)))
     }
 
     pub(crate) fn is_open(&mut self, key: SlotKey) -> bool {
-        let connection = self.connections.get(key);
+        let connection = self.connections.alive(key);
         connection.is_some_and(|connection| connection.takes_frames())
     }
 
     fn inbox_limits(&mut self, key: SlotKey) -> InboxLimits {
-        let carried = self.engines.get(key).map(|carried| carried.mount);
-        let own = self.connections.get(key).map(|connection| connection.mount);
+        let carried = self.engines.alive(key).map(|carried| carried.mount);
+        let own = self
+            .connections
+            .alive(key)
+            .map(|connection| connection.mount);
         let mount = carried.or(own).unwrap_or(0);
         let limits = self.live.limits_of(mount);
         InboxLimits {
@@ -437,7 +440,7 @@ impl State {
     }
 
     fn note_valid(&mut self, key: SlotKey) {
-        if let Some(connection) = self.connections.get(key) {
+        if let Some(connection) = self.connections.alive(key) {
             connection.invalid_frames = 0;
         }
     }
@@ -445,7 +448,7 @@ impl State {
     /// An error frame for what is no envelope; too many in a row end the connection (D-07).
     fn note_invalid(&mut self, key: SlotKey, error: &[u8]) {
         self.queue_with(key, |out| out.extend_from_slice(error));
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         connection.invalid_frames += 1;

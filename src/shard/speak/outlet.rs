@@ -222,7 +222,7 @@ impl State {
 
     /// Whether a stream may put one more frame into an outbox.
     pub(crate) fn has_stream_room(&mut self, key: SlotKey, bytes: usize) -> bool {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return true;
         };
         let limits = self.live.outbox_limits(connection.mount, usize::MAX);
@@ -243,7 +243,7 @@ impl State {
         (piece, receivers): (&mut Option<Rc<Piece>>, usize),
         is_volatile: bool,
     ) -> Fate {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return Fate::Gone;
         };
         if !connection.takes_frames() {
@@ -289,7 +289,7 @@ impl State {
         if self.has_stream_room(key, push.plain().len()) {
             return Poll::Ready(self.queue_bytes(key, push.plain(), (&mut None, 1), false));
         }
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return Poll::Ready(Fate::Gone);
         };
         if let Some(session) = connection.session.event() {

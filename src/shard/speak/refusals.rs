@@ -32,7 +32,7 @@ impl State {
 
     /// What the rates of its mount say of a message, and whether its sender can be told.
     fn judge(&mut self, key: SlotKey, message: &Message<'_>) -> (Verdict, bool) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return (Verdict::Pass, true);
         };
         let Some(guard) = &mut connection.guard else {
@@ -89,7 +89,7 @@ impl State {
     /// An error frame for an invalid frame; too many in a row end the connection (D-07).
     pub(crate) fn count_invalid(&mut self, key: SlotKey, about: About<'_>, text: &str) {
         self.on_refusal(key, about, text, ErrorCode::InvalidMessage);
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         connection.invalid_frames += 1;

@@ -47,7 +47,7 @@ impl State {
     fn handle_relay(&mut self, key: SlotKey, request: wire::RelayRequest<'_>) {
         let shared = Arc::clone(&self.shared);
         let Some(relay) = &shared.relay else { return };
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         connection.invalid_frames = 0;
@@ -111,7 +111,7 @@ impl State {
 
     /// The relay session of a connection that is open on a relay mount.
     pub(crate) fn relay_session(&mut self, key: SlotKey) -> Option<&mut RelaySession> {
-        self.connections.get(key)?.session.relay()
+        self.connections.alive(key)?.session.relay()
     }
 
     /// An error frame on a relay mount; what goes beyond the seed only to who negotiated it.
@@ -210,7 +210,7 @@ impl State {
         mut session: RelaySession,
         reason: LeaveReason,
     ) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         let who = (session.conn_id, session.next_asked());
@@ -266,7 +266,7 @@ impl State {
 
     fn subscriber(&mut self, key: SlotKey, asked: u32) -> Option<Subscriber> {
         let index = self.index;
-        let connection = self.connections.get(key)?;
+        let connection = self.connections.alive(key)?;
         let conn_id = connection.session.relay()?.conn_id;
         subscriber_of(connection, index, key, (conn_id, asked))
     }

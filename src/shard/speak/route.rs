@@ -128,7 +128,7 @@ impl State {
                 held.push(&fanout.piece, capacity);
                 continue;
             }
-            let Some(connection) = self.connections.get(*key) else {
+            let Some(connection) = self.connections.alive(*key) else {
                 continue;
             };
             let limits = self.live.outbox_limits(connection.mount, capacity);
@@ -164,7 +164,7 @@ impl State {
         let Some((tag, held)) = self.members.confirm(topic, key) else {
             return;
         };
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         let limits = self
@@ -191,7 +191,7 @@ impl State {
         let Some(tag) = self.members.tag_of(topic) else {
             return;
         };
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         let limits = self
@@ -218,7 +218,7 @@ impl State {
     fn detach(&mut self, key: SlotKey, topic: &Arc<TopicKey>, (asked, answer): (u32, &Farewell)) {
         self.give_out();
         if let Some(tag) = self.members.detach(topic, key)
-            && let Some(connection) = self.connections.get(key)
+            && let Some(connection) = self.connections.alive(key)
         {
             connection.outbox.forget_lag(tag);
         }
@@ -245,7 +245,7 @@ impl State {
             return;
         };
         for key in keys {
-            let Some(connection) = self.connections.get(key) else {
+            let Some(connection) = self.connections.alive(key) else {
                 continue;
             };
             connection

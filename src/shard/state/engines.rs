@@ -151,7 +151,8 @@ impl Engines {
         }
     }
 
-    pub(crate) fn get(&mut self, key: SlotKey) -> Option<&mut Carried> {
+    /// The session, which may be over.
+    pub(crate) fn alive(&mut self, key: SlotKey) -> Option<&mut Carried> {
         let carried = self.slots.get_mut((key.slot & !ENGINE_BIT) as usize)?;
         (is_engine(key) && carried.generation == key.generation).then_some(carried)
     }

@@ -50,7 +50,7 @@ impl State {
     }
 
     fn flush_one(&mut self, key: SlotKey, own: bool) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         match own {
@@ -61,9 +61,7 @@ impl State {
             return;
         }
         self.offer(key);
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
+        let connection = self.connections.must(key);
         if connection.machine.is_sending() || !connection.machine.finishes_when_sent() {
             return;
         }
@@ -75,7 +73,7 @@ impl State {
 
     /// Hands what is queued to the peer now: from here on what comes later is a backlog of its own.
     pub(crate) fn offer(&mut self, key: SlotKey) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         if connection.machine.is_sending() || matches!(connection.machine.phase(), Phase::Dead) {
@@ -100,9 +98,7 @@ impl State {
 
     fn offer_sending(&mut self, key: SlotKey, sending: Sending) {
         let now_ms = self.peer_ms();
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
+        let connection = self.connections.must(key);
         connection.machine.handle_send(now_ms);
         self.offers.push(Offer {
             key,
@@ -115,7 +111,7 @@ impl State {
 
     pub(crate) fn send_failed(&mut self, key: SlotKey) {
         let now_ms = self.peer_ms();
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         connection.machine.handle_sent(now_ms);
@@ -124,9 +120,7 @@ impl State {
 
     /// A send has gone: what came meanwhile is next, and who waited for room goes on.
     pub(crate) fn sent(&mut self, key: SlotKey) {
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
+        let connection = self.connections.must(key);
         if matches!(connection.machine.phase(), Phase::Dead) {
             return self.remove_if_over(key);
         }
@@ -148,7 +142,7 @@ impl State {
     /// Arms or cancels a receive, as the connection stands now.
     pub(crate) fn grant(&mut self, key: SlotKey, ring: &mut Ring) {
         let now_ms = self.peer_ms();
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         if connection.machine.may_decode()

@@ -18,7 +18,7 @@ impl State {
             return self.meet_engine_deadline(key, tick);
         }
         let now_ms = self.peer_ms();
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         if u64::from(connection.tick) != tick {
@@ -36,7 +36,7 @@ impl State {
 
     fn due(&mut self, key: SlotKey) -> Due {
         let (now_ms, lost_ms) = (self.peer_ms(), self.lost_ms);
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return Due::Nothing { next_ms: u64::MAX };
         };
         let limits = self.live.limits_of(connection.mount);
@@ -83,9 +83,7 @@ impl State {
     /// Asks the peer whether it is there. An answer can be awaited only when the question has left.
     fn ping(&mut self, key: SlotKey) {
         let now_ms = self.peer_ms();
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
+        let connection = self.connections.must(key);
         let departed = connection.departed();
         connection.machine.handle_ping(departed, now_ms);
         self.queue_frame(key, Opcode::Ping, b"");

@@ -176,7 +176,7 @@ impl State {
     /// read from either; one that makes us queue too much all the same is closed with 1008.
     pub(crate) fn queue_with(&mut self, key: SlotKey, write: impl FnOnce(&mut Vec<u8>)) {
         self.give_out();
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         if !connection.takes_frames() {
@@ -203,7 +203,7 @@ impl State {
     /// A bound is reached: the peer is not read from. Whether that is new.
     pub(crate) fn pause(&mut self, key: SlotKey, pause: Pause) -> bool {
         let now_ms = self.peer_ms();
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return false;
         };
         let is_new = connection.machine.pause(pause, now_ms);
@@ -215,7 +215,7 @@ impl State {
 
     /// A bound is not reached any more.
     pub(crate) fn resume(&mut self, key: SlotKey, pause: Pause) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         if connection.machine.resume(pause) {
@@ -261,7 +261,7 @@ impl State {
     ) {
         self.give_out();
         let now_ms = self.peer_ms();
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         let is_open = matches!(connection.machine.phase(), Phase::Open);
@@ -287,7 +287,7 @@ impl State {
 
     /// Something that came before the peer's close was answered: nothing more may be awaited.
     pub(crate) fn note_answered(&mut self, key: SlotKey) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         let is_ending = matches!(connection.machine.phase(), Phase::Ending { .. });
@@ -299,7 +299,7 @@ impl State {
     /// What came before the peer's close was dealt with, or had its time.
     pub(crate) fn finish_ending(&mut self, key: SlotKey) {
         let now_ms = self.peer_ms();
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         let Some(close) = connection.machine.finish_work(now_ms) else {
@@ -316,7 +316,7 @@ impl State {
     /// Answers a request that is no upgrade of ours, and closes.
     pub(crate) fn refuse(&mut self, key: SlotKey, response: &[u8], why: RefusedFor) {
         let now_ms = self.peer_ms();
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         connection.machine.refuse(now_ms);
@@ -333,7 +333,7 @@ impl State {
     /// last is not cut off by a reset.
     pub(crate) fn finish(&mut self, key: SlotKey) {
         let now_ms = self.peer_ms();
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         // The peer may be gone already, and then there is nothing to shut down.
@@ -346,7 +346,7 @@ impl State {
     /// Ends a connection at once. Its slot is free when its operations have completed.
     pub(crate) fn abort(&mut self, key: SlotKey, leave: LeaveReason) {
         self.end_session(key, leave);
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         // The peer may be gone already; the completions that end the operations come anyway.
@@ -362,7 +362,7 @@ impl State {
 
     /// Frees the slot of a dead connection that has nothing in flight.
     pub(crate) fn remove_if_over(&mut self, key: SlotKey) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         if connection.machine.is_over() {
@@ -394,7 +394,7 @@ impl State {
 
     /// Tells everybody who should know that a connection is no longer there.
     fn end_session(&mut self, key: SlotKey, leave: LeaveReason) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         connection.leave_reason = leave;
@@ -412,7 +412,7 @@ impl State {
 
     /// Asks for a look at a connection, if none is due before `at_ms`.
     pub(crate) fn look_at(&mut self, key: SlotKey, at_ms: u64) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         let tick = u64::from(connection.tick);
@@ -426,7 +426,7 @@ impl State {
 
     /// Where the peer of a connection is.
     pub(crate) fn peer_of(&mut self, key: SlotKey) -> Option<SocketAddr> {
-        self.connections.get(key)?.peer()
+        self.connections.alive(key)?.peer()
     }
 
     /// Whether the loop has something to do.

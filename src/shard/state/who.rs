@@ -37,7 +37,7 @@ impl State {
     /// Whom a line about a connection is about.
     pub(crate) fn who(&mut self, key: SlotKey) -> Who {
         let shard = self.index;
-        let found = self.connections.get(key);
+        let found = self.connections.alive(key);
         found.map_or_else(Who::default, |found| Who::of(found, key, shard))
     }
 }

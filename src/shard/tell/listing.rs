@@ -126,7 +126,7 @@ impl State {
 
     /// Closes a connection of a tenant on purpose; whether there was one.
     pub(crate) fn kick(&mut self, tenant: &Tenant, key: SlotKey) -> bool {
-        let found = self.connections.get(key);
+        let found = self.connections.alive(key);
         let found = found.is_some_and(|connection| Self::belongs(connection, tenant));
         if found {
             self.close(

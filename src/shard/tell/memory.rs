@@ -42,7 +42,7 @@ impl State {
     fn free(&mut self, wanted: u64) {
         let keys = self.connections.keys();
         let waiting = |key| {
-            let connection = self.connections.get(key);
+            let connection = self.connections.alive(key);
             (connection.map_or(0, |one| one.waiting_bytes()), key)
         };
         let mut all: Vec<_> = keys

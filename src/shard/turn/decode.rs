@@ -181,7 +181,7 @@ impl State {
         count: usize,
         scratch: &'b mut Vec<u8>,
     ) -> Option<(&'b mut [u8], usize)> {
-        let connection = self.connections.get(key)?;
+        let connection = self.connections.alive(key)?;
         match connection.transport.open(buffer, count, scratch) {
             Ok((buffer, count, opened)) => {
                 if connection.transport.has_output() {
@@ -214,7 +214,7 @@ impl State {
     fn end_by(&mut self, key: SlotKey, fault: &Fault) {
         self.metrics.add(Counter::TlsFaults, 1);
         tracing::debug!(target: "tidegate::tls", %fault, "connection ended");
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         let sealed = connection.transport.seal(None, &mut self.spare);
@@ -237,18 +237,18 @@ impl State {
     }
 
     fn may_decode(&mut self, key: SlotKey) -> bool {
-        let connection = self.connections.get(key);
+        let connection = self.connections.alive(key);
         connection.is_some_and(|connection| connection.machine.may_decode())
     }
 
     fn has_kept(&mut self, key: SlotKey) -> bool {
-        let connection = self.connections.get(key);
+        let connection = self.connections.alive(key);
         connection.is_some_and(|connection| connection.kept.is_some())
     }
 
     /// Keeps bytes until the connection has a share of a turn.
     fn keep(&mut self, key: SlotKey, rest: &[u8]) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         if !connection.machine.reads() {
@@ -268,7 +268,7 @@ impl State {
 
     /// What was kept for a connection, if it may be decoded.
     fn take_kept(&mut self, key: SlotKey) -> Option<Box<Kept>> {
-        let connection = self.connections.get(key)?;
+        let connection = self.connections.alive(key)?;
         connection.kept.as_mut()?.is_due = false;
         let may = connection.machine.may_decode();
         connection.kept.take_if(|_| may)
@@ -276,7 +276,7 @@ impl State {
 
     /// Puts back what was not decoded, or goes on with what comes.
     fn put_kept(&mut self, key: SlotKey, kept: Box<Kept>) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         self.wishes.push(key);
@@ -294,7 +294,7 @@ impl State {
     /// The peer has ended its side, or its socket is broken. What it sent before its end is decoded
     /// first.
     pub(crate) fn end_of_peer(&mut self, key: SlotKey, why: Ended) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         match &mut connection.kept {
@@ -304,7 +304,7 @@ impl State {
     }
 
     fn begin_decode(&mut self, key: SlotKey) -> Option<(Decoder, FrameLimits)> {
-        let connection = self.connections.get(key)?;
+        let connection = self.connections.alive(key)?;
         let decoder = std::mem::take(&mut connection.decoder);
         let limits = self.live.limits_of(connection.mount);
         let limits = FrameLimits {
@@ -321,7 +321,7 @@ impl State {
     /// before it has become whole.
     fn note_partial(&mut self, key: SlotKey, is_partial: bool, is_whole: bool) {
         let now_ms = self.peer_ms();
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         if connection
@@ -333,7 +333,7 @@ impl State {
     }
 
     fn end_decode(&mut self, key: SlotKey, decoder: Decoder, outcome: Result<(), ProtocolError>) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         connection.decoder = decoder;

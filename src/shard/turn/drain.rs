@@ -100,7 +100,7 @@ impl State {
     }
 
     fn drain_one(&mut self, key: SlotKey) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         match connection.machine.phase() {

@@ -57,7 +57,8 @@ impl Turn {
             return state.send_failed(key);
         };
         state.metrics.add(Counter::BytesSent, count as u64);
-        let Some(connection) = state.connections.get(key) else {
+        // What TLS had to say may be on its way still when its socket goes to HTTP.
+        let Some(connection) = state.connections.alive(key) else {
             return;
         };
         sending.advance(count);

@@ -113,7 +113,7 @@ impl Turn {
             return state.give_up_place();
         };
         let key = state.insert(fd);
-        if let Some(connection) = state.connections.get(key) {
+        if let Some(connection) = state.connections.alive(key) {
             connection.transport = transport;
             connection.hold(ticket);
         }

@@ -45,7 +45,7 @@ impl Turn {
         let mut state = self.shard.state.borrow_mut();
         let now_ms = state.peer_ms();
         state.metrics.add(Counter::BytesReceived, bytes as u64);
-        let connection = state.connections.get(key);
+        let connection = state.connections.alive(key);
         connection.map_or(Reader::Nobody, |connection| {
             connection.machine.handle_received(more, now_ms)
         })
@@ -61,7 +61,7 @@ impl Turn {
             self.ring.buffers().grow();
             state.metrics.add(Counter::ReceiveBuffersEmpty, 1);
         }
-        let Some(connection) = state.connections.get(key) else {
+        let Some(connection) = state.connections.alive(key) else {
             return;
         };
         let machine = &mut connection.machine;
@@ -137,7 +137,7 @@ impl Turn {
 
     fn await_head(&self, key: SlotKey, bytes: Vec<u8>) {
         let mut state = self.shard.state.borrow_mut();
-        let Some(connection) = state.connections.get(key) else {
+        let Some(connection) = state.connections.alive(key) else {
             return;
         };
         connection.machine.keep_head(bytes);
@@ -248,7 +248,7 @@ impl State {
     ) -> Option<Vec<u8>> {
         let count = received.len();
         let (received, count) = self.open(key, received, count, scratch)?;
-        let so_far = self.connections.get(key)?.machine.take_head()?;
+        let so_far = self.connections.alive(key)?.machine.take_head()?;
         Some([&so_far, &received[..count]].concat())
     }
 
