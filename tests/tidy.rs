@@ -44,6 +44,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// The rooms of `shard`, each of which knows itself and those before it. `mod.rs` wires them.
+const ROOMS: &[&str] = &[
+    "kernel", "post", "socket", "commit", "state", "link", "speak", "door", "tell", "turn",
+];
+
 /// Words that do not belong into a part, and who may use them all the same.
 const BANNED: &[(&str, &[&str], &str)] = &[
     ("tokio_uring", &["shard"], "only the shard knows the ring"),
@@ -198,6 +203,36 @@ fn folders_use_only_what_is_below_them() {
     assert_none(&wrong);
 }
 
+/// A name that begins with `super` would hide which room is used.
+#[test]
+fn rooms_of_the_shard_use_only_what_is_below_them() {
+    let mut wrong = Vec::new();
+    for file in rust_files(&["src/shard"]) {
+        let inside = file.path.strip_prefix("src/shard").unwrap();
+        let room = inside.components().next().unwrap().as_os_str();
+        let room = room.to_str().unwrap().trim_end_matches(".rs");
+        let Some(own) = ROOMS.iter().position(|name| *name == room) else {
+            assert_eq!(room, "mod", "no room {room} is listed");
+            continue;
+        };
+        for (number, line) in file.code() {
+            let upward = line.split("crate::shard::").skip(1).find(|used| {
+                let used = used.split(|c: char| !c.is_alphanumeric() && c != '_');
+                let used = used.into_iter().next().unwrap_or_default();
+                !ROOMS[..=own].contains(&used)
+            });
+            let is_hidden = line.contains("super::super::")
+                || line.contains("crate::shard;")
+                || (inside.components().count() == 1 && line.contains("super::"));
+            if upward.is_some() || is_hidden {
+                let place = file.path.display();
+                wrong.push(format!("{place}:{number}: {room} may not: {}", line.trim()));
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
 fn is_layer(name: &str) -> bool {
     LAYERS.iter().any(|(layer, _)| *layer == name) || ["server", "cli"].contains(&name)
 }
@@ -242,6 +277,56 @@ fn words_stay_in_their_layers() {
                     "{}:{number}: {word}: {part} is pure",
                     file.path.display()
                 ));
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
+/// Which dialect a connection speaks is asked in one place of the shard, so that a new one has an arm there
+/// and files of its own.
+#[test]
+fn dialects_are_told_apart_in_one_place() {
+    let mut wrong = Vec::new();
+    for file in rust_files(&["src/shard"]) {
+        if file.path.ends_with("speak/dialect.rs") {
+            continue;
+        }
+        for (number, line) in file.code() {
+            let mut named = line.split("Session::").skip(1);
+            // A word that ends so is another type, and `Session::default()` asks nothing.
+            let is_variant = |rest: &str| rest.starts_with(|c: char| c.is_ascii_uppercase());
+            if named.any(is_variant) && !line.trim_start().starts_with("use ") {
+                wrong.push(format!("{}:{number}: {line}", file.path.display()));
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
+/// What a shard closes with stands by its name, and each of those names in the table that
+/// `tidegate wire` prints.
+#[test]
+fn close_codes_stand_in_their_table() {
+    let text = fs::read_to_string("src/proto/close_code.rs").unwrap();
+    let table = &text[text.find("pub const SENT").unwrap()..];
+    let table = &table[..table.find("];").unwrap()];
+    let numbers = [
+        "1001", "1002", "1007", "1008", "1009", "1011", "1012", "1013", "4401",
+    ];
+    let mut wrong = Vec::new();
+    for file in rust_files(&["src/shard", "src/session"]) {
+        for (number, line) in file.code() {
+            let is_number = numbers.iter().any(|code| has_word(line, code));
+            let named = line.split("CloseCode::").skip(1).any(|rest| {
+                let name = rest
+                    .split(|c: char| !c.is_alphanumeric() && c != '_')
+                    .next();
+                let name = name.unwrap();
+                name.starts_with(|c: char| c.is_ascii_uppercase()) && !has_word(table, name)
+            });
+            if !file.is_test() && (is_number || named) {
+                wrong.push(format!("{}:{number}: {}", file.path.display(), line.trim()));
             }
         }
     }

@@ -60,6 +60,7 @@ measures! {
         AcceptPauses "accept_pauses" "Times that accepting paused because the process had no descriptor left",
         Turns "turns" "Turns of a shard's loop",
         Sleeps "sleeps" "Times that a shard's loop slept",
+        RuntimeVisits "runtime_visits" "Times that a shard's loop gave way to its tasks, timers and HTTP without a sleep",
         TlsHandshakesFull "tls_handshakes_full" "Handshakes of TLS that were done whole",
         TlsHandshakesResumed "tls_handshakes_resumed" "Handshakes of TLS that took a session up again",
         TlsFaults "tls_faults" "Connections that TLS ended: bad records, refused handshakes, plain HTTP",

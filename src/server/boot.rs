@@ -14,9 +14,9 @@ use crate::gateway::container::StartError as ContainerError;
 use crate::id::Partition;
 use crate::log::DataDirectory;
 use crate::metrics::Metrics;
-use crate::shard::post::command::Command;
 use crate::shard::post::mailbox::connect;
-use crate::shard::shared::{Live, Shared};
+use crate::shard::state::command::Command;
+use crate::shard::state::shared::{Live, Shared};
 use crate::shard::{Recovered, RingError, Setup};
 
 use super::StartError;

@@ -17,7 +17,7 @@ use crate::log::{
 };
 use crate::session::durable::DurableRules;
 use crate::shard::Recovered;
-use crate::shard::speak::durable::DurableWorld;
+use crate::shard::state::shared::DurableWorld;
 
 use super::StartError;
 

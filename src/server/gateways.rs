@@ -8,8 +8,8 @@ use crate::config::{Config, Dialect as ConfigDialect, Tenants};
 use crate::gateway::engine::pool::Pool;
 use crate::gateway::engine::program::Adapter;
 use crate::gateway::engine::program::{GatewayPlan, Program};
-use crate::shard::shared::{Dialect, Mount, Shared};
 use crate::shard::speak::outlet::OutsideLink;
+use crate::shard::state::shared::{Dialect, Mount, Shared};
 
 use super::StartError;
 

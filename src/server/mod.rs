@@ -51,10 +51,10 @@ use crate::http::{Access, Deps};
 use crate::id::PARTITIONS_MAX;
 use crate::metrics::Metrics;
 use crate::shard::link;
-use crate::shard::post::command::Command;
 use crate::shard::post::mailbox::Port;
-use crate::shard::shared::{Dialect, Gate, Live, Mount, RelayWorld, Shared};
-use crate::shard::tell::memory::Memory;
+use crate::shard::state::command::Command;
+use crate::shard::state::memory::Memory;
+use crate::shard::state::shared::{Dialect, Gate, Live, Mount, RelayWorld, Shared};
 use crate::tls::Acceptor;
 
 pub use crate::shard::{RingError, probe};

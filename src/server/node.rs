@@ -19,9 +19,9 @@ use crate::http::{
 use crate::id::Tenant;
 use crate::metrics::{Gauge, Metrics};
 use crate::shard::kernel::ring::SlotKey;
-use crate::shard::post::command::{Command, StateJob};
-use crate::shard::shared::{Dialect, Shared};
 use crate::shard::state::State;
+use crate::shard::state::command::{Command, StateJob};
+use crate::shard::state::shared::{Dialect, Shared};
 use crate::shard::tell::listing::{ListFilter, Listed};
 use crate::shard::tell::slow::Slow;
 

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use crate::config::{Config, Fsync};
 use crate::gateway::builtin::EventNumbers;
 use crate::metrics::{Gauge, Measure, Metrics, Sample};
-use crate::shard::shared::Shared;
+use crate::shard::state::shared::Shared;
 
 /// Has `metrics` look these numbers up too.
 pub(super) fn add(metrics: &Metrics, shared: &Arc<Shared>, config: &Config) {

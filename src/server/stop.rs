@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::shard::post::command::Command;
+use crate::shard::state::command::Command;
 
 use super::told;
 use super::{Server, StartError};

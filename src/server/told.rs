@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use crate::shard::shared::{Dialect, Mount, Shared};
+use crate::shard::state::shared::{Dialect, Mount, Shared};
 
 use super::ServerBuilder;
 

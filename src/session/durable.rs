@@ -19,6 +19,7 @@ use crate::id::{HomedId, Partition};
 use crate::proto::durable::{
     self as wire, DurableRequest, ErrorFrame, MessageExtras, MessagePrefix, Subscribe,
 };
+use crate::session::Speaker;
 
 /// What all sessions of a server have in common.
 #[derive(Debug, Clone, Copy)]
@@ -89,6 +90,25 @@ pub(crate) enum Step<'a> {
     Pong,
     /// The token is to be renewed.
     Renew(&'a str),
+}
+
+impl Speaker for DurableSession {
+    fn negotiated(&self) -> bool {
+        self.negotiated
+    }
+
+    /// Where it has asked for anything it may be bound, and its acks may be rare.
+    fn is_subscribed(&self) -> bool {
+        self.homes().next().is_some()
+    }
+
+    fn handle_peer_end(&self) -> bool {
+        0 < self.publishing()
+    }
+
+    fn checks_text(&self) -> bool {
+        true
+    }
 }
 
 impl DurableSession {

@@ -17,7 +17,9 @@ use crate::gateway::engine::dispatch::{Dispatch, Request};
 use crate::gateway::engine::inbox::Inboxes;
 use crate::gateway::engine::wire::KeptWire;
 use crate::gateway::extract::KeptData;
+use crate::id::ConnId;
 use crate::proto::event;
+use crate::session::Speaker;
 
 /// The bounds of what waits. Full: receiving pauses until half is gone.
 #[derive(Debug, Clone, Copy)]
@@ -73,6 +75,24 @@ impl Waiting {
     }
 }
 
+impl Speaker for EventSession {
+    fn handle_peer_end(&self) -> bool {
+        self.is_at_work()
+    }
+
+    fn waiting_bytes(&self) -> usize {
+        self.queue.borrow().bytes
+    }
+
+    fn conn_id(&self) -> Option<ConnId> {
+        Some(self.client.id())
+    }
+
+    fn checks_text(&self) -> bool {
+        true
+    }
+}
+
 impl EventSession {
     pub(crate) fn new(client: WsClient, gateway: Rc<dyn Dispatch>, inboxes: Rc<Inboxes>) -> Self {
         let knows_lagged = client.subprotocol() == Some(event::PROTOCOL);
@@ -95,6 +115,11 @@ impl EventSession {
     /// Whether the client is told of what was shed.
     pub(crate) fn is_told(&self) -> bool {
         self.missed.is_some()
+    }
+
+    /// Whether something was shed that it was not told of yet.
+    pub(crate) fn is_missing(&self) -> bool {
+        self.missed.as_ref().is_some_and(|missed| missed.get() != 0)
     }
 
     /// How many were shed since it was told last, if any were.
@@ -138,11 +163,6 @@ impl EventSession {
         queue.bytes -= next.bytes();
         self.inboxes.remove(1, next.bytes());
         Some(next)
-    }
-
-    /// What waits, in bytes.
-    pub(crate) fn waiting_bytes(&self) -> usize {
-        self.queue.borrow().bytes
     }
 
     /// Whether at most half of what may wait is waiting.

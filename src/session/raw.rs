@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use crate::gateway::engine::inbox::Inbox;
 use crate::gateway::socket::Message;
+use crate::session::Speaker;
 
 /// One connection on a raw mount.
 #[derive(Debug)]
@@ -16,5 +17,23 @@ impl RawSession {
     /// Hands a message to the handler; whether the inbox has room for more.
     pub(crate) fn handle(&self, message: Message) -> bool {
         self.inbox.push(message)
+    }
+}
+
+impl Speaker for RawSession {
+    fn is_behind(&self) -> bool {
+        !self.inbox.is_empty()
+    }
+
+    fn handle_peer_end(&self) -> bool {
+        self.inbox.end()
+    }
+
+    fn waiting_bytes(&self) -> usize {
+        self.inbox.bytes()
+    }
+
+    fn has_error_frames(&self) -> bool {
+        false
     }
 }

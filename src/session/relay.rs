@@ -12,6 +12,7 @@ use crate::auth::{Caller, Forbidden, MayPublish, MaySubscribe, Rights};
 use crate::id::ConnId;
 use crate::proto::ErrorCode;
 use crate::proto::relay::{RelayRequest, Wishes};
+use crate::session::Speaker;
 
 /// The bounds of one connection on a relay mount.
 #[derive(Debug, Clone, Copy)]
@@ -101,6 +102,24 @@ impl Refusal {
     }
 }
 
+impl Speaker for RelaySession {
+    fn negotiated(&self) -> bool {
+        self.negotiated
+    }
+
+    fn is_subscribed(&self) -> bool {
+        !self.topics.is_empty()
+    }
+
+    fn conn_id(&self) -> Option<ConnId> {
+        Some(self.conn_id)
+    }
+
+    fn checks_text(&self) -> bool {
+        true
+    }
+}
+
 impl RelaySession {
     pub(crate) fn new(conn_id: ConnId, negotiated: bool) -> Self {
         Self {
@@ -110,11 +129,6 @@ impl RelaySession {
             leaving: BTreeMap::new(),
             asked: 0,
         }
-    }
-
-    /// Whether it has any topic.
-    pub(crate) fn is_subscribed(&self) -> bool {
-        !self.topics.is_empty()
     }
 
     /// The topics that the connection must leave when it ends. Those that it is leaving have been

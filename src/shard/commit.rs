@@ -23,8 +23,8 @@ use crate::log::{
 };
 use crate::metrics::{Counter, Gauge, Recorder, ShardMetrics, Timing};
 
-use super::kernel::file::{Files, Owner};
-use super::kernel::ring::Ring;
+use crate::shard::kernel::file::{Files, Owner};
+use crate::shard::kernel::ring::Ring;
 
 /// What a shard is given of a partition when it starts.
 #[derive(Debug)]

@@ -16,14 +16,15 @@ use crate::metrics::Counter;
 use crate::proto::frame::{self, Opcode};
 use crate::session::engineio::Reason as Ended;
 
-use super::Shard;
-use super::kernel::ring::SlotKey;
-use super::post::command::Command;
-use super::shared::{RelayWorld, Shared};
-use super::socket::machine::Pause;
-use super::speak::durable::posted_of;
-use super::speak::engine::is_engine;
-use super::state::{State, mark_dirty};
+use crate::shard::kernel::ring::SlotKey;
+use crate::shard::socket::machine::Pause;
+use crate::shard::state::command::Command;
+use crate::shard::state::engines::is_engine;
+use crate::shard::state::homes::posted_of;
+use crate::shard::state::shard::Shard;
+use crate::shard::state::shard::key_of;
+use crate::shard::state::shared::{RelayWorld, Shared};
+use crate::shard::state::{State, mark_dirty};
 
 /// The relay of a server, for its own handlers and requests.
 pub(crate) fn relay_of(shared: &Arc<Shared>) -> Relay {
@@ -115,22 +116,6 @@ impl RelayLink for HomeLink {
     }
 }
 
-/// A slot as the handlers of raw mounts name it.
-pub(super) fn socket_id(key: SlotKey) -> SocketId {
-    SocketId(u64::from(key.generation) << 32 | u64::from(key.slot))
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the two halves were put together by `socket_id`"
-)]
-fn key_of(id: SocketId) -> SlotKey {
-    SlotKey {
-        slot: id.0 as u32,
-        generation: (id.0 >> 32) as u32,
-    }
-}
-
 impl SocketLink for Shard {
     fn try_send(&self, id: SocketId, message: &Message) -> Result<bool, SocketError> {
         let opcode = match message {
@@ -173,7 +158,7 @@ impl SocketLink for Shard {
     fn peer(&self, id: SocketId) -> Option<SocketAddr> {
         let key = key_of(id);
         self.with_state(|state| match is_engine(key) {
-            true => Some(state.engines.get(key)?.handshake.peer),
+            true => Some(state.engines.alive(key)?.handshake.peer),
             false => state.peer_of(key),
         })
     }
@@ -186,7 +171,7 @@ impl SocketLink for Shard {
 impl State {
     /// The same over Engine.IO.
     fn try_send_engine(&mut self, key: SlotKey, message: &Message) -> Result<bool, SocketError> {
-        let carried = self.engines.get(key).ok_or(SocketError::Closed)?;
+        let carried = self.engines.alive(key).ok_or(SocketError::Closed)?;
         if !carried.engine.is_open() {
             return Err(SocketError::Closed);
         }
@@ -204,7 +189,7 @@ impl State {
         let is_full = match socket {
             Some(socket) => {
                 let limits_of = |state: &mut Self| {
-                    let connection = state.connections.get(socket)?;
+                    let connection = state.connections.alive(socket)?;
                     let limits = state.live.outbox_limits(connection.mount, usize::MAX);
                     let outbox = &connection.outbox;
                     Some(outbox.is_full_for(whole.len(), &limits) && !outbox.is_empty())
@@ -227,7 +212,7 @@ impl State {
         opcode: Opcode,
         payload: &[u8],
     ) -> Result<bool, SocketError> {
-        let connection = self.connections.get(key).ok_or(SocketError::Closed)?;
+        let connection = self.connections.alive(key).ok_or(SocketError::Closed)?;
         if !connection.takes_frames() {
             return Err(SocketError::Closed);
         }

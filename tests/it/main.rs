@@ -103,3 +103,5 @@ mod streams;
 mod ways_in;
 
 mod wrong_use;
+
+mod visits;

@@ -10,8 +10,23 @@ mod tests;
 
 use smallvec::SmallVec;
 
+use crate::proto::CloseCode;
 use crate::proto::engineio::{PROBE, Packet, PayloadWriter, Sid};
 use crate::proto::frame;
+use crate::session::Speaker;
+
+/// The session that a socket carries, or wants to: its place on the shard, and its life there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EngineSocket {
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+}
+
+impl Speaker for EngineSocket {
+    fn has_own_pings(&self) -> bool {
+        true
+    }
+}
 
 /// A request that waits for packets.
 pub(crate) type PollId = u64;
@@ -280,7 +295,9 @@ impl<S: Copy + Eq> Engine<S> {
                 self.end_with(Reason::TransportClose, 1000, effects);
             }
             // Only the server asks.
-            Packet::Ping(_) => self.end_with(Reason::TransportError, 1002, effects),
+            Packet::Ping(_) => {
+                self.end_with(Reason::TransportError, CloseCode::Protocol.get(), effects)
+            }
         }
         Up::Nothing
     }
@@ -290,9 +307,9 @@ impl<S: Copy + Eq> Engine<S> {
         match (from, &mut self.way) {
             (Some(socket), Way::Polling(polling)) => {
                 polling.probe.take_if(|probe| probe.socket == socket);
-                effects.push(Effect::Close(socket, 1002));
+                effects.push(Effect::Close(socket, CloseCode::Protocol.get()));
             }
-            _ => self.end_with(Reason::ParseError, 1002, effects),
+            _ => self.end_with(Reason::ParseError, CloseCode::Protocol.get(), effects),
         }
     }
 
@@ -368,7 +385,7 @@ impl<S: Copy + Eq> Engine<S> {
             }
             _ => {
                 polling.probe.take_if(|probe| probe.socket == socket);
-                effects.push(Effect::Close(socket, 1002));
+                effects.push(Effect::Close(socket, CloseCode::Protocol.get()));
             }
         }
     }

@@ -15,7 +15,7 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep};
 
-use crate::shard::door::tickets::Ticket;
+use crate::shard::socket::tickets::Ticket;
 
 /// Whether a body was not here in time. A route that reads it sees an error, and what it makes of
 /// that is not the answer.

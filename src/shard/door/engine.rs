@@ -8,24 +8,26 @@ use std::sync::Arc;
 use crate::auth::{Caller, token_of};
 use crate::broker::relay::LeaveReason;
 use crate::gateway::client::Handshake;
-use crate::gateway::engine::inbox::{Inbox, InboxBounds, SocketLink};
+use crate::gateway::engine::inbox::{Inbox, SocketLink};
 use crate::gateway::socket::WebSocket;
 use crate::proto::engineio::{self, Open, Query, Refusal, Sid, Transport};
 use crate::proto::frame;
 use crate::proto::http::Head;
-use crate::session::Session;
 use crate::session::engineio::Engine;
 use crate::session::raw::RawSession;
 use crate::session::socketio::SocketIo;
 
-use crate::shard::Shard;
+use crate::proto::CloseCode;
+use crate::shard::kernel::clock::unix_s;
 use crate::shard::kernel::ring::SlotKey;
-use crate::shard::link::socket_id;
-use crate::shard::shared::Dialect;
-use crate::shard::speak::engine::{New, Upper};
-use crate::shard::speak::handlers::Opened;
+use crate::shard::speak::raw::inbox_bounds;
 use crate::shard::state::State;
-use crate::shard::turn::unix_s;
+use crate::shard::state::admitted::Opened;
+use crate::shard::state::admitted::in_default_tenant;
+use crate::shard::state::engines::{New, Upper, carrying};
+use crate::shard::state::shard::Shard;
+use crate::shard::state::shard::socket_id;
+use crate::shard::state::shared::Dialect;
 
 /// Who begins a session, and where.
 #[derive(Debug)]
@@ -105,8 +107,8 @@ impl Shard {
         let _ = getrandom::fill(&mut secret);
         self.with_state(|state| {
             let limits = state.engine_limits(mount);
-            if let Some(connection) = state.connections.get(socket) {
-                connection.session = Session::Engine(key.slot, key.generation);
+            if let Some(connection) = state.connections.alive(socket) {
+                connection.session = carrying(key);
             }
             let name = Sid::new(u16::MAX, u32::MAX, secret).text();
             state.queue_with(socket, |out| {
@@ -155,13 +157,9 @@ impl Shard {
         };
         let key = state.engines.insert(new, engine);
         if !is_socketio {
-            let limits = state.live.limits_of(mount);
-            let bounds = InboxBounds {
-                bytes_max: u32::try_from(limits.inbox_bytes_max).unwrap_or(u32::MAX),
-                messages_max: u32::try_from(limits.inbox_messages_max).unwrap_or(u32::MAX),
-            };
+            let bounds = inbox_bounds(state.live.limits_of(mount));
             let inbox = Inbox::new(link, socket_id(key), bounds);
-            if let Some(carried) = state.engines.get(key) {
+            if let Some(carried) = state.engines.alive(key) {
                 carried.upper = Upper::Raw(RawSession {
                     inbox: Rc::clone(&inbox),
                 });
@@ -183,10 +181,10 @@ impl State {
     /// A socket comes to a session that is there.
     fn attach_engine(&mut self, socket: SlotKey, sid: Option<Sid>) {
         let Some(key) = sid.and_then(|sid| self.engines.find(&sid)) else {
-            return self.close(socket, 1000, "", LeaveReason::Closed);
+            return self.close(socket, CloseCode::Normal, "", LeaveReason::Closed);
         };
-        if let Some(connection) = self.connections.get(socket) {
-            connection.session = Session::Engine(key.slot, key.generation);
+        if let Some(connection) = self.connections.alive(socket) {
+            connection.session = carrying(key);
         }
         self.with_engine(key, |engine, limits, now_ms, effects| {
             engine.handle_socket(socket, now_ms, limits, effects);
@@ -234,10 +232,7 @@ impl State {
             .verify(&self.live.authenticator, token, unix_s());
         let caller = verified.map_err(|_| Refusal::Forbidden)?;
         Ok(match rules.shared {
-            true => (
-                crate::shard::door::upgrade::in_default_tenant(&caller),
-                true,
-            ),
+            true => (in_default_tenant(&caller), true),
             false => (caller, true),
         })
     }

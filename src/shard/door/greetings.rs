@@ -32,7 +32,7 @@ impl Greetings {
 
     /// Whether what this connection sent is part of a handshake that has to wait.
     pub(crate) fn must_wait(&mut self, state: &mut State, key: SlotKey) -> bool {
-        let connection = state.connections.get(key);
+        let connection = state.connections.alive(key);
         if !connection.is_some_and(|connection| connection.transport.is_greeting()) {
             return false;
         }

@@ -31,15 +31,17 @@ use crate::proto::http::{Head, check_host, error_response};
 
 use crate::shard::door::bodies::{Lateness, hold};
 use crate::shard::door::polling;
-use crate::shard::door::proxies::Arrival;
 use crate::shard::door::rewound::Rewound;
 use crate::shard::door::sealed::Stream;
-use crate::shard::door::tickets::TOO_MANY_FAILURES;
-use crate::shard::door::upgrade::{self, Admitted};
-use crate::shard::post::command::{Accepted, Command, Moved};
+use crate::shard::door::upgrade;
+use crate::shard::link;
+use crate::shard::socket::connection::Arrival;
 use crate::shard::socket::connection::{Connection, Guard};
+use crate::shard::socket::tickets::TOO_MANY_FAILURES;
 use crate::shard::socket::transport::Transport;
-use crate::shard::{Shard, link};
+use crate::shard::state::admitted::Admitted;
+use crate::shard::state::command::{Accepted, Command, Moved};
+use crate::shard::state::shard::Shard;
 use crate::tls::Tls;
 
 /// HTTP on one shard.
@@ -321,7 +323,7 @@ fn return_to_ring(shard: &Rc<Shard>, upgraded: Upgraded, admitted: Admitted, fro
     let key = shard.with_state(|state| {
         state.shared.loads[usize::from(state.index)].fetch_add(1, Ordering::Relaxed);
         let key = state.insert(stream.into());
-        if let Some(connection) = state.connections.get(key) {
+        if let Some(connection) = state.connections.alive(key) {
             connection.transport = Transport::of(tls);
             from.move_to(connection);
         }

@@ -1,4 +1,4 @@
-//! The way in: new sockets, where they come from, what they may, and the way to HTTP and back. Knows
+//! The way in: where a request comes from, what it may, and the way to HTTP and back. Knows
 //! heads, tokens and limits; not what messages mean.
 
 pub(crate) mod bodies;
@@ -6,13 +6,10 @@ pub(crate) mod engine;
 pub(crate) mod forwarded;
 pub(crate) mod greetings;
 pub(crate) mod handover;
-pub(crate) mod listener;
 pub(crate) mod open;
 pub(crate) mod polling;
 pub(crate) mod proxies;
-pub(crate) mod rates;
 pub(crate) mod renew;
 pub(crate) mod rewound;
 pub(crate) mod sealed;
-pub(crate) mod tickets;
 pub(crate) mod upgrade;

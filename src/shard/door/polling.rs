@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::body::Body;
-use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, Request, Response};
 use http_body_util::{BodyExt, Limited};
@@ -18,34 +17,15 @@ use tokio::sync::oneshot;
 use crate::gateway::client::Handshake;
 use crate::proto::engineio::{self, Open, Payload, Query, Refusal, Sid, Transport};
 use crate::proto::http::Head;
-use crate::session::engineio::{Engine, PollId, Up};
+use crate::session::engineio::{Engine, Up};
 
-use crate::shard::Shard;
+use crate::proto::json::JsonParser;
 use crate::shard::door::engine::Begin;
-use crate::shard::post::command::Command;
-use crate::shard::shared::Shared;
-use crate::shard::speak::engine::{Polled, Waiting};
-use crate::shard::turn::Turn;
-
-/// What a request asks of the shard that its session is on.
-#[derive(Debug)]
-pub(crate) struct EngineAsk {
-    mount: u16,
-    sid: Sid,
-    what: What,
-}
-
-#[derive(Debug)]
-enum What {
-    Poll(PollId, Waiting),
-    /// Whoever polled has gone.
-    PollGone(PollId),
-    /// A body is on its way; a second one meanwhile ends the session.
-    PostBegin,
-    /// It did not come.
-    PostGone,
-    Post(Bytes, Waiting),
-}
+use crate::shard::kernel::ring::SlotKey;
+use crate::shard::state::command::Command;
+use crate::shard::state::engines::{EngineAsk, Polled, What};
+use crate::shard::state::shard::Shard;
+use crate::shard::state::shared::Shared;
 
 /// Answers a plain request to a mount of Engine.IO.
 pub(crate) async fn answer(
@@ -300,16 +280,19 @@ impl Shard {
     }
 }
 
-impl Turn {
+impl Shard {
     /// A request asks something of a session here.
-    pub(crate) fn handle_engine(&mut self, ask: EngineAsk) {
+    pub(crate) fn handle_engine(
+        self: &Rc<Self>,
+        ask: EngineAsk,
+        now_ms: u64,
+        json: &mut JsonParser,
+    ) {
         let EngineAsk { mount, sid, what } = ask;
-        let shard = Rc::clone(&self.shard);
-        let now_ms = self.now_ms();
-        let key = shard.with_state(|state| {
+        let key = self.with_state(|state| {
             state.now_ms = state.now_ms.max(now_ms);
             let key = state.engines.find(&sid)?;
-            (state.engines.get(key)?.mount == mount).then_some(key)
+            (state.engines.alive(key)?.mount == mount).then_some(key)
         });
         let Some(key) = key else {
             if let What::Poll(_, waiting) | What::Post(_, waiting) = what {
@@ -318,38 +301,37 @@ impl Turn {
             return;
         };
         match what {
-            What::Poll(number, waiting) => shard.with_state(|state| {
+            What::Poll(number, waiting) => self.with_state(|state| {
                 state.engines.await_answer(number, waiting);
                 state.with_engine(key, |engine, limits, now_ms, effects| {
                     engine.handle_poll(number, now_ms, limits, effects);
                 });
                 state.wake_engine_streams(key);
             }),
-            What::PollGone(number) => shard.with_state(|state| {
+            What::PollGone(number) => self.with_state(|state| {
                 state.with_engine(key, |engine, _, _, effects| {
                     engine.handle_poll_gone(number, effects);
                 });
             }),
-            What::PostBegin => shard.with_state(|state| {
+            What::PostBegin => self.with_state(|state| {
                 state.with_engine(key, |engine, limits, now_ms, effects| {
                     engine.handle_post_begin(now_ms, limits, effects);
                 });
             }),
-            What::PostGone => shard.with_state(|state| {
+            What::PostGone => self.with_state(|state| {
                 state.with_engine(key, |engine, limits, now_ms, effects| {
                     engine.handle_post_end(now_ms, limits, effects);
                 });
             }),
             What::Post(body, waiting) => {
-                let taken = self.take_post(key, &body);
+                let taken = self.take_post(key, &body, json);
                 waiting.send(taken).ok();
             }
         }
     }
 
-    fn take_post(&mut self, key: crate::shard::kernel::ring::SlotKey, body: &[u8]) -> Polled {
-        let shard = Rc::clone(&self.shard);
-        let is_taken = shard.with_state(|state| {
+    fn take_post(self: &Rc<Self>, key: SlotKey, body: &[u8], json: &mut JsonParser) -> Polled {
+        let is_taken = self.with_state(|state| {
             state.with_engine(key, |engine, limits, now_ms, effects| {
                 engine.handle_post_end(now_ms, limits, effects)
             })
@@ -357,31 +339,31 @@ impl Turn {
         if is_taken != Some(true) {
             return Polled::Refused(Refusal::Request);
         }
-        let packets_max = shard.with_state(|state| state.live.socketio.packets_per_post_max);
+        let packets_max = self.with_state(|state| state.live.socketio.packets_per_post_max);
         let payload = Payload::of(body).ok();
         let payload = payload.filter(|payload| payload.count() <= packets_max);
         for packet in payload.iter().flat_map(Payload::packets) {
             let Ok(packet) = packet else {
-                return shard.refuse_post(key);
+                return self.refuse_post(key);
             };
-            let up = shard.with_state(|state| {
+            let up = self.with_state(|state| {
                 state.with_engine(key, |engine, limits, _, effects| match engine.is_open() {
                     true => engine.handle_packet(None, packet, limits, effects),
                     false => Up::Nothing,
                 })
             });
-            shard.handle_up(key, up.unwrap_or(Up::Nothing), self.readers.json());
-            shard.run_calls();
+            self.handle_up(key, up.unwrap_or(Up::Nothing), json);
+            self.run_calls();
         }
         match payload {
             Some(_) => Polled::Taken,
-            None => shard.refuse_post(key),
+            None => self.refuse_post(key),
         }
     }
 }
 
 impl Shard {
-    fn refuse_post(&self, key: crate::shard::kernel::ring::SlotKey) -> Polled {
+    fn refuse_post(&self, key: SlotKey) -> Polled {
         self.with_state(|state| {
             state.with_engine(key, |engine, _, _, effects| {
                 engine.handle_invalid(None, effects);

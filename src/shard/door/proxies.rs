@@ -12,17 +12,11 @@ use http::HeaderMap;
 use crate::proto::http::Head;
 
 use crate::shard::door::forwarded::{self, client_of};
-use crate::shard::door::tickets::{Ticket, counted};
 use crate::shard::kernel::ring::SlotKey;
-use crate::shard::shared::Live;
+use crate::shard::socket::connection::Arrival;
+use crate::shard::socket::tickets::counted;
 use crate::shard::state::State;
-
-/// Who came by a proxy, and its place among those of its address where they are counted.
-#[derive(Debug)]
-pub(crate) struct Arrival {
-    pub(crate) client: SocketAddr,
-    pub(crate) ticket: Option<Ticket<IpAddr>>,
-}
+use crate::shard::state::shared::Live;
 
 /// The status and the text of a refusal.
 type Refusal = (u16, &'static str);
@@ -44,7 +38,7 @@ impl State {
             return Ok(());
         };
         let arrival = self.arrival(peer, head.headers_named(forwarded::HEADER))?;
-        if let (Some(arrival), Some(connection)) = (arrival, self.connections.get(key)) {
+        if let (Some(arrival), Some(connection)) = (arrival, self.connections.alive(key)) {
             connection.arrive(arrival);
         }
         Ok(())

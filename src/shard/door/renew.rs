@@ -13,12 +13,13 @@ use crate::metrics::Counter;
 use crate::proto::ErrorCode;
 use crate::proto::relay::{About, put_token_expiring};
 
-use crate::shard::door::tickets::TOO_MANY_FAILURES;
-use crate::shard::door::upgrade::caller_on;
+use crate::proto::CloseCode;
+use crate::shard::kernel::clock::unix_s;
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::socket::connection::Connection;
+use crate::shard::socket::tickets::TOO_MANY_FAILURES;
 use crate::shard::state::State;
-use crate::shard::turn::unix_s;
+use crate::shard::state::admitted::caller_on;
 
 /// The longest time before the end of a token that its connection is told.
 const EXPIRING_MS_MAX: u64 = 60_000;
@@ -63,7 +64,7 @@ impl State {
     /// The caller that a token makes of this connection. What cannot match is not verified, for a
     /// signature costs more than the frame that brings it.
     fn renewed(&mut self, key: SlotKey, token: &str) -> Option<Arc<Caller>> {
-        let connection = self.connections.get(key)?;
+        let connection = self.connections.alive(key)?;
         let own = Arc::clone(connection.caller.as_ref()?);
         let mount = connection.mount;
         let limits = self.live.limits_of(mount);
@@ -83,7 +84,7 @@ impl State {
     fn take_token(&mut self, key: SlotKey, caller: Arc<Caller>) {
         let now_ms = self.now_ms;
         let leeway_s = self.live.authenticator.leeway_s();
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         connection.refused_tokens = 0;
@@ -114,26 +115,36 @@ impl State {
 
     fn refuse_token(&mut self, key: SlotKey) {
         self.metrics.add(Counter::InvalidFrames, 1);
-        self.refuse_text(key, About::default(), REFUSED, ErrorCode::Unauthorized);
+        self.on_refusal(key, About::default(), REFUSED, ErrorCode::Unauthorized);
         let within = 0 == self.live.limits.auth_failures_per_address_per_min_max
             || self
                 .peer_of(key)
                 .is_none_or(|peer| self.note_auth_failure(peer.ip()));
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         connection.refused_tokens = connection.refused_tokens.saturating_add(1);
         let max = self.live.limits_of(connection.mount).invalid_frames_max;
         if !within {
-            self.close(key, 1008, TOO_MANY_FAILURES, LeaveReason::Kicked);
+            self.close(
+                key,
+                CloseCode::Policy,
+                TOO_MANY_FAILURES,
+                LeaveReason::Kicked,
+            );
         } else if max.min(255) <= usize::from(connection.refused_tokens) {
-            self.close(key, 1008, "too many refused tokens", LeaveReason::Kicked);
+            self.close(
+                key,
+                CloseCode::Policy,
+                "too many refused tokens",
+                LeaveReason::Kicked,
+            );
         }
     }
 
     /// Tells a peer that its token is about to end.
     pub(crate) fn tell_expiry(&mut self, key: SlotKey) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         connection.expiry_lead_tenths = 0;

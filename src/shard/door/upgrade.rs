@@ -8,34 +8,14 @@ use bytes::Bytes;
 
 use crate::auth::{Caller, TokenCache, token_of};
 use crate::gateway::client::Handshake;
-use crate::id::Tenant;
 use crate::metrics::Refusal as RefusedFor;
-use crate::proto::handshake::extensions::Deflate;
 use crate::proto::handshake::{self, Upgrade};
 use crate::proto::http::{self, Head};
 use crate::proto::{durable, event, relay};
 
-use crate::shard::door::tickets::Ticket;
-use crate::shard::shared::{Dialect, Live, Mount, Shared};
-
-/// A request that becomes a WebSocket.
-#[derive(Debug)]
-pub(crate) struct Admitted {
-    pub(crate) mount: u16,
-    pub(crate) caller: Arc<Caller>,
-    /// The `tidegate.*.v1` of the mount was asked for.
-    pub(crate) negotiated: bool,
-    /// The subprotocol that the answer names.
-    pub(crate) protocol: Option<Box<str>>,
-    /// What was agreed on about compression.
-    pub(crate) deflate: Option<Deflate>,
-    /// What the handlers of gateways and raw mounts may know of the request.
-    pub(crate) handshake: Option<Arc<Handshake>>,
-    /// The 101.
-    pub(crate) response: Bytes,
-    /// Its place among the connections of its tenant, where those are counted.
-    pub(crate) ticket: Option<Ticket<Tenant>>,
-}
+use crate::shard::state::admitted::Admitted;
+use crate::shard::state::admitted::caller_on;
+use crate::shard::state::shared::{Dialect, Live, Mount, Shared};
 
 /// Admitted, or why not and the whole answer.
 pub(crate) type Decision = Result<Admitted, (RefusedFor, Bytes)>;
@@ -130,25 +110,6 @@ fn identify(
         None => return Err(Refused),
     };
     caller_on(mount, caller).ok_or(Refused)
-}
-
-/// Who a caller is on a mount, at the upgrade and with each token that follows: on a shared one
-/// everybody is of the default tenant (D-06). `None` where it may not be.
-pub(crate) fn caller_on(mount: &Mount, caller: Arc<Caller>) -> Option<Arc<Caller>> {
-    // Topics on disk belong to a tenant that somebody named on purpose.
-    if matches!(mount.dialect, Dialect::Durable) && !mount.public && !caller.has_ns {
-        return None;
-    }
-    Some(match mount.shared {
-        true => in_default_tenant(&caller),
-        false => caller,
-    })
-}
-
-pub(crate) fn in_default_tenant(caller: &Arc<Caller>) -> Arc<Caller> {
-    let mut caller = Caller::clone(caller);
-    caller.tenant = Tenant::default();
-    Arc::new(caller)
 }
 
 /// The subprotocol to answer with: the one of the dialect or of the raw handler, else `bearer` if

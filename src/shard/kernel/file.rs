@@ -23,8 +23,8 @@ use slab::Slab;
 
 use crate::log::{Done, EffectId, FileName, Op, SegmentMap};
 
+use crate::shard::kernel::clock::{now, us_since};
 use crate::shard::kernel::ring::{Ring, descriptor};
-use crate::shard::turn::{now, us_since};
 
 /// Whose operation it is: which log of the shard, and the number that the log gave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

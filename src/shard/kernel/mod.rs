@@ -2,6 +2,8 @@
 //! files. Knows operations and who asked for them; not what the bytes mean.
 
 pub(crate) mod buffers;
+pub(crate) mod clock;
 pub(crate) mod departed;
 pub(crate) mod file;
 pub(crate) mod ring;
+pub(crate) mod sending;

@@ -18,7 +18,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::shard::kernel::buffers::{BUFFER_GROUP, BufferId, Buffers};
-use crate::shard::socket::outbox::Sending;
+use crate::shard::kernel::sending::Sending;
 
 /// Which slot of which generation an operation belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,8 +1,6 @@
-//! What shards say to each other, and how they are woken. Knows commands; not what they do.
+//! How shards reach each other, and how they are woken. Knows queues; not what stands in them.
 
-pub(crate) mod command;
 pub(crate) mod mailbox;
-pub(crate) mod posts;
 pub(crate) mod sleeper;
 #[cfg(test)]
 mod sleeper_model;

@@ -15,13 +15,12 @@ use crate::id::Tenant;
 use crate::proto::ws::Decoder;
 use crate::session::Session;
 
-use crate::shard::door::proxies::Arrival;
-use crate::shard::door::rates::Meter;
-use crate::shard::door::tickets::Ticket;
 use crate::shard::kernel::departed::{Departed, departed};
 use crate::shard::kernel::ring::{GENERATION_BITS, SlotKey};
 use crate::shard::socket::machine::Machine;
 use crate::shard::socket::outbox::Outbox;
+use crate::shard::socket::rates::Meter;
+use crate::shard::socket::tickets::Ticket;
 use crate::shard::socket::transport::Transport;
 
 pub(crate) struct Connection {
@@ -72,6 +71,13 @@ pub(crate) struct Guard {
     pub(crate) active_ms: u64,
 }
 
+/// Who came by a proxy, and its place among those of its address where they are counted.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub(crate) client: SocketAddr,
+    pub(crate) ticket: Option<Ticket<IpAddr>>,
+}
+
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection")
@@ -118,7 +124,7 @@ impl Connection {
             decoder: Decoder::default(),
             kept: None,
             outbox: Outbox::default(),
-            session: Session::None,
+            session: Session::default(),
             caller: None,
             expires_ms: 0,
             tick: 0,
@@ -168,32 +174,10 @@ impl Connection {
         }
     }
 
-    /// It asked for frames beyond the seeds, such as `token_expiring`.
-    pub(crate) fn negotiated(&self) -> bool {
-        match &self.session {
-            Session::Relay(session) => session.negotiated,
-            Session::Durable(session) => session.negotiated,
-            Session::Event(_) | Session::Raw(_) | Session::Engine(..) | Session::None => false,
-        }
-    }
-
     /// Since when it has sent no message, if it has no subscription either.
     pub(crate) fn idle_since_ms(&self) -> Option<u64> {
-        let subscribed = match &self.session {
-            Session::Relay(session) => session.is_subscribed(),
-            // Where it has asked for anything it may be bound, and its acks may be rare.
-            Session::Durable(session) => session.homes().next().is_some(),
-            Session::Event(_) | Session::Raw(_) | Session::Engine(..) | Session::None => false,
-        };
-        self.guard
-            .as_ref()
-            .map(|guard| guard.active_ms)
-            .filter(|_| !subscribed)
-    }
-
-    /// Whether a raw handler has not taken all that it was handed.
-    fn is_behind(&self) -> bool {
-        matches!(&self.session, Session::Raw(session) if !session.inbox.is_empty())
+        let guard = self.guard.as_ref()?;
+        (!self.session.speaker().is_subscribed()).then_some(guard.active_ms)
     }
 
     /// Whether frames may still be queued for the peer.
@@ -203,7 +187,7 @@ impl Connection {
 
     /// Whether nothing waits for the peer, for a handler or for a turn.
     pub(crate) fn is_idle(&self) -> bool {
-        let waits = self.is_behind() || self.kept.is_some();
+        let waits = self.session.speaker().is_behind() || self.kept.is_some();
         !waits && self.outbox.is_empty() && !self.machine.is_sending()
     }
 
@@ -258,6 +242,7 @@ impl Connections {
         let before = self.slot(slot).and_then(|place| place.replace(connection));
         debug_assert!(before.is_none(), "a free slot holds no connection");
         self.count += 1;
+        self.assert_invariants();
         SlotKey { slot, generation }
     }
 
@@ -275,17 +260,40 @@ impl Connections {
         chunk.get_mut((slot % CHUNK_SLOTS) as usize)
     }
 
-    /// The connection, if it still lives in its slot.
-    pub(crate) fn get(&mut self, key: SlotKey) -> Option<&mut Connection> {
+    /// The connection, which may be gone: its slot is free, or another's.
+    pub(crate) fn alive(&mut self, key: SlotKey) -> Option<&mut Connection> {
         let connection = self.slot(key.slot)?.as_mut()?;
         (connection.generation == key.generation).then_some(connection)
     }
 
+    /// A connection that the caller has just looked at in the same move, so that it cannot be gone.
+    ///
+    /// # Panics
+    /// When it is gone all the same.
+    #[expect(
+        clippy::expect_used,
+        reason = "only removing takes it out of its slot, and nobody has in this move"
+    )]
+    pub(crate) fn must(&mut self, key: SlotKey) -> &mut Connection {
+        self.alive(key).expect("it was there in this very move")
+    }
+
     pub(crate) fn remove(&mut self, key: SlotKey) -> Option<Connection> {
-        self.get(key)?;
+        self.alive(key)?;
         self.free.push(key.slot);
         self.count -= 1;
-        self.slot(key.slot)?.take()
+        let removed = self.slot(key.slot)?.take();
+        self.assert_invariants();
+        removed
+    }
+
+    /// What must hold between two calls.
+    fn assert_invariants(&self) {
+        debug_assert_eq!(
+            self.count + self.free.len(),
+            self.chunks.len() * CHUNK_SLOTS as usize,
+            "a slot is free or has a connection"
+        );
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::shard::kernel::sending::Sending;
 use crate::shard::socket::packing::{PackingId, Packings};
 
 /// Frames that are encoded once and shared by all their receivers on this shard.
@@ -24,6 +25,12 @@ pub(crate) struct Piece {
     /// The same frames compressed, for each window, once somebody wanted them; none if they did not
     /// become smaller.
     packed: [OnceCell<Option<Rc<Self>>>; 2],
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl Piece {
@@ -101,6 +108,16 @@ enum Chunk {
 const _: () = assert!(size_of::<Chunk>() <= 32);
 
 impl Chunk {
+    fn into_sending(self) -> Sending {
+        match self {
+            Self::Own { bytes, .. } => Sending::own(bytes),
+            Self::Shared { piece, first, .. } => {
+                let at = piece.start_of(first as usize);
+                Sending::shared(piece, at)
+            }
+        }
+    }
+
     fn as_slice(&self) -> &[u8] {
         match self {
             Self::Own { bytes, .. } => bytes,
@@ -117,50 +134,6 @@ impl Chunk {
 
     fn is_of(&self, tag: TopicTag) -> bool {
         matches!(self, Self::Shared { topic: Some(topic), .. } if *topic == tag)
-    }
-}
-
-/// Bytes on their way to a socket.
-#[derive(Debug)]
-pub(crate) struct Sending {
-    chunk: Chunk,
-    /// Where the chunk starts in its piece, and how much of it has gone.
-    at: usize,
-}
-
-impl Sending {
-    fn of(chunk: Chunk) -> Self {
-        Self { chunk, at: 0 }
-    }
-
-    /// Bytes that a transport made of others.
-    pub(crate) fn sealed(bytes: Vec<u8>) -> Self {
-        Self::of(Chunk::Own { bytes, frames: 0 })
-    }
-
-    /// What has not gone yet.
-    pub(crate) fn rest(&self) -> &[u8] {
-        &self.chunk.as_slice()[self.at..]
-    }
-
-    /// `bytes` more have gone.
-    pub(crate) fn advance(&mut self, bytes: usize) {
-        self.at += bytes;
-        assert!(
-            self.at <= self.chunk.as_slice().len(),
-            "no more goes than there is"
-        );
-    }
-
-    /// The buffer for reuse, if it was this socket's own and is of a usual size.
-    pub(crate) fn into_buffer(self) -> Option<Vec<u8>> {
-        match self.chunk {
-            Chunk::Own { mut bytes, .. } if bytes.capacity() <= GATHER_BYTES_MAX => {
-                bytes.clear();
-                Some(bytes)
-            }
-            _ => None,
-        }
     }
 }
 
@@ -223,6 +196,8 @@ pub(crate) struct Outbox {
 
 /// Small chunks are copied together up to this size; larger ones go out as they are.
 const GATHER_BYTES_MAX: usize = 64 * 1024;
+/// Only outboxes up to this length are looked at whole, in builds for tests.
+const LOOK_CHUNKS_MAX: usize = 32;
 /// A shared piece of this size is not worth a copy.
 const ALONE_BYTES_MIN: usize = 16 * 1024;
 
@@ -278,6 +253,7 @@ impl Outbox {
         *frames += 1;
         let more = bytes.len() - before;
         self.grow(1, more, spare);
+        self.assert_invariants();
     }
 
     /// The same for a frame that holds a secret of ours, which is never compressed beside text that
@@ -294,6 +270,25 @@ impl Outbox {
         self.bytes += bytes;
         spare.frames += frames as usize;
         spare.bytes += bytes;
+    }
+
+    /// What must hold between two calls. Long ones are not looked at: that would be a look at each frame
+    /// for each.
+    fn assert_invariants(&self) {
+        if cfg!(debug_assertions) && self.chunks.len() <= LOOK_CHUNKS_MAX {
+            let frames: usize = self.chunks.iter().map(Chunk::frames).sum();
+            let bytes: usize = self.chunks.iter().map(|it| it.as_slice().len()).sum();
+            assert_eq!(
+                (frames, bytes),
+                (self.frames(), self.bytes),
+                "all is counted"
+            );
+            let (offered, all) = (self.offered(), self.waiting());
+            let is_part = offered.chunks <= all.chunks
+                && offered.frames <= all.frames
+                && offered.bytes <= all.bytes;
+            assert!(is_part, "what was offered is a part of what waits");
+        }
     }
 
     fn shrink(&mut self, frames: u32, bytes: usize, spare: &mut Spare) {
@@ -343,6 +338,7 @@ impl Outbox {
             }
             dropped += 1;
         }
+        self.assert_invariants();
         if 0 < dropped {
             self.note_lag(topic, dropped);
         }
@@ -367,6 +363,7 @@ impl Outbox {
             first: 0,
             topic,
         });
+        self.assert_invariants();
     }
 
     fn frames_of(&self, topic: TopicTag) -> usize {
@@ -431,6 +428,7 @@ impl Outbox {
             self.note_told(index, bytes.len());
             self.chunks.insert(index, Chunk::Own { bytes, frames: 1 });
         }
+        self.assert_invariants();
     }
 
     /// Takes out what the next send carries: all small chunks in one piece, a large one alone. What
@@ -448,6 +446,7 @@ impl Outbox {
         } else if let Some(behind) = &mut self.behind {
             behind.offered = offered;
         }
+        self.assert_invariants();
         taken
     }
 
@@ -480,7 +479,7 @@ impl Outbox {
         let first = self.chunks.first()?;
         if self.chunks.len() == 1 || large(first) {
             let chunk = self.chunks.remove(0);
-            return Some(Sending::of(self.taken(chunk, spare)));
+            return Some(self.taken(chunk, spare).into_sending());
         }
         let mut bytes = spare.take();
         let mut count = 0;
@@ -498,7 +497,7 @@ impl Outbox {
         }
         let frames = u32::try_from(frames).unwrap_or(u32::MAX);
         let chunk = Chunk::Own { bytes, frames };
-        Some(Sending::of(self.taken(chunk, spare)))
+        Some(self.taken(chunk, spare).into_sending())
     }
 
     fn taken(&mut self, chunk: Chunk, spare: &mut Spare) -> Chunk {
@@ -548,16 +547,19 @@ impl Spare {
         self.buffers.pop().unwrap_or_default()
     }
 
-    pub(crate) fn keep(&mut self, buffer: Vec<u8>) {
-        if self.buffers.len() < SPARE_MAX {
+    /// Keeps the buffer of what has gone for reuse, if it was a socket's own and is of a usual size.
+    pub(crate) fn keep(&mut self, sent: Sending) {
+        if let Some(mut buffer) = sent.into_own()
+            && buffer.capacity() <= GATHER_BYTES_MAX
+            && self.buffers.len() < SPARE_MAX
+        {
+            buffer.clear();
             self.buffers.push(buffer);
         }
     }
 
     fn keep_chunk(&mut self, chunk: Chunk) {
-        if let Some(buffer) = Sending::of(chunk).into_buffer() {
-            self.keep(buffer);
-        }
+        self.keep(chunk.into_sending());
     }
 }
 

@@ -4,7 +4,7 @@
 //! Bound: half of the smallest backlog that anybody may have. Past it whoever causes more is not
 //! decoded any further in this turn; the rest of what it sent waits (`Kept`).
 
-use crate::shard::shared::Live;
+use crate::config::Limits;
 
 /// What was given out in a turn, and how much may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,10 +20,12 @@ const FRAMES_MAX: usize = 256;
 
 impl Share {
     /// The share of a turn under these limits, where so many pushes of a topic may wait.
-    pub(crate) fn of(live: &Live, topic_capacity: usize) -> Self {
-        let all = || live.mount_limits.iter().chain([&live.limits]);
-        let frames = all().map(|limits| limits.outbox_frames_max).min();
-        let bytes = all().map(|limits| limits.outbox_bytes_max).min();
+    pub(crate) fn of<'l>(
+        limits: impl Iterator<Item = &'l Limits> + Clone,
+        topic_capacity: usize,
+    ) -> Self {
+        let frames = limits.clone().map(|limits| limits.outbox_frames_max).min();
+        let bytes = limits.map(|limits| limits.outbox_bytes_max).min();
         let frames = frames.unwrap_or(usize::MAX).min(topic_capacity);
         Self {
             frames: 0,

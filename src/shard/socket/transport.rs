@@ -13,7 +13,8 @@
 //!   what is left of a short one.
 
 use crate::shard::kernel::buffers::PADDING_BYTES;
-use crate::shard::socket::outbox::{Sending, Spare};
+use crate::shard::kernel::sending::Sending;
+use crate::shard::socket::outbox::Spare;
 use crate::tls::{Fault, Opened, Tls};
 
 /// The transport of one connection.
@@ -86,13 +87,11 @@ impl Transport {
         match sending {
             Some(sending) => {
                 tls.seal(sending.rest(), &mut out);
-                if let Some(buffer) = sending.into_buffer() {
-                    spare.keep(buffer);
-                }
+                spare.keep(sending);
             }
             None => tls.take_output(&mut out),
         }
-        (!out.is_empty()).then(|| Sending::sealed(out))
+        (!out.is_empty()).then(|| Sending::own(out))
     }
 
     /// What tells the peer that nothing more comes, once; the last thing that is sent.
@@ -102,7 +101,7 @@ impl Transport {
         };
         let mut out = spare.take();
         tls.seal_end(&mut out);
-        (!out.is_empty()).then(|| Sending::sealed(out))
+        (!out.is_empty()).then(|| Sending::own(out))
     }
 }
 

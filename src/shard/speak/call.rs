@@ -22,9 +22,9 @@ use crate::gateway::relay_handler::call_of;
 use crate::id::ConnId;
 use crate::metrics::{Counter, Timing};
 
-use crate::shard::Shard;
 use crate::shard::link::relay_of;
-use crate::shard::shared::Shared;
+use crate::shard::state::shard::Shard;
+use crate::shard::state::shared::Shared;
 
 impl Shard {
     /// Runs the handlers that are due, in order, with no borrow held.
@@ -57,7 +57,7 @@ impl Shard {
         let arguments = call_of(&call.topic, conn_id, &call.event, services);
         let lane = call.lane;
         let is_join = call.event == HandlerEvent::Join;
-        let began = crate::shard::turn::now();
+        let began = crate::shard::kernel::clock::now();
         let start = || CALLER.sync_scope(Arc::clone(&caller), || handler.call(&arguments));
         let started = std::panic::catch_unwind(AssertUnwindSafe(start));
         let shard = Rc::clone(self);
@@ -70,9 +70,10 @@ impl Shard {
                 shard.with_state(|state| state.metrics.add(Counter::HandlerPanics, 1));
                 Err("internal".to_owned())
             });
-            shard
-                .recorder
-                .record(Timing::Handler, crate::shard::turn::us_since(began));
+            shard.recorder.record(
+                Timing::Handler,
+                crate::shard::kernel::clock::us_since(began),
+            );
             shard.with_state(|state| {
                 state.metrics.add(Counter::HandlerCalls, 1);
                 state.handle_called(lane, &call.event, result);
@@ -151,7 +152,7 @@ impl Visitor {
         );
         let arguments = call_of(&self.topic, self.conn_id, &event, services);
         let handler = &relay.handlers[self.handler];
-        let began = crate::shard::turn::now();
+        let began = crate::shard::kernel::clock::now();
         let run = async {
             let started = std::panic::catch_unwind(AssertUnwindSafe(|| handler.call(&arguments)));
             match started {
@@ -161,9 +162,10 @@ impl Visitor {
         };
         let outcome = CALLER.scope(Arc::clone(&self.caller), run).await;
         if let Some(shard) = Shard::current(&self.shared) {
-            shard
-                .recorder
-                .record(Timing::Handler, crate::shard::turn::us_since(began));
+            shard.recorder.record(
+                Timing::Handler,
+                crate::shard::kernel::clock::us_since(began),
+            );
             shard.with_state(|state| {
                 state.metrics.add(Counter::HandlerCalls, 1);
                 state

@@ -3,203 +3,36 @@
 //! only to whom they go.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
-use ahash::AHashMap;
-use slab::Slab;
-use tokio::sync::oneshot;
-
-use crate::auth::Caller;
 use crate::broker::relay::LeaveReason;
-use crate::gateway::client::{Handshake, Reason as LeftBy};
+use crate::gateway::client::Reason as LeftBy;
 use crate::metrics::Counter;
-use crate::proto::engineio::{Refusal, Sid};
+use crate::proto::engineio::Refusal;
 use crate::session::Session;
-use crate::session::engineio::{Effect, Effects, Engine, EngineLimits, PollId, Reason};
-use crate::session::raw::RawSession;
-use crate::session::socketio::SocketIo;
+use crate::session::engineio::{Effect, Effects, Engine, EngineLimits, Reason};
 
+use crate::proto::CloseCode;
 use crate::shard::kernel::ring::SlotKey;
-use crate::shard::speak::asks::Asks;
 use crate::shard::state::State;
-
-/// What a request of polling is answered.
-#[derive(Debug)]
-pub(crate) enum Polled {
-    /// Packets.
-    Body(Vec<u8>),
-    /// A new session: its open packet and its name.
-    Opened(Vec<u8>, String),
-    /// What it brought was taken.
-    Taken,
-    /// An error of the protocol.
-    Refused(Refusal),
-    /// Another refusal: status and text.
-    Problem(u16, String),
-}
-
-/// Where a request waits for its answer.
-pub(crate) type Waiting = oneshot::Sender<Polled>;
-
-/// Who takes the messages of a session.
-#[derive(Debug)]
-pub(crate) enum Upper {
-    /// Whoever took them has gone.
-    None,
-    Raw(RawSession),
-    SocketIo(SocketIo),
-}
-
-/// One session and what it needs to be carried out.
-#[derive(Debug)]
-pub(crate) struct Carried {
-    pub(crate) engine: Engine<SlotKey>,
-    pub(crate) upper: Upper,
-    pub(crate) mount: u16,
-    generation: u32,
-    /// The entry in the wheel that counts.
-    tick: u64,
-    /// When it must have joined a namespace; 0 when it has.
-    pub(crate) connect_by_ms: u64,
-    /// When the first token that it showed expires; 0 is never.
-    pub(crate) expires_ms: u64,
-    is_dirty: bool,
-    /// The message that is being handled came faster than the rates of the mount allow.
-    pub(crate) is_too_fast: bool,
-    pub(crate) caller: Arc<Caller>,
-    /// Whether the caller showed a token with the first request.
-    pub(crate) has_token: bool,
-    pub(crate) handshake: Arc<Handshake>,
-}
-
-/// The sessions of a shard.
-#[derive(Debug, Default)]
-pub(crate) struct Engines {
-    slots: Slab<Carried>,
-    generation: u32,
-    polls: AHashMap<PollId, Waiting>,
-    /// Sessions with something for a request that may wait.
-    dirty: Vec<SlotKey>,
-    pub(crate) asks: Asks,
-}
-
-/// Slots of sessions are told from slots of connections by this bit.
-const ENGINE_BIT: u32 = 1 << 31;
-
-/// Whether a key is that of a session of Engine.IO.
-pub(crate) fn is_engine(key: SlotKey) -> bool {
-    key.slot & ENGINE_BIT != 0
-}
-
-/// The key of a session as a connection keeps it.
-pub(crate) fn engine_key(session: &Session) -> Option<SlotKey> {
-    match session {
-        Session::Engine(slot, generation) => Some(SlotKey {
-            slot: *slot,
-            generation: *generation,
-        }),
-        _ => None,
-    }
-}
-
-impl Engines {
-    /// Where the next session will be.
-    pub(crate) fn next_place(&self) -> u32 {
-        u32::try_from(self.slots.vacant_key()).unwrap_or(0)
-    }
-
-    pub(crate) fn insert(&mut self, new: New, engine: Engine<SlotKey>) -> SlotKey {
-        self.generation = self.generation.wrapping_add(1);
-        let generation = self.generation;
-        let slot = self.slots.insert(Carried {
-            engine,
-            upper: new.upper,
-            mount: new.mount,
-            generation,
-            tick: 0,
-            connect_by_ms: new.connect_by_ms,
-            expires_ms: new.expires_ms,
-            is_too_fast: false,
-            is_dirty: false,
-            caller: new.caller,
-            has_token: new.has_token,
-            handshake: new.handshake,
-        });
-        SlotKey {
-            slot: u32::try_from(slot).unwrap_or(0) | ENGINE_BIT,
-            generation,
-        }
-    }
-
-    pub(crate) fn get(&mut self, key: SlotKey) -> Option<&mut Carried> {
-        let carried = self.slots.get_mut((key.slot & !ENGINE_BIT) as usize)?;
-        (is_engine(key) && carried.generation == key.generation).then_some(carried)
-    }
-
-    /// The session of this name, whole.
-    pub(crate) fn find(&self, sid: &Sid) -> Option<SlotKey> {
-        let carried = self.slots.get(sid.place() as usize)?;
-        let is_it = carried.engine.sid().is_some_and(|own| own == sid);
-        is_it.then_some(SlotKey {
-            slot: sid.place() | ENGINE_BIT,
-            generation: carried.generation,
-        })
-    }
-
-    /// The keys of all.
-    pub(crate) fn keys(&self) -> Vec<SlotKey> {
-        let key = |(slot, carried): (usize, &Carried)| SlotKey {
-            slot: u32::try_from(slot).unwrap_or(0) | ENGINE_BIT,
-            generation: carried.generation,
-        };
-        self.slots.iter().map(key).collect()
-    }
-
-    pub(crate) fn has_dirty(&self) -> bool {
-        !self.dirty.is_empty()
-    }
-
-    pub(crate) fn await_answer(&mut self, poll: PollId, waiting: Waiting) {
-        self.polls.insert(poll, waiting);
-    }
-
-    fn answer(&mut self, poll: PollId, polled: Polled) {
-        if let Some(waiting) = self.polls.remove(&poll) {
-            // Whoever asked may have gone.
-            waiting.send(polled).ok();
-        }
-    }
-}
-
-/// What a new session is made of.
-#[derive(Debug)]
-pub(crate) struct New {
-    pub(crate) upper: Upper,
-    pub(crate) mount: u16,
-    pub(crate) connect_by_ms: u64,
-    pub(crate) expires_ms: u64,
-    pub(crate) caller: Arc<Caller>,
-    pub(crate) has_token: bool,
-    pub(crate) handshake: Arc<Handshake>,
-}
+use crate::shard::state::engines::{ENGINE_BIT, Polled, Upper};
 
 impl State {
     /// Remembers whether the message that is handled next came too fast.
     pub(crate) fn note_pace(&mut self, key: SlotKey, is_too_fast: bool) {
-        if let Some(carried) = self.engines.get(key) {
+        if let Some(carried) = self.engines.alive(key) {
             carried.is_too_fast = is_too_fast;
         }
     }
 
     pub(crate) fn is_too_fast(&mut self, key: SlotKey) -> bool {
         self.engines
-            .get(key)
+            .alive(key)
             .is_some_and(|carried| carried.is_too_fast)
     }
 
     /// The socket that carries a session; of a connection, its own key.
     pub(crate) fn socket_of(&mut self, key: SlotKey) -> SlotKey {
-        let carried = self.engines.get(key);
+        let carried = self.engines.alive(key);
         carried
             .and_then(|carried| carried.engine.socket())
             .unwrap_or(key)
@@ -222,10 +55,10 @@ impl State {
         key: SlotKey,
         step: impl FnOnce(&mut Engine<SlotKey>, &EngineLimits, u64, &mut Effects<SlotKey>) -> T,
     ) -> Option<T> {
-        let mount = self.engines.get(key)?.mount;
+        let mount = self.engines.alive(key)?.mount;
         let (limits, now_ms) = (self.engine_limits(mount), self.now_ms);
         let mut effects = Effects::new();
-        let carried = self.engines.get(key)?;
+        let carried = self.engines.alive(key)?;
         let result = step(&mut carried.engine, &limits, now_ms, &mut effects);
         for effect in effects {
             self.carry_engine(key, effect);
@@ -242,8 +75,8 @@ impl State {
                 self.queue_with(socket, |out| out.extend_from_slice(&frames));
             }
             Effect::Close(socket, code) => {
-                if let Some(connection) = self.connections.get(socket) {
-                    connection.session = Session::None;
+                if let Some(connection) = self.connections.alive(socket) {
+                    connection.session = Session::default();
                 }
                 self.close(socket, code, "", LeaveReason::Closed);
             }
@@ -253,7 +86,7 @@ impl State {
 
     /// Whoever takes the messages is told that no more come.
     fn end_upper(&mut self, key: SlotKey, reason: LeftBy) {
-        let Some(carried) = self.engines.get(key) else {
+        let Some(carried) = self.engines.alive(key) else {
             return;
         };
         match std::mem::replace(&mut carried.upper, Upper::None) {
@@ -270,7 +103,7 @@ impl State {
 
     /// Frees a session that is over, else asks for the next look at it.
     fn settle_engine(&mut self, key: SlotKey) {
-        let Some(carried) = self.engines.get(key) else {
+        let Some(carried) = self.engines.alive(key) else {
             return;
         };
         if carried.engine.is_over() {
@@ -289,7 +122,7 @@ impl State {
     }
 
     fn look_at_engine(&mut self, key: SlotKey, at_ms: u64) {
-        let Some(carried) = self.engines.get(key) else {
+        let Some(carried) = self.engines.alive(key) else {
             return;
         };
         let tick = carried.tick;
@@ -297,7 +130,7 @@ impl State {
             self.wheel.awaits(tick) && tick * crate::shard::socket::timer::TICK_MS <= at_ms;
         if !is_soon_enough {
             let tick = self.wheel.schedule(key, at_ms);
-            if let Some(carried) = self.engines.get(key) {
+            if let Some(carried) = self.engines.alive(key) {
                 carried.tick = tick;
             }
         }
@@ -306,7 +139,7 @@ impl State {
     /// A session is due for a look.
     pub(crate) fn meet_engine_deadline(&mut self, key: SlotKey, tick: u64) {
         let now_ms = self.now_ms;
-        let Some(carried) = self.engines.get(key) else {
+        let Some(carried) = self.engines.alive(key) else {
             return;
         };
         if carried.tick != tick {
@@ -315,10 +148,10 @@ impl State {
         carried.tick = 0;
         let is_due = |at_ms: u64| 0 < at_ms && at_ms <= now_ms;
         if is_due(carried.connect_by_ms) {
-            return self.close_engine(key, 1008, Reason::Forced);
+            return self.close_engine(key, CloseCode::Policy, Reason::Forced);
         }
         if is_due(carried.expires_ms) {
-            return self.close_engine_by(key, 4401, LeftBy::TokenExpired);
+            return self.close_engine_by(key, CloseCode::TokenExpired, LeftBy::TokenExpired);
         }
         self.with_engine(key, |engine, limits, now_ms, effects| {
             engine.handle_time(now_ms, limits, effects);
@@ -326,14 +159,15 @@ impl State {
     }
 
     /// Ends a session from this side.
-    pub(crate) fn close_engine(&mut self, key: SlotKey, code: u16, reason: Reason) {
+    pub(crate) fn close_engine(&mut self, key: SlotKey, code: impl Into<u16>, reason: Reason) {
+        let code = code.into();
         self.with_engine(key, |engine, limits, now_ms, effects| {
             engine.handle_close(reason, code, now_ms, limits, effects);
         });
     }
 
     /// The same with a reason that the machine does not know.
-    pub(crate) fn close_engine_by(&mut self, key: SlotKey, code: u16, reason: LeftBy) {
+    pub(crate) fn close_engine_by(&mut self, key: SlotKey, code: impl Into<u16>, reason: LeftBy) {
         self.end_upper(key, reason);
         self.close_engine(key, code, Reason::Forced);
     }
@@ -354,7 +188,7 @@ impl State {
         };
         let carries = self
             .engines
-            .get(key)
+            .alive(key)
             .is_some_and(|carried| carried.engine.socket() == Some(socket));
         if carries {
             match leave {
@@ -372,7 +206,7 @@ impl State {
     /// Puts whole frames into what waits for a session, even if that is full: answers are bounded by
     /// what may be asked. `count` frames.
     pub(crate) fn queue_engine(&mut self, key: SlotKey, frames: &[u8], count: usize) {
-        let Some(carried) = self.engines.get(key) else {
+        let Some(carried) = self.engines.alive(key) else {
             return;
         };
         if let Some(socket) = carried.engine.socket() {
@@ -386,13 +220,13 @@ impl State {
         self.metrics.add(Counter::MessagesSent, 1);
         let limits = self.live.outbox_limits(mount, usize::MAX);
         if limits.bytes_max < waiting {
-            self.close_engine_by(key, 1008, LeftBy::Slow);
+            self.close_engine_by(key, CloseCode::Policy, LeftBy::Slow);
         }
     }
 
     /// Whether what waits for a poll is full for a push.
     pub(crate) fn is_engine_full(&mut self, key: SlotKey, bytes: usize) -> bool {
-        let Some(carried) = self.engines.get(key) else {
+        let Some(carried) = self.engines.alive(key) else {
             return true;
         };
         let (frames, waiting) = carried.engine.waiting();
@@ -404,7 +238,7 @@ impl State {
     pub(crate) fn flush_engines(&mut self) -> bool {
         let dirty = std::mem::take(&mut self.engines.dirty);
         for key in &dirty {
-            if let Some(carried) = self.engines.get(*key) {
+            if let Some(carried) = self.engines.alive(*key) {
                 carried.is_dirty = false;
             }
             self.with_engine(*key, |engine, limits, _, effects| {
@@ -417,11 +251,11 @@ impl State {
     /// The server stops: whoever polls is told to come back. Sockets are told by themselves.
     pub(crate) fn drain_engines(&mut self) {
         for key in self.engines.keys() {
-            let Some(carried) = self.engines.get(key) else {
+            let Some(carried) = self.engines.alive(key) else {
                 continue;
             };
             if carried.engine.socket().is_none() {
-                self.close_engine_by(key, 1012, LeftBy::Shutdown);
+                self.close_engine_by(key, CloseCode::Restart, LeftBy::Shutdown);
             }
         }
     }

@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use crate::auth::Caller;
 use crate::broker::ConnKey;
 use crate::broker::relay::LeaveReason;
-use crate::gateway::client::{Handshake, WsClient};
+use crate::gateway::client::{Handshake, Reason, WsClient};
 use crate::gateway::container::StartError;
 use crate::gateway::engine::answers::{binary_refused, error_frame, invalid_envelope};
 use crate::gateway::engine::dispatch::{Dispatch, Handling, Outcome, Pending, Request};
@@ -27,65 +27,48 @@ use crate::proto::frame;
 use crate::proto::http::{Head, error_response};
 use crate::proto::json::JsonParser;
 use crate::proto::ws::{Message, Payload};
-use crate::session::Session;
 use crate::session::engineio::Reason as Ended;
 use crate::session::event::{EventSession, InboxLimits};
 
-use crate::shard::Shard;
-use crate::shard::door::rates::{Counted, TOO_FAST};
-use crate::shard::door::upgrade::Admitted;
 use crate::shard::kernel::ring::SlotKey;
-use crate::shard::shared::{Dialect, Shared};
 use crate::shard::socket::machine::{Pause, Phase};
-use crate::shard::speak::engine::{engine_key, is_engine};
+use crate::shard::socket::rates::TOO_FAST;
 use crate::shard::speak::outlet::ShardOutlet;
 use crate::shard::state::State;
+use crate::shard::state::admitted::Admitted;
+use crate::shard::state::engines::is_engine;
+use crate::shard::state::shard::Gateways;
+use crate::shard::state::shard::Shard;
+use crate::shard::state::shared::{Dialect, Shared};
 
-/// The gateways of a server on one shard, and their registries.
-#[derive(Default)]
-pub(crate) struct Gateways {
-    pub(crate) opened: Box<[Rc<dyn Dispatch>]>,
-    pub(crate) registries: Option<Rc<Registries>>,
-}
-
-impl std::fmt::Debug for Gateways {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Gateways")
-            .field("registries", &self.registries)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Gateways {
-    /// Opens all gateways on the calling shard.
-    #[expect(
-        clippy::expect_used,
-        reason = "each gateway was opened once before the start"
-    )]
-    pub(crate) fn open(
-        shard: &Weak<Shard>,
-        shared: &Arc<Shared>,
-        index: u16,
-        rooms: usize,
-    ) -> Self {
-        let program = &shared.program;
-        let open = |plan| {
-            program
-                .open(plan)
-                .expect("a gateway that opened before opens again")
-        };
-        let opened = program.gateways().iter().map(open).collect();
-        let outlet = Rc::new(ShardOutlet {
-            shard: Weak::clone(shard),
-            started: crate::shard::turn::now(),
-        });
-        let place = (index, shared.shards());
-        let registries = Registries::new(place, outlet, &program.pools(), rooms);
-        registries.install();
-        Self {
-            opened,
-            registries: Some(registries),
-        }
+/// Opens all gateways on the calling shard.
+#[expect(
+    clippy::expect_used,
+    reason = "each gateway was opened once before the start"
+)]
+pub(crate) fn open_gateways(
+    shard: &Weak<Shard>,
+    shared: &Arc<Shared>,
+    index: u16,
+    rooms: usize,
+) -> Gateways {
+    let program = &shared.program;
+    let open = |plan| {
+        program
+            .open(plan)
+            .expect("a gateway that opened before opens again")
+    };
+    let opened = program.gateways().iter().map(open).collect();
+    let outlet = Rc::new(ShardOutlet {
+        shard: Weak::clone(shard),
+        started: crate::shard::kernel::clock::now(),
+    });
+    let place = (index, shared.shards());
+    let registries = Registries::new(place, outlet, &program.pools(), rooms);
+    registries.install();
+    Gateways {
+        opened,
+        registries: Some(registries),
     }
 }
 
@@ -201,52 +184,35 @@ impl Shard {
         let inboxes = Rc::clone(&self.inboxes);
         let session = Rc::new(EventSession::new(client, Rc::clone(gateway), inboxes));
         self.with_state(|state| {
-            if let Some(connection) = state.connections.get(key) {
-                connection.session = Session::Event(Rc::clone(&session));
+            if let Some(connection) = state.connections.alive(key) {
+                connection.session = Rc::clone(&session).into();
             }
         });
         let handling = session.gateway.connected(&session.client);
         self.handle_started(key, &session, handling);
     }
 
-    /// Events go to user code, for which nothing may be borrowed; all else is for the state.
-    pub(crate) fn handle_any(
+    /// A text or binary message has come on an event mount.
+    pub(crate) fn event_message(
         self: &Rc<Self>,
         key: SlotKey,
+        session: &Rc<EventSession>,
         message: Message<'_>,
         json: &mut JsonParser,
     ) {
-        if let Some(carried) = self.engine_session(key) {
-            let counts = matches!(message, Message::Text(_) | Message::Binary(_));
-            if counts {
-                let mut state = self.state.borrow_mut();
-                match state.note_message(key, &message) {
-                    Counted::Closed => return,
-                    // Pongs, acks and attachments are taken all the same: only events are refused.
-                    counted => state.note_pace(carried, counted == Counted::TooFast),
-                }
-            }
-            return self.handle_engine_socket((key, carried), message, json);
-        }
-        let Some(session) = self.event_session(key) else {
-            return self.state.borrow_mut().handle_message(key, message, json);
-        };
-        if !matches!(message, Message::Text(_) | Message::Binary(_)) {
-            return self.state.borrow_mut().handle_message(key, message, json);
-        }
-        let counted = self.state.borrow_mut().note_message(key, &message);
-        match (counted, message) {
-            (Counted::Closed, _) => {}
-            (Counted::TooFast, message) => self.refuse_too_fast(key, message, json),
-            (_, Message::Text(mut payload)) => {
-                self.handle_event(key, &session, &mut payload, json);
-            }
-            (_, _) => self.handle_event_binary(key),
+        match message {
+            Message::Text(mut payload) => self.handle_event(key, session, &mut payload, json),
+            _ => self.handle_event_binary(key),
         }
     }
 
     /// An event that came too fast is not run, and its sender is told which one that was.
-    fn refuse_too_fast(&self, key: SlotKey, mut message: Message<'_>, json: &mut JsonParser) {
+    pub(crate) fn refuse_event(
+        &self,
+        key: SlotKey,
+        mut message: Message<'_>,
+        json: &mut JsonParser,
+    ) {
         let envelope = match &mut message {
             Message::Text(payload) => event::parse(json, payload).ok(),
             _ => None,
@@ -259,21 +225,6 @@ impl Shard {
             None => error_frame("error", TOO_FAST, Wire::PLAIN),
         };
         self.carry_out(key, Outcome::Frame(frame));
-    }
-
-    fn engine_session(&self, key: SlotKey) -> Option<SlotKey> {
-        engine_key(&self.state.borrow_mut().connections.get(key)?.session)
-    }
-
-    /// The session of a connection on an event mount. Who is being closed has none any more: what
-    /// stands behind a refusal in the same segment must not run.
-    fn event_session(&self, key: SlotKey) -> Option<Rc<EventSession>> {
-        let mut state = self.state.borrow_mut();
-        let connection = state.connections.get(key)?;
-        match &connection.session {
-            Session::Event(session) if connection.takes_frames() => Some(Rc::clone(session)),
-            _ => None,
-        }
     }
 
     /// A text has come on an event mount.
@@ -294,8 +245,8 @@ impl Shard {
                 self.run_or_keep(key, session, Request { event, data, wire });
             }
             Err(InvalidEnvelope::Utf8) => self.with_state(|state| {
-                state.metrics.closed(1007);
-                let close = frame::close(1007, "the text is not UTF-8");
+                state.metrics.closed(CloseCode::InvalidData.get());
+                let close = frame::close(CloseCode::InvalidData.get(), "the text is not UTF-8");
                 state.close_with_frame(key, &close, true, LeaveReason::Closed);
             }),
             Err(InvalidEnvelope::Shape) => {
@@ -459,18 +410,21 @@ pub(crate) fn forbidden() -> Bytes {
 impl State {
     /// Whether a connection still waits for the answer to its request.
     fn is_half_open(&mut self, key: SlotKey) -> bool {
-        let connection = self.connections.get(key);
+        let connection = self.connections.alive(key);
         connection.is_some_and(|connection| matches!(connection.machine.phase(), Phase::Head(_)))
     }
 
     pub(crate) fn is_open(&mut self, key: SlotKey) -> bool {
-        let connection = self.connections.get(key);
+        let connection = self.connections.alive(key);
         connection.is_some_and(|connection| connection.takes_frames())
     }
 
     fn inbox_limits(&mut self, key: SlotKey) -> InboxLimits {
-        let carried = self.engines.get(key).map(|carried| carried.mount);
-        let own = self.connections.get(key).map(|connection| connection.mount);
+        let carried = self.engines.alive(key).map(|carried| carried.mount);
+        let own = self
+            .connections
+            .alive(key)
+            .map(|connection| connection.mount);
         let mount = carried.or(own).unwrap_or(0);
         let limits = self.live.limits_of(mount);
         InboxLimits {
@@ -479,8 +433,14 @@ impl State {
         }
     }
 
+    /// A connection to a gateway has ended: its hooks are to run.
+    pub(crate) fn end_event(&mut self, session: Rc<EventSession>, leave: LeaveReason) {
+        session.client.note_reason(reason_of(leave));
+        self.ended.push_back(session);
+    }
+
     fn note_valid(&mut self, key: SlotKey) {
-        if let Some(connection) = self.connections.get(key) {
+        if let Some(connection) = self.connections.alive(key) {
             connection.invalid_frames = 0;
         }
     }
@@ -488,14 +448,25 @@ impl State {
     /// An error frame for what is no envelope; too many in a row end the connection (D-07).
     fn note_invalid(&mut self, key: SlotKey, error: &[u8]) {
         self.queue_with(key, |out| out.extend_from_slice(error));
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         connection.invalid_frames += 1;
         let max = self.live.limits_of(connection.mount).invalid_frames_max;
         if max <= usize::from(connection.invalid_frames) {
             let text = "too many invalid frames in a row";
-            self.close(key, 1008, text, LeaveReason::Closed);
+            self.close(key, CloseCode::Policy, text, LeaveReason::Closed);
         }
+    }
+}
+
+/// Why a gateway is told that a connection has ended.
+fn reason_of(leave: LeaveReason) -> Reason {
+    match leave {
+        LeaveReason::Timeout => Reason::PingTimeout,
+        LeaveReason::Slow => Reason::Slow,
+        LeaveReason::Kicked => Reason::Forced,
+        LeaveReason::Shutdown => Reason::Shutdown,
+        _ => Reason::TransportClose,
     }
 }

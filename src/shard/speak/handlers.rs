@@ -16,24 +16,14 @@ use futures_util::stream::FuturesUnordered;
 
 use crate::auth::{CALLER, Caller};
 use crate::gateway::call::Call;
-use crate::gateway::client::Handshake;
 use crate::gateway::raw_handler::RawFuture;
-use crate::gateway::socket::WebSocket;
 use crate::metrics::Counter;
 
-use crate::shard::post::command::Command;
 use crate::shard::post::mailbox::Port;
-use crate::shard::shared::{Dialect, Shared};
-use crate::shard::turn::Turn;
-
-/// A connection whose handler is to be started.
-#[derive(Debug)]
-pub(crate) struct Opened {
-    pub(crate) mount: u16,
-    pub(crate) socket: WebSocket,
-    pub(crate) caller: Arc<Caller>,
-    pub(crate) handshake: Arc<Handshake>,
-}
+use crate::shard::state::admitted::Opened;
+use crate::shard::state::command::Command;
+use crate::shard::state::shard::Shard;
+use crate::shard::state::shared::{Dialect, Shared};
 
 /// User code panicked; the message has been printed.
 struct Panicked;
@@ -130,25 +120,24 @@ impl Handlers {
     }
 }
 
-impl Turn {
+impl Handlers {
     /// Starts the handlers of new connections and polls those that are awake, with no borrow
     /// held.
-    pub(crate) fn run_handlers(&mut self) {
-        let opened = std::mem::take(&mut self.shard.state.borrow_mut().opened);
-        let any = !opened.is_empty() || self.handlers.is_awake();
+    pub(crate) fn run_due(&mut self, shard: &Shard) {
+        let opened = std::mem::take(&mut shard.state.borrow_mut().opened);
+        let any = !opened.is_empty() || self.is_awake();
         let mut panics = 0;
         for opened in opened {
-            panics += u64::from(self.start_handler(opened).is_err());
+            panics += u64::from(self.start(&shard.shared, opened).is_err());
         }
         if any {
-            panics += self.handlers.run();
-            let state = self.shard.state.borrow_mut();
+            panics += self.run();
+            let state = shard.state.borrow_mut();
             state.metrics.add(Counter::HandlerPanics, panics);
         }
     }
 
-    fn start_handler(&self, opened: Opened) -> Result<(), Panicked> {
-        let shared = Arc::clone(&self.shard.shared);
+    fn start(&self, shared: &Arc<Shared>, opened: Opened) -> Result<(), Panicked> {
         let Dialect::Raw(handler) = &shared.mounts[usize::from(opened.mount)].dialect else {
             return Ok(());
         };
@@ -158,7 +147,7 @@ impl Turn {
         let start =
             || CALLER.sync_scope(Arc::clone(&caller), || handler.call(opened.socket, &call));
         let future = std::panic::catch_unwind(AssertUnwindSafe(start)).map_err(|_| Panicked)?;
-        self.handlers.running.push(Running { caller, future });
+        self.running.push(Running { caller, future });
         Ok(())
     }
 }

@@ -16,17 +16,17 @@ use crate::gateway::engine::outlet::{Fate, Outlet, Outside, Post, Tally};
 use crate::gateway::engine::push::Push;
 use crate::gateway::send::SendError;
 use crate::metrics::Counter;
-use crate::session::Session;
 use crate::session::engineio::Reason as Ended;
 
-use crate::shard::Shard;
+use crate::proto::CloseCode;
 use crate::shard::kernel::ring::SlotKey;
-use crate::shard::post::command::Command;
-use crate::shard::shared::Shared;
 use crate::shard::socket::outbox::Piece;
-use crate::shard::speak::engine::is_engine;
 use crate::shard::speak::route::slot_key;
 use crate::shard::speak::socketio::Frames;
+use crate::shard::state::command::Command;
+use crate::shard::state::engines::is_engine;
+use crate::shard::state::shard::Shard;
+use crate::shard::state::shared::Shared;
 use crate::shard::state::{NOT_DRAINING, State, mark_given};
 
 /// What registries reach the sockets of their shard through.
@@ -150,7 +150,7 @@ impl Outlet for ShardOutlet {
 
     fn leave_namespace(&self, connection: ConnKey) {
         match connection.lane {
-            0 => self.close(connection, 1000, ""),
+            0 => self.close(connection, CloseCode::Normal.get(), ""),
             _ => self.with_state(|state| state.kick_engine(connection)),
         }
     }
@@ -159,7 +159,7 @@ impl Outlet for ShardOutlet {
         self.with_state(|state| {
             let socket = state.socket_of(slot_key(connection));
             match is_engine(socket) {
-                true => state.close_engine(socket, 1000, Ended::Forced),
+                true => state.close_engine(socket, CloseCode::Normal, Ended::Forced),
                 false => state.abort(socket, LeaveReason::Kicked),
             }
         });
@@ -222,7 +222,7 @@ impl State {
 
     /// Whether a stream may put one more frame into an outbox.
     pub(crate) fn has_stream_room(&mut self, key: SlotKey, bytes: usize) -> bool {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return true;
         };
         let limits = self.live.outbox_limits(connection.mount, usize::MAX);
@@ -243,7 +243,7 @@ impl State {
         (piece, receivers): (&mut Option<Rc<Piece>>, usize),
         is_volatile: bool,
     ) -> Fate {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return Fate::Gone;
         };
         if !connection.takes_frames() {
@@ -255,9 +255,17 @@ impl State {
         let limits = self.live.outbox_limits(connection.mount, usize::MAX);
         // A backlog is what waits behind a send in flight; before that all of it is offered.
         let is_full = connection.outbox.is_full_for(frame.len(), &limits);
-        if is_full && connection.machine.is_sending() && connection.outbox.backlog().0 != 0 {
+        // A smaller push that came later would overtake the notice of the one that was shed.
+        let is_missing = connection
+            .session
+            .event()
+            .is_some_and(|own| own.is_missing());
+        if (is_full || is_missing)
+            && connection.machine.is_sending()
+            && connection.outbox.backlog().0 != 0
+        {
             self.metrics.add(Counter::OutboxSheds, 1);
-            if let Session::Event(session) = &connection.session {
+            if let Some(session) = connection.session.event() {
                 session.handle_shed();
             }
             return Fate::Shed;
@@ -282,15 +290,14 @@ impl State {
     /// when it reads again.
     fn shed(&mut self, key: SlotKey) {
         if is_engine(key) {
-            return self.close_engine_by(key, 1008, LeftBy::Slow);
+            return self.close_engine_by(key, CloseCode::Policy, LeftBy::Slow);
         }
-        let connection = self.connections.get(key);
-        if let Some(Session::Event(session)) = connection.map(|connection| &connection.session)
-            && session.is_told()
-        {
+        let connection = self.connections.alive(key);
+        let event = connection.and_then(|connection| connection.session.event());
+        if event.is_some_and(|session| session.is_told()) {
             return;
         }
-        self.close(key, 1008, NOT_DRAINING, LeaveReason::Slow);
+        self.close(key, CloseCode::Policy, NOT_DRAINING, LeaveReason::Slow);
     }
 
     /// Queues a frame of a stream while the outbox is mostly empty, so that replies and pushes
@@ -299,10 +306,10 @@ impl State {
         if self.has_stream_room(key, push.plain().len()) {
             return Poll::Ready(self.queue_bytes(key, push.plain(), (&mut None, 1), false));
         }
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return Poll::Ready(Fate::Gone);
         };
-        if let Session::Event(session) = &connection.session {
+        if let Some(session) = connection.session.event() {
             session.handle_stream_waiting(waker);
         }
         Poll::Pending

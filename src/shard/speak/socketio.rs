@@ -30,23 +30,28 @@ use crate::session::engineio::Up;
 use crate::session::event::EventSession;
 use crate::session::socketio::{Namespaces, SocketIoLimits, Step};
 
-use crate::shard::Shard;
-use crate::shard::door::rates::TOO_FAST;
+use crate::shard::kernel::clock::unix_s;
 use crate::shard::kernel::ring::SlotKey;
-use crate::shard::shared::Dialect;
 use crate::shard::socket::outbox::Piece;
-use crate::shard::speak::engine::Upper;
+use crate::shard::socket::rates::{Counted, TOO_FAST};
 use crate::shard::state::State;
-use crate::shard::turn::unix_s;
+use crate::shard::state::admitted::in_default_tenant;
+use crate::shard::state::engines::Upper;
+use crate::shard::state::shard::Shard;
+use crate::shard::state::shared::Dialect;
 
 impl Shard {
-    /// A message has come over a socket that carries a session of Engine.IO, or wants to.
-    pub(crate) fn handle_engine_socket(
+    /// A text or binary message has come over a socket that carries a session of Engine.IO, or wants to.
+    pub(crate) fn engine_message(
         self: &Rc<Self>,
         (socket, key): (SlotKey, SlotKey),
         message: Message<'_>,
+        counted: Counted,
         json: &mut JsonParser,
     ) {
+        // Pongs, acks and attachments are taken all the same: only events are refused.
+        let is_too_fast = counted == Counted::TooFast;
+        self.with_state(|state| state.note_pace(key, is_too_fast));
         let packet = match &message {
             Message::Text(text) => {
                 let own = self.with_state(|state| state.engine_text(socket, key, text));
@@ -57,12 +62,8 @@ impl Shard {
                 text.and_then(|text| Carrier::parse(text).ok())
             }
             Message::Binary(bytes) => Some(Carrier::Binary(bytes.to_vec())),
-            _ => {
-                return self
-                    .state
-                    .borrow_mut()
-                    .handle_message(socket, message, json);
-            }
+            // Whatever else there is was answered as on every other mount.
+            _ => return,
         };
         let up = self.with_state(|state| match packet {
             Some(packet) => state.with_engine(key, |engine, limits, _, effects| {
@@ -93,7 +94,7 @@ impl Shard {
                 let text = String::from_utf8_lossy(text).into_owned();
                 return state.hand_to_engine_raw(key, RawMessage::Text(text));
             };
-            match state.engines.get(key).map(|carried| &mut carried.upper) {
+            match state.engines.alive(key).map(|carried| &mut carried.upper) {
                 Some(Upper::SocketIo(socketio)) => socketio.handle_text(text, mounted, &limits),
                 _ => return,
             }
@@ -108,7 +109,7 @@ impl Shard {
             let Some((_, limits)) = state.socketio_rules(&shared, key) else {
                 return state.hand_to_engine_raw(key, RawMessage::Binary(bytes.to_vec()));
             };
-            let whole = match state.engines.get(key).map(|carried| &mut carried.upper) {
+            let whole = match state.engines.alive(key).map(|carried| &mut carried.upper) {
                 Some(Upper::SocketIo(socketio)) => socketio.handle_binary(bytes, &limits),
                 _ => return,
             };
@@ -128,7 +129,7 @@ impl Shard {
                 .filter(|packet| socketio::are_in_range(packet.json, attachments.len()));
             match (
                 packet,
-                state.engines.get(key).map(|carried| &mut carried.upper),
+                state.engines.alive(key).map(|carried| &mut carried.upper),
             ) {
                 (Some(packet), Some(Upper::SocketIo(socketio))) => {
                     socketio.step(packet, mounted, &limits)
@@ -228,7 +229,7 @@ impl Shard {
             return self.refuse_namespace(key, (lane, &name), "a valid token is required", None);
         };
         let Some(handshake) = self.with_state(|state| {
-            let carried = state.engines.get(key)?;
+            let carried = state.engines.alive(key)?;
             Some(Arc::clone(&carried.handshake))
         }) else {
             return;
@@ -252,7 +253,7 @@ impl Shard {
     }
 
     fn namespace_name(&self, key: SlotKey, gateway: usize) -> Option<Arc<str>> {
-        let mount = self.with_state(|state| Some(state.engines.get(key)?.mount))?;
+        let mount = self.with_state(|state| Some(state.engines.alive(key)?.mount))?;
         let Dialect::SocketIo(namespaces) = &self.shared.mounts[usize::from(mount)].dialect else {
             return None;
         };
@@ -269,7 +270,7 @@ impl Shard {
     ) {
         self.with_state(|state| {
             if let Some(Upper::SocketIo(socketio)) =
-                state.engines.get(key).map(|carried| &mut carried.upper)
+                state.engines.alive(key).map(|carried| &mut carried.upper)
             {
                 socketio.handle_refused(lane);
             }
@@ -289,7 +290,7 @@ impl Shard {
             return;
         };
         let is_there = self.with_state(|state| {
-            let carried = state.engines.get(key);
+            let carried = state.engines.alive(key);
             carried.is_some_and(|carried| matches!(carried.upper, Upper::SocketIo(_)))
         });
         if !is_there {
@@ -313,7 +314,7 @@ impl Shard {
         ));
         self.with_state(|state| {
             let expires_ms = state.token_end_ms(&caller);
-            let Some(carried) = state.engines.get(key) else {
+            let Some(carried) = state.engines.alive(key) else {
                 return;
             };
             carried.connect_by_ms = 0;
@@ -356,10 +357,10 @@ impl State {
     /// Namespaces and bounds of the mount of a session; `None` on a raw mount.
     fn socketio_rules<'a>(
         &mut self,
-        shared: &'a crate::shard::shared::Shared,
+        shared: &'a crate::shard::state::shared::Shared,
         key: SlotKey,
     ) -> Option<(&'a Namespaces, SocketIoLimits)> {
-        let mount = self.engines.get(key)?.mount;
+        let mount = self.engines.alive(key)?.mount;
         let Dialect::SocketIo(namespaces) = &shared.mounts[usize::from(mount)].dialect else {
             return None;
         };
@@ -373,7 +374,7 @@ impl State {
 
     /// The text of a message over the socket that carries a session, which is nearly everything.
     fn engine_text(&mut self, socket: SlotKey, key: SlotKey, text: &[u8]) -> Option<Box<[u8]>> {
-        let carried = self.engines.get(key)?;
+        let carried = self.engines.alive(key)?;
         let (first, rest) = text.split_first()?;
         let is_message = *first == b'4' && carried.engine.socket() == Some(socket);
         if !is_message {
@@ -384,7 +385,7 @@ impl State {
     }
 
     fn hand_to_engine_raw(&mut self, key: SlotKey, message: RawMessage) {
-        let Some(carried) = self.engines.get(key) else {
+        let Some(carried) = self.engines.alive(key) else {
             return;
         };
         if let Upper::Raw(session) = &carried.upper
@@ -396,7 +397,7 @@ impl State {
 
     /// As whom a session joins a namespace: by the token of its first request, else of its connect.
     fn engine_caller(&mut self, key: SlotKey, auth: &Value) -> Option<Arc<Caller>> {
-        let carried = self.engines.get(key)?;
+        let carried = self.engines.alive(key)?;
         if carried.has_token {
             return Some(Arc::clone(&carried.caller));
         }
@@ -411,9 +412,7 @@ impl State {
         });
         let mount = &self.shared.mounts[usize::from(mount)];
         match verified {
-            Some(caller) if mount.shared => {
-                Some(crate::shard::door::upgrade::in_default_tenant(&caller))
-            }
+            Some(caller) if mount.shared => Some(in_default_tenant(&caller)),
             Some(caller) => Some(caller),
             None => mount.public.then_some(anonymous),
         }
@@ -437,7 +436,7 @@ impl State {
             slot: connection.slot,
             generation: connection.generation,
         };
-        let Some(carried) = self.engines.get(key) else {
+        let Some(carried) = self.engines.alive(key) else {
             return Fate::Gone;
         };
         let Upper::SocketIo(socketio) = &carried.upper else {
@@ -478,7 +477,7 @@ impl State {
             slot: connection.slot,
             generation: connection.generation,
         };
-        let waits = match self.engines.get(key) {
+        let waits = match self.engines.alive(key) {
             None => return Poll::Ready(Fate::Gone),
             Some(carried) => match carried.engine.socket() {
                 Some(socket) => !self.has_stream_room(socket, push.plain().len()),
@@ -489,7 +488,8 @@ impl State {
             let fate = self.push_engine(connection, (push, None), &mut Frames::default());
             return Poll::Ready(fate);
         }
-        if let Some(Upper::SocketIo(socketio)) = self.engines.get(key).map(|carried| &carried.upper)
+        if let Some(Upper::SocketIo(socketio)) =
+            self.engines.alive(key).map(|carried| &carried.upper)
         {
             for session in socketio.sessions() {
                 if session.client.key() == connection {
@@ -502,7 +502,8 @@ impl State {
 
     /// There is room again for streams of a session.
     pub(crate) fn wake_engine_streams(&mut self, key: SlotKey) {
-        if let Some(Upper::SocketIo(socketio)) = self.engines.get(key).map(|carried| &carried.upper)
+        if let Some(Upper::SocketIo(socketio)) =
+            self.engines.alive(key).map(|carried| &carried.upper)
         {
             socketio
                 .sessions()
@@ -516,7 +517,7 @@ impl State {
             slot: connection.slot,
             generation: connection.generation,
         };
-        let kicked = match self.engines.get(key).map(|carried| &mut carried.upper) {
+        let kicked = match self.engines.alive(key).map(|carried| &mut carried.upper) {
             Some(Upper::SocketIo(socketio)) => {
                 let name = socketio.name_of(connection.lane).cloned();
                 name.zip(socketio.handle_kick(connection.lane))
@@ -536,7 +537,7 @@ impl State {
             slot: connection.slot,
             generation: connection.generation,
         };
-        match &self.engines.get(key)?.upper {
+        match &self.engines.alive(key)?.upper {
             Upper::SocketIo(socketio) => {
                 let mut sessions = socketio.sessions();
                 let session = sessions.find(|session| session.client.key() == connection)?;

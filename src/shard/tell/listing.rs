@@ -2,12 +2,10 @@
 //! one comes or goes, so the first few are told without a look at the others; a search looks at
 //! every connection. Knows no other shard.
 
-use ahash::AHashMap;
-
 use crate::broker::relay::LeaveReason;
 use crate::id::{ConnId, Tenant};
-use crate::session::Session;
 
+use crate::proto::CloseCode;
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::socket::connection::Connection;
 use crate::shard::state::State;
@@ -57,30 +55,6 @@ fn is_of_address(text: &str) -> bool {
     text.bytes().all(may)
 }
 
-/// How many open connections each tenant has on this shard.
-#[derive(Debug, Default)]
-pub(crate) struct Roll(AHashMap<Tenant, usize>);
-
-impl Roll {
-    pub(crate) fn add(&mut self, tenant: &Tenant) {
-        *self.0.entry(tenant.clone()).or_default() += 1;
-    }
-
-    pub(crate) fn remove(&mut self, tenant: &Tenant) {
-        let Some(count) = self.0.get_mut(tenant) else {
-            return;
-        };
-        *count -= 1;
-        if *count == 0 {
-            self.0.remove(tenant);
-        }
-    }
-
-    pub(crate) fn count(&self, tenant: &Tenant) -> usize {
-        self.0.get(tenant).copied().unwrap_or_default()
-    }
-}
-
 impl State {
     /// The open connections of a tenant: how many `contains` finds, and the first of them.
     pub(crate) fn listed(&self, tenant: &Tenant, filter: &ListFilter) -> ListPage {
@@ -114,8 +88,13 @@ impl State {
         let mount = self.shared.mounts.get(usize::from(connection.mount));
         let subject = connection.caller.as_ref();
         let subject = subject.and_then(|caller| caller.subject.as_ref());
-        let in_number =
-            || conn_id(&connection.session).is_some_and(|one| one.to_string().contains(text));
+        let in_number = || {
+            connection
+                .session
+                .speaker()
+                .conn_id()
+                .is_some_and(|one| one.to_string().contains(text))
+        };
         let in_peer = || {
             connection
                 .peer()
@@ -133,7 +112,7 @@ impl State {
         Listed {
             key,
             mount: connection.mount,
-            conn_id: conn_id(&connection.session),
+            conn_id: connection.session.speaker().conn_id(),
             subject: caller.and_then(|caller| caller.subject.clone()),
             peer: if addresses { connection.peer() } else { None },
         }
@@ -147,12 +126,12 @@ impl State {
 
     /// Closes a connection of a tenant on purpose; whether there was one.
     pub(crate) fn kick(&mut self, tenant: &Tenant, key: SlotKey) -> bool {
-        let found = self.connections.get(key);
+        let found = self.connections.alive(key);
         let found = found.is_some_and(|connection| Self::belongs(connection, tenant));
         if found {
             self.close(
                 key,
-                CLOSE_KICKED,
+                CloseCode::Policy,
                 "closed by an administrator",
                 LeaveReason::Kicked,
             );
@@ -160,14 +139,3 @@ impl State {
         found
     }
 }
-
-fn conn_id(session: &Session) -> Option<ConnId> {
-    match session {
-        Session::Relay(relay) => Some(relay.conn_id),
-        Session::Event(event) => Some(event.client.id()),
-        Session::Durable(_) | Session::Raw(_) | Session::Engine(..) | Session::None => None,
-    }
-}
-
-/// Policy: the peer did nothing wrong on the wire.
-const CLOSE_KICKED: u16 = 1008;

@@ -2,6 +2,5 @@
 //! changes none but to end it.
 
 pub(crate) mod listing;
-pub(crate) mod measure;
 pub(crate) mod memory;
 pub(crate) mod slow;

@@ -17,33 +17,34 @@ use crate::proto::http;
 use crate::proto::json::JsonParser;
 use crate::proto::ws::deflate::Inflater;
 use crate::proto::ws::{Decoder, FrameLimits, Input, Message, ProtocolError};
-use crate::session::Session;
 use crate::tls::{Fault, Greeting, Opened};
 
-use super::kernel::buffers::{BufferId, PADDING_BYTES};
-use super::kernel::ring::SlotKey;
-use super::socket::connection::Kept;
-use super::socket::machine::{Ended, Pause};
-use super::socket::who::Who;
-use super::state::{State, mark_dirty};
-use super::turn::{Turn, now};
+use crate::shard::kernel::buffers::{BufferId, PADDING_BYTES};
+use crate::shard::kernel::clock::now;
+use crate::shard::kernel::ring::SlotKey;
+use crate::shard::socket::connection::Kept;
+use crate::shard::socket::machine::{Ended, Pause};
+use crate::shard::state::shard::Shard;
+use crate::shard::state::who::Who;
+use crate::shard::state::{State, mark_dirty};
+use crate::shard::turn::Turn;
 
 /// What messages are read with; a shard has one for all.
 #[derive(Debug, Default)]
-pub(super) struct Readers {
+pub(crate) struct Readers {
     json: JsonParser,
     inflater: Inflater,
 }
 
 impl Readers {
-    pub(super) fn json(&mut self) -> &mut JsonParser {
+    pub(crate) fn json(&mut self) -> &mut JsonParser {
         &mut self.json
     }
 }
 
 impl Turn {
     /// Frames that came right behind the head.
-    pub(super) fn receive_rest(&mut self, key: SlotKey, rest: &[u8]) {
+    pub(crate) fn receive_rest(&mut self, key: SlotKey, rest: &[u8]) {
         if !rest.is_empty() {
             let shard = Rc::clone(&self.shard);
             let mut bytes = padded(rest.to_vec());
@@ -53,14 +54,14 @@ impl Turn {
     }
 
     /// Connections whose upgrade came through HTTP.
-    pub(super) fn take_returned(&mut self) {
+    pub(crate) fn take_returned(&mut self) {
         let returned = std::mem::take(&mut self.shard.state.borrow_mut().returned);
         for (key, read) in returned {
             self.receive_rest(key, &read);
         }
     }
 
-    pub(super) fn receive_frames(&mut self, key: SlotKey, buffer: BufferId, count: usize) {
+    pub(crate) fn receive_frames(&mut self, key: SlotKey, buffer: BufferId, count: usize) {
         let shard = Rc::clone(&self.shard);
         let buffer = self.ring.buffers().filled(buffer);
         let opened = {
@@ -75,7 +76,7 @@ impl Turn {
     }
 
     /// Decodes what was kept for a connection whose turn has come.
-    pub(super) fn decode_kept(&mut self, key: SlotKey) {
+    pub(crate) fn decode_kept(&mut self, key: SlotKey) {
         let shard = Rc::clone(&self.shard);
         let Some(mut kept) = shard.state.borrow_mut().take_kept(key) else {
             return;
@@ -100,7 +101,7 @@ fn padded(mut bytes: Vec<u8>) -> Vec<u8> {
 /// The clock is looked at after so many messages of one connection.
 const CLOCK_MESSAGES: usize = 16;
 
-impl super::Shard {
+impl Shard {
     /// Takes what came: decodes it now, or keeps it behind what was kept before.
     fn take(
         self: &Rc<Self>,
@@ -145,7 +146,7 @@ impl super::Shard {
                 Ok(Some(message)) => {
                     is_whole |= matches!(message, Message::Text(_) | Message::Binary(_));
                     count += 1;
-                    self.handle_any(key, message, json);
+                    self.on_message(key, message, json);
                     self.run_calls();
                 }
                 Ok(None) => break Ok(true),
@@ -173,14 +174,14 @@ impl super::Shard {
 
 impl State {
     /// What its transport makes of what a connection received; nothing if that ends the connection.
-    pub(super) fn open<'b>(
+    pub(crate) fn open<'b>(
         &mut self,
         key: SlotKey,
         buffer: &'b mut [u8],
         count: usize,
         scratch: &'b mut Vec<u8>,
     ) -> Option<(&'b mut [u8], usize)> {
-        let connection = self.connections.get(key)?;
+        let connection = self.connections.alive(key)?;
         match connection.transport.open(buffer, count, scratch) {
             Ok((buffer, count, opened)) => {
                 if connection.transport.has_output() {
@@ -213,7 +214,7 @@ impl State {
     fn end_by(&mut self, key: SlotKey, fault: &Fault) {
         self.metrics.add(Counter::TlsFaults, 1);
         tracing::debug!(target: "tidegate::tls", %fault, "connection ended");
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         let sealed = connection.transport.seal(None, &mut self.spare);
@@ -236,18 +237,18 @@ impl State {
     }
 
     fn may_decode(&mut self, key: SlotKey) -> bool {
-        let connection = self.connections.get(key);
+        let connection = self.connections.alive(key);
         connection.is_some_and(|connection| connection.machine.may_decode())
     }
 
     fn has_kept(&mut self, key: SlotKey) -> bool {
-        let connection = self.connections.get(key);
+        let connection = self.connections.alive(key);
         connection.is_some_and(|connection| connection.kept.is_some())
     }
 
     /// Keeps bytes until the connection has a share of a turn.
     fn keep(&mut self, key: SlotKey, rest: &[u8]) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         if !connection.machine.reads() {
@@ -267,7 +268,7 @@ impl State {
 
     /// What was kept for a connection, if it may be decoded.
     fn take_kept(&mut self, key: SlotKey) -> Option<Box<Kept>> {
-        let connection = self.connections.get(key)?;
+        let connection = self.connections.alive(key)?;
         connection.kept.as_mut()?.is_due = false;
         let may = connection.machine.may_decode();
         connection.kept.take_if(|_| may)
@@ -275,7 +276,7 @@ impl State {
 
     /// Puts back what was not decoded, or goes on with what comes.
     fn put_kept(&mut self, key: SlotKey, kept: Box<Kept>) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         self.wishes.push(key);
@@ -292,8 +293,8 @@ impl State {
 
     /// The peer has ended its side, or its socket is broken. What it sent before its end is decoded
     /// first.
-    pub(super) fn end_of_peer(&mut self, key: SlotKey, why: Ended) {
-        let Some(connection) = self.connections.get(key) else {
+    pub(crate) fn end_of_peer(&mut self, key: SlotKey, why: Ended) {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         match &mut connection.kept {
@@ -303,19 +304,14 @@ impl State {
     }
 
     fn begin_decode(&mut self, key: SlotKey) -> Option<(Decoder, FrameLimits)> {
-        let connection = self.connections.get(key)?;
+        let connection = self.connections.alive(key)?;
         let decoder = std::mem::take(&mut connection.decoder);
         let limits = self.live.limits_of(connection.mount);
-        // On a JSON mount the parser validates the text anyway.
-        let skip_utf8 = matches!(
-            connection.session,
-            Session::Relay(_) | Session::Event(_) | Session::Durable(_)
-        );
         let limits = FrameLimits {
             frame_bytes_max: limits.frame_bytes_max as u64,
             message_bytes_max: limits.message_bytes_max as u64,
             fragments_base_max: u32::try_from(limits.fragments_base_max).unwrap_or(u32::MAX),
-            skip_utf8,
+            skip_utf8: connection.session.speaker().checks_text(),
             deflate: connection.inflates,
         };
         Some((decoder, limits))
@@ -325,7 +321,7 @@ impl State {
     /// before it has become whole.
     fn note_partial(&mut self, key: SlotKey, is_partial: bool, is_whole: bool) {
         let now_ms = self.peer_ms();
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         if connection
@@ -337,7 +333,7 @@ impl State {
     }
 
     fn end_decode(&mut self, key: SlotKey, decoder: Decoder, outcome: Result<(), ProtocolError>) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         connection.decoder = decoder;

@@ -1,114 +1,28 @@
-//! From outboxes to sockets: at most one send in flight for each, and what follows when it has
+//! From outboxes to sends: at most one in flight for each connection, and what follows when it has
 //! gone. Knows bytes and bounds; not what the frames say.
-//!
-//! Bounds: a turn makes at most 1,000 sends and takes `turn_us_max` for them; who is left is first in
-//! the next one.
 
 use std::os::fd::RawFd;
 
 use crate::broker::relay::LeaveReason;
 use crate::gateway::engine::answers;
 use crate::metrics::Counter;
-use crate::session::Session;
 
 use crate::shard::kernel::ring::{Ring, SlotKey};
+use crate::shard::kernel::sending::Sending;
 use crate::shard::socket::deadlines::look_ms;
 use crate::shard::socket::machine::{Arm, Pause, Phase};
-use crate::shard::socket::outbox::Sending;
-use crate::shard::speak::engine::engine_key;
 use crate::shard::state::{State, mark_dirty};
-use crate::shard::turn::{Turn, now};
 
 /// A send that is to be submitted. Its connection counts it as in flight already.
 #[derive(Debug)]
 pub(crate) struct Offer {
-    key: SlotKey,
-    fd: RawFd,
-    sending: Sending,
-}
-
-/// At most so many sends are made in a turn; who is left is first in the next one.
-const SENDS_TURN_MAX: usize = 1_000;
-/// So many are submitted together: the kernel does their work at once, so the clock is looked at
-/// behind them.
-const SENDS_BATCH: usize = 64;
-
-impl Turn {
-    /// Sends what is queued and arms receives: at most one of each for a socket. Whoever has an
-    /// answer goes before those who are given what many get; who finds no time stays in line.
-    pub(crate) fn flush(&mut self) -> bool {
-        let began = now();
-        let (mut worked, mut sends) = (false, 0);
-        {
-            let mut state = self.shard.state.borrow_mut();
-            state.give_out();
-            worked |= state.flush_engines();
-            state.note_packed();
-        }
-        loop {
-            let mut state = self.shard.state.borrow_mut();
-            worked |= state.flush_some(SENDS_BATCH);
-            sends += state.offers.len();
-            for offer in state.offers.drain(..) {
-                self.ring.send(offer.fd, offer.key, offer.sending);
-            }
-            let us_max = u128::from(state.live.limits.turn_us_max);
-            drop(state);
-            self.rearm();
-            self.ring.submit();
-            // The kernel takes at once what the peer has room for, and then more may go.
-            self.reap();
-            // The rest of a send that was taken in part goes out now, not when the shard wakes again.
-            self.ring.submit();
-            let is_late = || us_max <= began.elapsed().as_micros();
-            if !self.shard.state.borrow().has_output() || SENDS_TURN_MAX <= sends || is_late() {
-                return worked;
-            }
-        }
-    }
-
-    pub(crate) fn handle_sent(&mut self, index: u32, result: i32) {
-        let (key, mut sending) = self.ring.sent(index);
-        let mut state = self.shard.state.borrow_mut();
-        let now_ms = state.peer_ms();
-        let Ok(count) = usize::try_from(result) else {
-            return state.send_failed(key);
-        };
-        state.metrics.add(Counter::BytesSent, count as u64);
-        let Some(connection) = state.connections.get(key) else {
-            return;
-        };
-        sending.advance(count);
-        let aborted = matches!(connection.machine.phase(), Phase::Dead);
-        if !sending.rest().is_empty() && !aborted {
-            connection.machine.handle_sent_some(now_ms);
-            return self.ring.send(connection.raw_fd(), key, sending);
-        }
-        connection.machine.handle_sent(now_ms);
-        connection.outbox.note_sent();
-        if let Some(buffer) = sending.into_buffer() {
-            state.spare.keep(buffer);
-        }
-        state.sent(key);
-    }
-
-    /// Arms receives that were wished for, and those that had found no buffer.
-    fn rearm(&mut self) {
-        let mut state = self.shard.state.borrow_mut();
-        let wishes = std::mem::take(&mut state.wishes);
-        for key in wishes {
-            state.grant(key, &mut self.ring);
-        }
-        // As many as there are buffers, in the order in which they found none.
-        let count = self.ring.buffers_left().min(self.starved.len());
-        for key in self.starved.drain(..count) {
-            state.grant(key, &mut self.ring);
-        }
-    }
+    pub(crate) key: SlotKey,
+    pub(crate) fd: RawFd,
+    pub(crate) sending: Sending,
 }
 
 impl State {
-    fn note_packed(&mut self) {
+    pub(crate) fn note_packed(&mut self) {
         let (bytes_in, bytes_out) = self.spare.packings.take_counts();
         if 0 < bytes_in {
             self.metrics.add(Counter::DeflateBytesIn, bytes_in);
@@ -117,12 +31,12 @@ impl State {
     }
 
     /// Whether somebody has output that is not on its way.
-    fn has_output(&self) -> bool {
+    pub(crate) fn has_output(&self) -> bool {
         !self.dirty.is_empty() || !self.given.is_empty()
     }
 
     /// Offers what up to `count_max` connections have; whether there was any.
-    fn flush_some(&mut self, count_max: usize) -> bool {
+    pub(crate) fn flush_some(&mut self, count_max: usize) -> bool {
         let mut visited = !self.offers.is_empty();
         for _ in 0..count_max {
             let next = self.dirty.pop_front();
@@ -137,7 +51,7 @@ impl State {
     }
 
     fn flush_one(&mut self, key: SlotKey, own: bool) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         match own {
@@ -148,9 +62,7 @@ impl State {
             return;
         }
         self.offer(key);
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
+        let connection = self.connections.must(key);
         if connection.machine.is_sending() || !connection.machine.finishes_when_sent() {
             return;
         }
@@ -162,7 +74,7 @@ impl State {
 
     /// Hands what is queued to the peer now: from here on what comes later is a backlog of its own.
     pub(crate) fn offer(&mut self, key: SlotKey) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         if connection.machine.is_sending() || matches!(connection.machine.phase(), Phase::Dead) {
@@ -179,9 +91,8 @@ impl State {
                     crate::proto::frame::put_text_with(out, write);
                 }
             });
-        if let Session::Event(session) = &connection.session
-            && let Some(missed) = session.poll_missed()
-        {
+        let event = connection.session.event();
+        if let Some(missed) = event.and_then(|session| session.poll_missed()) {
             // Behind what was queued before the loss, and before what comes after it.
             let notice = answers::lagged(missed);
             let write = |out: &mut Vec<u8>| out.extend_from_slice(&notice);
@@ -195,9 +106,7 @@ impl State {
 
     fn offer_sending(&mut self, key: SlotKey, sending: Sending) {
         let now_ms = self.peer_ms();
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
+        let connection = self.connections.must(key);
         connection.machine.handle_send(now_ms);
         self.offers.push(Offer {
             key,
@@ -210,7 +119,7 @@ impl State {
 
     pub(crate) fn send_failed(&mut self, key: SlotKey) {
         let now_ms = self.peer_ms();
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         connection.machine.handle_sent(now_ms);
@@ -219,9 +128,7 @@ impl State {
 
     /// A send has gone: what came meanwhile is next, and who waited for room goes on.
     pub(crate) fn sent(&mut self, key: SlotKey) {
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
+        let connection = self.connections.must(key);
         if matches!(connection.machine.phase(), Phase::Dead) {
             return self.remove_if_over(key);
         }
@@ -236,22 +143,14 @@ impl State {
         if !room {
             return;
         }
-        match &connection.session {
-            Session::Raw(session) => session.inbox.wake_senders(),
-            Session::Event(session) => session.wake_streams(),
-            _ => {}
-        }
-        if let Some(carried) = engine_key(&connection.session) {
-            self.wake_engine_streams(carried);
-        }
         self.resume(key, Pause::Outbox);
-        self.return_credit(key);
+        self.on_room(key);
     }
 
     /// Arms or cancels a receive, as the connection stands now.
     pub(crate) fn grant(&mut self, key: SlotKey, ring: &mut Ring) {
         let now_ms = self.peer_ms();
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         if connection.machine.may_decode()

@@ -13,8 +13,8 @@ use ahash::AHashMap;
 
 use crate::broker::relay::{Effect, TopicKey};
 
-use crate::shard::post::command::Command;
 use crate::shard::post::mailbox::{Full, Mailboxes};
+use crate::shard::state::command::Command;
 
 #[derive(Debug, Default)]
 struct Behind {

@@ -3,8 +3,8 @@
 
 use std::fmt;
 
-use super::connection::Connection;
 use crate::shard::kernel::ring::SlotKey;
+use crate::shard::socket::connection::Connection;
 use crate::shard::state::State;
 
 /// The fields of a connection in a line: its tenant, its subject, where it comes from, and its name
@@ -37,7 +37,7 @@ impl State {
     /// Whom a line about a connection is about.
     pub(crate) fn who(&mut self, key: SlotKey) -> Who {
         let shard = self.index;
-        let found = self.connections.get(key);
+        let found = self.connections.alive(key);
         found.map_or_else(Who::default, |found| Who::of(found, key, shard))
     }
 }

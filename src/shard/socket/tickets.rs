@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ahash::AHashMap;
 use parking_lot::Mutex;
 
-use crate::shard::door::rates::Bucket;
+use crate::shard::socket::rates::Bucket;
 
 /// The answer to an address whose tokens are refused too often.
 pub(crate) const TOO_MANY_FAILURES: &str =

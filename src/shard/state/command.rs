@@ -9,13 +9,13 @@ use crate::broker::relay::Effect;
 use crate::gateway::engine::outlet::Post;
 use crate::gateway::relay::HomeJob;
 
-use crate::shard::door::polling::EngineAsk;
-use crate::shard::door::tickets::Ticket;
-use crate::shard::door::upgrade::Admitted;
-use crate::shard::shared::Live;
+use crate::shard::socket::tickets::Ticket;
 use crate::shard::socket::transport::Transport;
-use crate::shard::speak::durable::{Posted, Told};
 use crate::shard::state::State;
+use crate::shard::state::admitted::Admitted;
+use crate::shard::state::engines::EngineAsk;
+use crate::shard::state::homes::{Posted, Told};
+use crate::shard::state::shared::Live;
 
 /// Something that a shard is to do with its own state; for what is rare.
 pub(crate) type StateJob = Box<dyn FnOnce(&mut State) + Send>;

@@ -2,6 +2,22 @@
 //! it is, deadlines. Reached by the loop and, between two of its steps, by user code on the same
 //! thread; so it is borrowed for short moves only, never across user code.
 
+pub(crate) mod admitted;
+pub(crate) mod asks;
+pub(crate) mod command;
+pub(crate) mod engines;
+pub(crate) mod flush;
+pub(crate) mod homes;
+pub(crate) mod looks;
+pub(crate) mod members;
+pub(crate) mod memory;
+pub(crate) mod posts;
+pub(crate) mod roll;
+pub(crate) mod shard;
+pub(crate) mod shared;
+pub(crate) mod spread;
+pub(crate) mod who;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -14,31 +30,30 @@ use bytes::Bytes;
 use crate::auth::TokenCache;
 use crate::broker::relay::{Call, Home, HomeLimits, LeaveReason};
 use crate::config::Limits;
-use crate::gateway::client::Reason;
 use crate::id::Partition;
 use crate::metrics::{Counter, Refusal as RefusedFor, ShardMetrics};
 use crate::proto::frame::{self, Opcode};
-use crate::session::Session;
 use crate::session::event::EventSession;
 
-use super::commit::Recovered;
-use super::drain::Drain;
-use super::kernel::ring::SlotKey;
-use super::post::command::Command;
-use super::post::mailbox::Mailboxes;
-use super::post::posts::Posts;
-use super::shared::{Live, RelayWorld, Shared};
-use super::socket::connection::{Connection, Connections};
-use super::socket::flush::Offer;
-use super::socket::machine::{AfterClose, Pause, Phase, Room};
-use super::socket::outbox::Spare;
-use super::socket::share::Share;
-use super::socket::timer::Wheel;
-use super::speak::durable::Homes;
-use super::speak::engine::{Engines, engine_key};
-use super::speak::handlers::Opened;
-use super::speak::members::Members;
-use super::tell::listing::Roll;
+use crate::proto::CloseCode;
+use crate::shard::commit::Recovered;
+use crate::shard::kernel::ring::SlotKey;
+use crate::shard::post::mailbox::Mailboxes;
+use crate::shard::socket::connection::{Connection, Connections};
+use crate::shard::socket::machine::{AfterClose, Pause, Phase, Room};
+use crate::shard::socket::outbox::Spare;
+use crate::shard::socket::share::Share;
+use crate::shard::socket::timer::Wheel;
+use crate::shard::state::admitted::Opened;
+use crate::shard::state::command::Command;
+use crate::shard::state::engines::Engines;
+use crate::shard::state::flush::Offer;
+use crate::shard::state::homes::Homes;
+use crate::shard::state::members::Members;
+use crate::shard::state::posts::Posts;
+use crate::shard::state::roll::Roll;
+use crate::shard::state::shared::{Live, RelayWorld, Shared};
+use crate::shard::state::spread::Drain;
 
 #[derive(Debug)]
 pub(crate) struct State {
@@ -132,7 +147,7 @@ impl State {
             tokens,
             metrics,
             half_open: 0,
-            share: Share::of(&live, shared.topic_capacity()),
+            share: Share::of(live.all_limits(), shared.topic_capacity()),
             now_ms: 0,
             lost_ms: 0,
             measure_at_ms: 0,
@@ -161,7 +176,7 @@ impl State {
     /// read from either; one that makes us queue too much all the same is closed with 1008.
     pub(crate) fn queue_with(&mut self, key: SlotKey, write: impl FnOnce(&mut Vec<u8>)) {
         self.give_out();
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         if !connection.takes_frames() {
@@ -181,14 +196,14 @@ impl State {
             Room::Pause => {
                 self.pause(key, Pause::Outbox);
             }
-            Room::Full => self.close(key, 1008, NOT_DRAINING, LeaveReason::Slow),
+            Room::Full => self.close(key, CloseCode::Policy, NOT_DRAINING, LeaveReason::Slow),
         }
     }
 
     /// A bound is reached: the peer is not read from. Whether that is new.
     pub(crate) fn pause(&mut self, key: SlotKey, pause: Pause) -> bool {
         let now_ms = self.peer_ms();
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return false;
         };
         let is_new = connection.machine.pause(pause, now_ms);
@@ -200,7 +215,7 @@ impl State {
 
     /// A bound is free again.
     pub(crate) fn resume(&mut self, key: SlotKey, pause: Pause) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         if connection.machine.resume(pause) {
@@ -224,7 +239,14 @@ impl State {
     }
 
     /// Starts the closing handshake behind everything that is queued. The session ends now.
-    pub(crate) fn close(&mut self, key: SlotKey, code: u16, reason: &str, leave: LeaveReason) {
+    pub(crate) fn close(
+        &mut self,
+        key: SlotKey,
+        code: impl Into<u16>,
+        reason: &str,
+        leave: LeaveReason,
+    ) {
+        let code = code.into();
         self.close_with_frame(key, &frame::close(code, reason), false, leave);
         self.metrics.closed(code);
     }
@@ -239,11 +261,11 @@ impl State {
     ) {
         self.give_out();
         let now_ms = self.peer_ms();
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         let is_open = matches!(connection.machine.phase(), Phase::Open);
-        let is_at_work = is_open && peer_closed && is_at_work(&connection.session);
+        let is_at_work = is_open && peer_closed && connection.session.speaker().handle_peer_end();
         let after = connection
             .machine
             .close(close, (peer_closed, is_at_work), now_ms);
@@ -265,11 +287,11 @@ impl State {
 
     /// Something that came before the peer's close was answered: nothing more may be awaited.
     pub(crate) fn note_answered(&mut self, key: SlotKey) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         let is_ending = matches!(connection.machine.phase(), Phase::Ending { .. });
-        if is_ending && !is_at_work(&connection.session) {
+        if is_ending && !connection.session.speaker().handle_peer_end() {
             self.finish_ending(key);
         }
     }
@@ -277,7 +299,7 @@ impl State {
     /// What came before the peer's close was dealt with, or had its time.
     pub(crate) fn finish_ending(&mut self, key: SlotKey) {
         let now_ms = self.peer_ms();
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         let Some(close) = connection.machine.finish_work(now_ms) else {
@@ -294,7 +316,7 @@ impl State {
     /// Answers a request that is no upgrade of ours, and closes.
     pub(crate) fn refuse(&mut self, key: SlotKey, response: &[u8], why: RefusedFor) {
         let now_ms = self.peer_ms();
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         connection.machine.refuse(now_ms);
@@ -311,7 +333,7 @@ impl State {
     /// last is not cut off by a reset.
     pub(crate) fn finish(&mut self, key: SlotKey) {
         let now_ms = self.peer_ms();
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         // The peer may be gone already, and then there is nothing to shut down.
@@ -324,7 +346,7 @@ impl State {
     /// Ends a connection at once. Its slot is free when its operations have completed.
     pub(crate) fn abort(&mut self, key: SlotKey, leave: LeaveReason) {
         self.end_session(key, leave);
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         // The peer may be gone already; the completions that end the operations come anyway.
@@ -340,7 +362,7 @@ impl State {
 
     /// Frees the slot of a dead connection that has nothing in flight.
     pub(crate) fn remove_if_over(&mut self, key: SlotKey) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         if connection.machine.is_over() {
@@ -372,7 +394,7 @@ impl State {
 
     /// Tells everybody who should know that a connection is no longer there.
     fn end_session(&mut self, key: SlotKey, leave: LeaveReason) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         connection.leave_reason = leave;
@@ -384,31 +406,18 @@ impl State {
         if connection.machine.resume_all() {
             self.wishes.push(key);
         }
-        match std::mem::replace(&mut connection.session, Session::None) {
-            Session::None => {}
-            Session::Raw(session) => session.inbox.close(),
-            Session::Event(session) => {
-                session.client.note_reason(reason_of(leave));
-                self.ended.push_back(session);
-            }
-            session @ Session::Engine(..) => {
-                if let Some(carried) = engine_key(&session) {
-                    self.engine_socket_gone(carried, key, leave);
-                }
-            }
-            Session::Relay(session) => self.leave_all(key, *session, leave),
-            Session::Durable(session) => self.leave_homes(key, &session),
-        }
+        let session = std::mem::take(&mut connection.session);
+        self.on_end(key, session, leave);
     }
 
     /// Asks for a look at a connection, if none is due before `at_ms`.
     pub(crate) fn look_at(&mut self, key: SlotKey, at_ms: u64) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         let tick = u64::from(connection.tick);
         let is_soon_enough =
-            self.wheel.awaits(tick) && tick * super::socket::timer::TICK_MS <= at_ms;
+            self.wheel.awaits(tick) && tick * crate::shard::socket::timer::TICK_MS <= at_ms;
         if !is_soon_enough {
             let tick = self.wheel.schedule(key, at_ms);
             connection.tick = u32::try_from(tick).unwrap_or(u32::MAX);
@@ -417,7 +426,7 @@ impl State {
 
     /// Where the peer of a connection is.
     pub(crate) fn peer_of(&mut self, key: SlotKey) -> Option<SocketAddr> {
-        self.connections.get(key)?.peer()
+        self.connections.alive(key)?.peer()
     }
 
     /// Whether the loop has something to do.
@@ -435,17 +444,6 @@ impl State {
             || self.posts.has_posted()
             || self.home.as_ref().is_some_and(Home::has_changes)
             || self.homes.has_work()
-    }
-}
-
-/// Whether what came before the peer's close may still be answered. A raw handler is told that
-/// nothing more comes.
-fn is_at_work(session: &Session) -> bool {
-    match session {
-        Session::Raw(session) => session.inbox.end(),
-        Session::Event(session) => session.is_at_work(),
-        Session::Durable(session) => 0 < session.publishing(),
-        Session::Relay(_) | Session::Engine(..) | Session::None => false,
     }
 }
 
@@ -470,16 +468,5 @@ pub(crate) fn mark_given(given: &mut VecDeque<SlotKey>, connection: &mut Connect
     if !connection.given {
         connection.given = true;
         given.push_back(key);
-    }
-}
-
-/// Why a gateway is told that a connection has ended.
-fn reason_of(leave: LeaveReason) -> Reason {
-    match leave {
-        LeaveReason::Timeout => Reason::PingTimeout,
-        LeaveReason::Slow => Reason::Slow,
-        LeaveReason::Kicked => Reason::Forced,
-        LeaveReason::Shutdown => Reason::Shutdown,
-        _ => Reason::TransportClose,
     }
 }

@@ -4,15 +4,16 @@
 use std::sync::atomic::Ordering;
 
 use crate::broker::relay::LeaveReason;
-use crate::session::Session;
 
-use super::kernel::ring::SlotKey;
-use super::socket::machine::Phase;
-use super::state::State;
-use super::turn::Turn;
+use crate::proto::CloseCode;
+use crate::shard::kernel::ring::SlotKey;
+use crate::shard::socket::machine::Phase;
+use crate::shard::state::State;
+use crate::shard::state::spread::Drain;
+use crate::shard::turn::Turn;
 
 impl Turn {
-    pub(super) fn drain(&mut self) {
+    pub(crate) fn drain(&mut self) {
         self.shard.state.borrow_mut().begin_drain();
         let own_from = self.shard.shared.own_listeners_from;
         for (index, listener) in self.listeners.iter().enumerate() {
@@ -30,7 +31,7 @@ impl Turn {
 
     /// First nobody is connected any more, on no shard; then what was accepted is written and
     /// the logs end. Time passes in any case.
-    pub(super) fn is_drained(&mut self) -> bool {
+    pub(crate) fn is_drained(&mut self) -> bool {
         let mut state = self.shard.state.borrow_mut();
         state.drain_some();
         let Some(end_ms) = state.drain.as_ref().map(|drain| drain.until_ms) else {
@@ -54,27 +55,6 @@ impl Turn {
     }
 }
 
-/// A drain that has begun.
-#[derive(Debug)]
-pub(crate) struct Drain {
-    began_ms: u64,
-    /// When it ends whether or not everybody has left.
-    until_ms: u64,
-    /// Open connections that are not told yet, and how many there were.
-    waiting: Vec<SlotKey>,
-    count: usize,
-}
-
-impl Drain {
-    /// Takes the next one that is to be told: their share of `spread_ms` has passed.
-    fn next(&mut self, spread_ms: u64, now_ms: u64) -> Option<SlotKey> {
-        let passed_ms = now_ms.saturating_sub(self.began_ms);
-        let told = (self.count - self.waiting.len()) as u64;
-        let is_due = told.saturating_mul(spread_ms) <= passed_ms.saturating_mul(self.count as u64);
-        is_due.then(|| self.waiting.pop()).flatten()
-    }
-}
-
 impl State {
     /// Whoever is not connected yet goes at once, the others over `drain_spread_ms`.
     fn begin_drain(&mut self) {
@@ -95,7 +75,7 @@ impl State {
     }
 
     /// Somebody is to be told later.
-    pub(super) fn is_spreading(&self) -> bool {
+    pub(crate) fn is_spreading(&self) -> bool {
         let drain = self.drain.as_ref();
         drain.is_some_and(|drain| !drain.waiting.is_empty())
     }
@@ -110,19 +90,21 @@ impl State {
     }
 
     /// The server stops: the peer is told to come back.
-    pub(super) fn close_for_restart(&mut self, key: SlotKey) {
-        self.close(key, 1012, "the server restarts", LeaveReason::Shutdown);
+    pub(crate) fn close_for_restart(&mut self, key: SlotKey) {
+        self.close(
+            key,
+            CloseCode::Restart,
+            "the server restarts",
+            LeaveReason::Shutdown,
+        );
     }
 
     fn drain_one(&mut self, key: SlotKey) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         match connection.machine.phase() {
-            Phase::Open if matches!(connection.session, Session::Durable(_)) => {
-                self.drain_durable(key);
-            }
-            Phase::Open => self.close_for_restart(key),
+            Phase::Open => self.on_restart(key),
             Phase::Head(_) => self.abort(key, LeaveReason::Shutdown),
             Phase::Refusing
             | Phase::Ending { .. }
@@ -136,4 +118,4 @@ impl State {
 /// How long a log may take to end behind the last connection.
 const LOG_MS_MAX: u64 = 800;
 /// While the server stops, each shard looks this often whether the others are quiet.
-pub(super) const LOOK_MS: u64 = 5;
+pub(crate) const LOOK_MS: u64 = 5;

@@ -1,10 +1,10 @@
 //! Ends a sleep in time for what a log has to do. Knows when that is, not what.
 
-use super::turn::Turn;
+use crate::shard::turn::Turn;
 
 impl Turn {
     /// The runtime's timers know milliseconds, and a batch waits for company for less.
-    pub(super) fn wake_soon(&mut self) {
+    pub(crate) fn wake_soon(&mut self) {
         let due_us = self.shard.state.borrow().homes.deadline_us();
         let now_us = self.now_us();
         let is_new = |due_us: &u64| self.wake_us <= now_us || *due_us < self.wake_us;

@@ -5,30 +5,21 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
-use crate::broker::relay::LeaveReason;
-use crate::gateway::socket::Message as RawMessage;
 use crate::metrics::{Counter, Refusal as RefusedFor};
-use crate::proto::ErrorCode;
-use crate::proto::durable;
 use crate::proto::engineio::Refusal;
-use crate::proto::frame::{self, Opcode};
 use crate::proto::http::{self, Head, HeadLimits};
-use crate::proto::json::{JsonError, JsonParser};
-use crate::proto::relay::{self as wire, About, InvalidMessage};
-use crate::proto::ws::{Message, Payload};
-use crate::session::Session;
 
-use super::door::rates::{Counted, TOO_FAST, Verdict};
-use super::door::tickets::{TOO_MANY_FAILURES, counted};
-use super::door::upgrade::{self, Decision};
-use super::kernel::ring::{Completion, SlotKey};
-use super::post::command::{Accepted, Command, Moved};
-use super::socket::machine::{AfterEnd, Ended, Pause, Reader};
-use super::state::{State, mark_dirty};
-use super::turn::{Turn, unix_s};
+use crate::shard::door::upgrade::{self, Decision};
+use crate::shard::kernel::clock::unix_s;
+use crate::shard::kernel::ring::{Completion, SlotKey};
+use crate::shard::socket::machine::{AfterEnd, Ended, Reader};
+use crate::shard::socket::tickets::{TOO_MANY_FAILURES, counted};
+use crate::shard::state::command::{Accepted, Command, Moved};
+use crate::shard::state::{State, mark_dirty};
+use crate::shard::turn::Turn;
 
 impl Turn {
-    pub(super) fn handle_receive(&mut self, key: SlotKey, completion: Completion) {
+    pub(crate) fn handle_receive(&mut self, key: SlotKey, completion: Completion) {
         let Some(filled) = usize::try_from(completion.result).ok().filter(|it| 0 < *it) else {
             if let Some(buffer) = completion.buffer {
                 self.ring.buffers().give_back(buffer);
@@ -54,7 +45,7 @@ impl Turn {
         let mut state = self.shard.state.borrow_mut();
         let now_ms = state.peer_ms();
         state.metrics.add(Counter::BytesReceived, bytes as u64);
-        let connection = state.connections.get(key);
+        let connection = state.connections.alive(key);
         connection.map_or(Reader::Nobody, |connection| {
             connection.machine.handle_received(more, now_ms)
         })
@@ -70,7 +61,7 @@ impl Turn {
             self.ring.buffers().grow();
             state.metrics.add(Counter::ReceiveBuffersEmpty, 1);
         }
-        let Some(connection) = state.connections.get(key) else {
+        let Some(connection) = state.connections.alive(key) else {
             return;
         };
         let machine = &mut connection.machine;
@@ -86,7 +77,7 @@ impl Turn {
     fn receive_head(
         &mut self,
         key: SlotKey,
-        buffer: super::kernel::buffers::BufferId,
+        buffer: crate::shard::kernel::buffers::BufferId,
         count: usize,
     ) {
         let received = self.ring.buffers().filled(buffer);
@@ -107,7 +98,7 @@ impl Turn {
     }
 
     /// Works on handshakes that had to wait, as many as one turn may.
-    pub(super) fn greet_next(&mut self) {
+    pub(crate) fn greet_next(&mut self) {
         let limits = self.shard.state.borrow().live.limits.clone();
         self.greetings
             .begin_turn(limits.tls_handshakes_per_turn_max);
@@ -123,7 +114,7 @@ impl Turn {
     }
 
     /// Goes on with what has been read of a request.
-    pub(super) fn read_head(&mut self, key: SlotKey, bytes: Vec<u8>) {
+    pub(crate) fn read_head(&mut self, key: SlotKey, bytes: Vec<u8>) {
         let limits = self.shard.state.borrow().live.limits.clone();
         let head_limits = HeadLimits {
             head_bytes_max: limits.head_bytes_max,
@@ -146,7 +137,7 @@ impl Turn {
 
     fn await_head(&self, key: SlotKey, bytes: Vec<u8>) {
         let mut state = self.shard.state.borrow_mut();
-        let Some(connection) = state.connections.get(key) else {
+        let Some(connection) = state.connections.alive(key) else {
             return;
         };
         connection.machine.keep_head(bytes);
@@ -257,12 +248,12 @@ impl State {
     ) -> Option<Vec<u8>> {
         let count = received.len();
         let (received, count) = self.open(key, received, count, scratch)?;
-        let so_far = self.connections.get(key)?.machine.take_head()?;
+        let so_far = self.connections.alive(key)?.machine.take_head()?;
         Some([&so_far, &received[..count]].concat())
     }
 
     /// Decides about an upgrade to a mount; `peer` is asked only where addresses are limited.
-    pub(super) fn admit(
+    pub(crate) fn admit(
         &mut self,
         head: &Head,
         mount: u16,
@@ -299,196 +290,8 @@ impl State {
     }
 
     /// A token from `peer` was refused; whether that is still within its limit.
-    pub(super) fn note_auth_failure(&self, peer: IpAddr) -> bool {
+    pub(crate) fn note_auth_failure(&self, peer: IpAddr) -> bool {
         let gate = &self.shared.gate;
         gate.note_auth_failure(counted(peer), &self.live.limits, self.now_ms)
-    }
-
-    /// Counts a message, and measures it by the rates of its mount. Who is too fast for too long is
-    /// closed here; a raw mount has no error frames, so it closes at once.
-    pub(crate) fn note_message(&mut self, key: SlotKey, message: &Message<'_>) -> Counted {
-        self.metrics.add(Counter::MessagesReceived, 1);
-        let (verdict, is_raw) = self.judge(key, message);
-        match verdict {
-            Verdict::Pass => Counted::Within,
-            Verdict::Refuse if !is_raw => Counted::TooFast,
-            Verdict::Refuse | Verdict::Close => {
-                self.close(key, 1008, "rate limited", LeaveReason::Kicked);
-                Counted::Closed
-            }
-        }
-    }
-
-    pub(super) fn handle_message(
-        &mut self,
-        key: SlotKey,
-        message: Message<'_>,
-        json: &mut JsonParser,
-    ) {
-        match self.note_message(key, &message) {
-            Counted::Within => {}
-            Counted::TooFast => return self.refuse_too_fast(key, &message, json),
-            Counted::Closed => return,
-        }
-        match message {
-            Message::Ping(payload) => self.queue_frame(key, Opcode::Pong, payload),
-            Message::Pong(payload) => self.handle_pong(key, payload),
-            Message::Close(frame) => self.handle_close(key, frame),
-            Message::Text(payload) => self.handle_text(key, payload, json),
-            Message::Binary(payload) => self.handle_binary(key, &payload),
-        }
-    }
-
-    /// A message that came too fast is not done, and its sender is told which one that was.
-    fn refuse_too_fast(&mut self, key: SlotKey, message: &Message<'_>, json: &mut JsonParser) {
-        match message {
-            Message::Text(payload) => {
-                let about = wire::about(json, payload);
-                self.refuse_text(key, about, TOO_FAST, ErrorCode::RateLimited);
-            }
-            _ => self.refuse_text(key, About::default(), TOO_FAST, ErrorCode::RateLimited),
-        }
-    }
-
-    /// What the rates of its mount say of a message, and whether that mount is a raw one.
-    fn judge(&mut self, key: SlotKey, message: &Message<'_>) -> (Verdict, bool) {
-        let Some(connection) = self.connections.get(key) else {
-            return (Verdict::Pass, false);
-        };
-        let Some(guard) = &mut connection.guard else {
-            return (Verdict::Pass, false);
-        };
-        let (bytes, is_control) = match message {
-            Message::Text(payload) | Message::Binary(payload) => (payload.len(), false),
-            Message::Ping(_) | Message::Pong(_) | Message::Close(_) => (0, true),
-        };
-        if !is_control {
-            guard.active_ms = self.now_ms - self.lost_ms;
-        }
-        let Some(meter) = &mut guard.meter else {
-            return (Verdict::Pass, false);
-        };
-        let limits = self.live.limits_of(connection.mount);
-        let is_raw = matches!(connection.session, Session::Raw(_));
-        let verdict = meter.judge(limits, bytes as u64, is_control, self.now_ms);
-        (verdict, is_raw)
-    }
-
-    fn handle_close(&mut self, key: SlotKey, close: Option<(u16, &str)>) {
-        let answer = match close {
-            Some((code, _)) => frame::close(code, ""),
-            None => frame::close_without_code(),
-        };
-        self.close_with_frame(key, &answer, true, LeaveReason::Closed);
-    }
-
-    fn handle_pong(&mut self, key: SlotKey, payload: &[u8]) {
-        // The empty ones answer our own pings.
-        if !payload.is_empty() {
-            self.hand_to_raw(key, || RawMessage::Pong(payload.to_vec()));
-        }
-    }
-
-    fn handle_text(&mut self, key: SlotKey, mut payload: Payload<'_>, json: &mut JsonParser) {
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
-        match &connection.session {
-            Session::Raw(_) => {
-                // The decoder has checked the text.
-                let text = String::from_utf8_lossy(&payload).into_owned();
-                self.hand_to_raw(key, || RawMessage::Text(text));
-            }
-            Session::Relay(_) => match wire::parse(json, &mut payload) {
-                Ok(request) => {
-                    connection.invalid_frames = 0;
-                    self.handle_relay(key, request);
-                }
-                Err(error) => self.handle_invalid(key, &payload, json, &error),
-            },
-            Session::Durable(_) => match durable::parse(json, &mut payload) {
-                Ok(request) => {
-                    connection.invalid_frames = 0;
-                    self.handle_durable(key, request);
-                }
-                Err(error) => self.handle_invalid(key, &payload, json, &error),
-            },
-            Session::Event(_) | Session::Engine(..) | Session::None => {}
-        }
-    }
-
-    fn handle_binary(&mut self, key: SlotKey, payload: &[u8]) {
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
-        match &connection.session {
-            Session::Raw(_) => self.hand_to_raw(key, || RawMessage::Binary(payload.to_vec())),
-            Session::Relay(_) | Session::Durable(_) => {
-                let text = "invalid message: binary frames are not supported";
-                self.count_invalid(key, About::default(), text);
-            }
-            Session::Event(_) | Session::Engine(..) | Session::None => {}
-        }
-    }
-
-    fn hand_to_raw(&mut self, key: SlotKey, message: impl FnOnce() -> RawMessage) {
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
-        let Session::Raw(session) = &connection.session else {
-            return;
-        };
-        if !session.handle(message()) && self.pause(key, Pause::Inbox) {
-            self.metrics.add(Counter::InboxPauses, 1);
-        }
-    }
-
-    fn handle_invalid(
-        &mut self,
-        key: SlotKey,
-        payload: &[u8],
-        json: &mut JsonParser,
-        error: &InvalidMessage,
-    ) {
-        if matches!(error, InvalidMessage::Json(JsonError::Utf8)) {
-            self.metrics.closed(1007);
-            let close = frame::close(1007, "the text is not UTF-8");
-            return self.close_with_frame(key, &close, true, LeaveReason::Closed);
-        }
-        let about = wire::about(json, payload);
-        self.count_invalid(key, about, &format!("invalid message: {error}"));
-    }
-
-    /// An error frame for an invalid frame; too many in a row end the connection (D-07).
-    fn count_invalid(&mut self, key: SlotKey, about: About<'_>, text: &str) {
-        self.refuse_text(key, about, text, ErrorCode::InvalidMessage);
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
-        connection.invalid_frames += 1;
-        self.metrics.add(Counter::InvalidFrames, 1);
-        let max = self.live.limits_of(connection.mount).invalid_frames_max;
-        if max <= usize::from(connection.invalid_frames) {
-            self.close(
-                key,
-                1008,
-                "too many invalid frames in a row",
-                LeaveReason::Closed,
-            );
-        }
-    }
-
-    /// An error frame of the relay or of durable topics.
-    pub(super) fn refuse_text(
-        &mut self,
-        key: SlotKey,
-        about: About<'_>,
-        text: &str,
-        code: ErrorCode,
-    ) {
-        match self.durable_session(key).is_some() {
-            true => self.refuse_durable(key, about, text, code),
-            false => self.refuse_relay(key, about.topic.unwrap_or(""), text, code),
-        }
     }
 }

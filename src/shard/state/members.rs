@@ -76,6 +76,18 @@ impl Members {
         self.topics[index]
             .members
             .insert(member, Some(Box::default()));
+        self.assert_invariants();
+    }
+
+    /// What must hold between two calls.
+    fn assert_invariants(&self) {
+        debug_assert_eq!(self.by_key.len(), self.topics.len(), "each topic is found");
+        debug_assert!(
+            self.open
+                .as_ref()
+                .is_none_or(|open| self.topics.contains(open.topic) && !open.ends.is_empty()),
+            "the open piece has frames, and a topic"
+        );
     }
 
     fn add_topic(&mut self, key: &Arc<TopicKey>) -> usize {
@@ -129,6 +141,7 @@ impl Members {
             self.by_key.remove(key);
             self.topics.remove(index);
         }
+        self.assert_invariants();
         Some(tag)
     }
 
@@ -166,7 +179,9 @@ impl Members {
         open.bytes.extend_from_slice(frame);
         open.ends
             .push(u32::try_from(open.bytes.len()).unwrap_or(u32::MAX));
-        open.ends.len()
+        let frames = open.ends.len();
+        self.assert_invariants();
+        frames
     }
 
     /// Takes the open piece out, to be given to all members.

@@ -4,6 +4,15 @@
 //! submits once and wakes the shards that were posted to. Completions, frames given out and
 //! time are bounded in a turn; what is left waits for the next one.
 
+mod decode;
+mod drain;
+mod flush;
+mod listener;
+mod measure;
+mod receive;
+pub(crate) mod runtime;
+mod wake;
+
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::os::fd::OwnedFd;
@@ -11,7 +20,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tokio::io::unix::AsyncFd;
 use tokio::time::Sleep;
@@ -21,20 +30,21 @@ use crate::config::ShardSection;
 use crate::id::Partition;
 use crate::metrics::{Counter, Recorder, ShardMetrics, Timing};
 
-use super::commit::{Clock, Recovered};
-use super::decode::Readers;
-use super::door::greetings::Greetings;
-use super::door::handover::Http;
-use super::kernel::file::Files;
-use super::kernel::ring::{Completion, Ring, RingError, RingSizes, SlotKey, Token};
-use super::post::command::Command;
-use super::post::mailbox::Mailboxes;
-use super::shared::{Live, Shared};
-use super::socket::share::Share;
-use super::speak::event::{Gateways, Ready};
-use super::speak::handlers::Handlers;
-use super::state::State;
-use super::{CURRENT, Shard};
+use crate::shard::commit::{Clock, Recovered};
+use crate::shard::door::greetings::Greetings;
+use crate::shard::door::handover::Http;
+use crate::shard::kernel::clock::{now, unix_ms, us_between, us_since};
+use crate::shard::kernel::file::Files;
+use crate::shard::kernel::ring::{Completion, Ring, RingError, RingSizes, SlotKey, Token};
+use crate::shard::post::mailbox::Mailboxes;
+use crate::shard::socket::share::Share;
+use crate::shard::speak::event::{Ready, open_gateways};
+use crate::shard::speak::handlers::Handlers;
+use crate::shard::state::State;
+use crate::shard::state::command::Command;
+use crate::shard::state::shard::{CURRENT, Shard};
+use crate::shard::state::shared::{Live, Shared};
+use crate::shard::turn::decode::Readers;
 
 /// What a shard is started with.
 pub(crate) struct Setup {
@@ -61,14 +71,14 @@ impl std::fmt::Debug for Setup {
 }
 
 /// What belongs to the loop alone.
-pub(super) struct Turn {
-    pub(super) shard: Rc<Shard>,
-    pub(super) ring: Ring,
-    pub(super) readers: Readers,
-    pub(super) http: Http,
-    pub(super) listeners: Arc<[OwnedFd]>,
-    pub(super) files: Files,
-    pub(super) handlers: Handlers,
+pub(crate) struct Turn {
+    pub(crate) shard: Rc<Shard>,
+    pub(crate) ring: Ring,
+    pub(crate) readers: Readers,
+    pub(crate) http: Http,
+    pub(crate) listeners: Arc<[OwnedFd]>,
+    pub(crate) files: Files,
+    pub(crate) handlers: Handlers,
     /// A second descriptor of the ring, which tokio watches.
     watch: AsyncFd<OwnedFd>,
     started: Instant,
@@ -77,7 +87,7 @@ pub(super) struct Turn {
     /// When the runtime last ran its tasks.
     yielded_at: Instant,
     /// When what is being processed must give way.
-    pub(super) until: Instant,
+    pub(crate) until: Instant,
     /// When the clock was to be read at the latest.
     awaited_ms: u64,
     busy_poll_us: u64,
@@ -86,20 +96,20 @@ pub(super) struct Turn {
     commands: VecDeque<Command>,
     due: Vec<(SlotKey, u64)>,
     /// Connections whose receive found no buffer, in the order in which that happened.
-    pub(super) starved: VecDeque<SlotKey>,
+    pub(crate) starved: VecDeque<SlotKey>,
     /// What the last bytes were opened to.
-    pub(super) opened: Vec<u8>,
-    pub(super) greetings: Greetings,
+    pub(crate) opened: Vec<u8>,
+    pub(crate) greetings: Greetings,
     /// When accepting goes on, after the process ran out of descriptors.
-    pub(super) accept_at_ms: Option<u64>,
+    pub(crate) accept_at_ms: Option<u64>,
     /// Nothing has been accepted since it was said that accepting pauses.
-    pub(super) accept_paused: bool,
+    pub(crate) accept_paused: bool,
     /// When the ring ends a sleep by itself, of what was asked for last.
-    pub(super) wake_us: u64,
+    pub(crate) wake_us: u64,
     /// Completions that had found no room when it was last looked.
-    pub(super) overflows: u32,
+    pub(crate) overflows: u32,
     /// The server stops and this shard has said that it has no connection any more.
-    pub(super) quiet: bool,
+    pub(crate) quiet: bool,
 }
 
 /// The shard's clock starts here, so that 0 can mean never.
@@ -112,7 +122,7 @@ const RUNTIME_US_MAX: u64 = 100;
 const CLOCK_COMPLETIONS: usize = 8;
 
 /// The life of a shard while it serves.
-pub(super) async fn serve(setup: Setup) -> Result<(), RingError> {
+pub(crate) async fn serve(setup: Setup) -> Result<(), RingError> {
     let (index, ready) = (setup.index, setup.ready.clone());
     let mut turn = Turn::new(setup)?;
     CURRENT.set(Some(Rc::clone(&turn.shard)));
@@ -170,7 +180,7 @@ impl Turn {
         let (index, rooms_max) = (state.index, state.live.limits.rooms_per_connection_max);
         let shard = Rc::new_cyclic(|shard| Shard {
             recorder,
-            gateways: Gateways::open(shard, &shared, index, rooms_max),
+            gateways: open_gateways(shard, &shared, index, rooms_max),
             shared,
             state: state.into(),
             inboxes: Rc::default(),
@@ -242,13 +252,18 @@ impl Turn {
         let received = self.process();
         self.look_at_deadlines();
         self.shard.run_calls();
-        self.run_handlers();
-        if self.owes_runtime_a_visit(began) {
+        self.handlers.run_due(&self.shard);
+        if self.owes_runtime_a_visit(began, received) {
             // Tasks, timers and HTTP run here, so what they queue goes out in this turn.
             tokio::task::yield_now().await;
             self.yielded_at = began;
+            self.shard
+                .state
+                .borrow()
+                .metrics
+                .add(Counter::RuntimeVisits, 1);
             self.shard.run_calls();
-            self.run_handlers();
+            self.handlers.run_due(&self.shard);
         }
         self.run_homes();
         self.shard.state.borrow_mut().tell_presence();
@@ -256,11 +271,9 @@ impl Turn {
         let mut state = self.shard.state.borrow_mut();
         state.posts.flush();
         state.metrics.add(Counter::Turns, 1);
-        let waits =
-            !self.pending.is_empty() || !self.commands.is_empty() || !self.greetings.is_empty();
-        let worked = received || flushed || waits;
         let gave_out = state.share.is_used();
         drop(state);
+        let worked = received || flushed || self.has_waiting();
         if worked {
             let us = us_since(began);
             self.shard.recorder.record(Timing::Turn, us);
@@ -273,18 +286,33 @@ impl Turn {
     }
 
     /// Whether the runtime has had no look at its tasks and sockets for too long. A look is a system
-    /// call, so short turns share one; a shard that goes to sleep looks anyway.
-    fn owes_runtime_a_visit(&self, now: Instant) -> bool {
-        // An awake handler has been polled already and gave way.
-        self.handlers.is_awake() || RUNTIME_US_MAX <= us_between(self.yielded_at, now)
+    /// call, so short turns share one, and a turn that has nothing to do makes none: a sleep follows
+    /// it, which is a look.
+    fn owes_runtime_a_visit(&self, now: Instant, received: bool) -> bool {
+        if self.handlers.is_awake() {
+            // An awake handler has been polled already and gave way.
+            return true;
+        }
+        if us_between(self.yielded_at, now) < RUNTIME_US_MAX {
+            return false;
+        }
+        received
+            || self.has_waiting()
+            || self.shard.state.borrow().has_work()
+            || self.polls_busily()
     }
 
-    pub(super) fn now_ms(&self) -> u64 {
+    /// Whether something that was taken already is left for the next turn.
+    fn has_waiting(&self) -> bool {
+        !self.pending.is_empty() || !self.commands.is_empty() || !self.greetings.is_empty()
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
         let elapsed = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         CLOCK_START_MS + elapsed
     }
 
-    pub(super) fn now_us(&self) -> u64 {
+    pub(crate) fn now_us(&self) -> u64 {
         CLOCK_START_MS * 1_000 + us_since(self.started)
     }
 
@@ -357,7 +385,10 @@ impl Turn {
             Command::Home(job) => self.shard.state.borrow_mut().run_home(job),
             Command::Relay(effect) => self.shard.state.borrow_mut().carry_out(effect),
             Command::Registry(post) => self.shard.handle_post(post),
-            Command::Engine(ask) => self.handle_engine(ask),
+            Command::Engine(ask) => {
+                let now_ms = self.now_ms();
+                self.shard.handle_engine(ask, now_ms, self.readers.json());
+            }
             Command::Asks(asks) => self.shard.state.borrow_mut().handle_asks(asks),
             Command::Told(told) => self.shard.state.borrow_mut().handle_told(told),
             Command::Run(job) => job(&mut self.shard.state.borrow_mut()),
@@ -372,9 +403,9 @@ impl Turn {
         let mut state = self.shard.state.borrow_mut();
         let state = &mut *state;
         if let (Some(home), Some(relay)) = (&mut state.home, &state.shared.relay) {
-            home.set_limits(super::state::home_limits(&live.limits, relay));
+            home.set_limits(crate::shard::state::home_limits(&live.limits, relay));
         }
-        state.share = Share::of(&live, state.shared.topic_capacity());
+        state.share = Share::of(live.all_limits(), state.shared.topic_capacity());
         state.live = live;
     }
 
@@ -481,7 +512,7 @@ impl Turn {
         if self.ring.is_ready() {
             return Poll::Ready(());
         }
-        super::runtime::watch_sleep(cx.waker());
+        runtime::watch_sleep(cx.waker());
         if let Poll::Ready(ready) = self.watch.poll_read_ready(cx) {
             // Whatever completes from here on raises the readiness anew.
             if let Ok(mut guard) = ready {
@@ -495,7 +526,7 @@ impl Turn {
     fn next_deadline_ms(&self) -> u64 {
         let state = self.shard.state.borrow();
         let look_ms = if self.quiet || state.is_spreading() {
-            super::drain::LOOK_MS
+            drain::LOOK_MS
         } else {
             IDLE_MS_MAX
         };
@@ -523,46 +554,3 @@ impl Turn {
 
 /// A shard with nothing to do looks around this often.
 const IDLE_MS_MAX: u64 = 1_000;
-
-/// Microseconds since `began`.
-pub(crate) fn us_since(began: Instant) -> u64 {
-    us_between(began, now())
-}
-
-fn us_between(from: Instant, to: Instant) -> u64 {
-    let elapsed = to.saturating_duration_since(from);
-    u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// Seconds since 1970, for tokens.
-pub(super) fn unix_s() -> u64 {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the shard is where clocks are read"
-    )]
-    let now = SystemTime::now();
-    now.duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
-}
-
-/// Milliseconds since 1970, for what is written down.
-fn unix_ms() -> u64 {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the shard is where clocks are read"
-    )]
-    let now = SystemTime::now();
-    let since = now.duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
-}
-
-/// The monotonic clock.
-pub(crate) fn now() -> Instant {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the shard is where clocks are read"
-    )]
-    Instant::now()
-}

@@ -9,8 +9,8 @@ use std::cell::RefCell;
 use std::path::PathBuf;
 use std::task::Waker;
 
-use super::kernel::ring::RingError;
-use super::turn::{Setup, serve};
+use crate::shard::kernel::ring::RingError;
+use crate::shard::turn::{Setup, serve};
 
 /// Runs a shard on this thread until it has drained.
 ///
@@ -67,6 +67,6 @@ fn wake_root() {
 }
 
 /// The waker of a loop that is about to sleep.
-pub(super) fn watch_sleep(root: &Waker) {
+pub(crate) fn watch_sleep(root: &Waker) {
     ROOT.set(Some(root.clone()));
 }

@@ -3,13 +3,13 @@
 
 use crate::broker::relay::LeaveReason;
 use crate::proto::frame::Opcode;
-use crate::session::Session;
 
+use crate::proto::CloseCode;
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::socket::connection::Connection;
 use crate::shard::socket::deadlines::{Due, Facts, due, is_slow};
-use crate::shard::speak::engine::is_engine;
 use crate::shard::state::State;
+use crate::shard::state::engines::is_engine;
 
 impl State {
     /// A look at a connection that was asked for; `tick` says which.
@@ -18,7 +18,7 @@ impl State {
             return self.meet_engine_deadline(key, tick);
         }
         let now_ms = self.peer_ms();
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
         if u64::from(connection.tick) != tick {
@@ -36,7 +36,7 @@ impl State {
 
     fn due(&mut self, key: SlotKey) -> Due {
         let (now_ms, lost_ms) = (self.peer_ms(), self.lost_ms);
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.alive(key) else {
             return Due::Nothing { next_ms: u64::MAX };
         };
         let limits = self.live.limits_of(connection.mount);
@@ -54,18 +54,28 @@ impl State {
             Due::Ping => self.ping(key),
             Due::WorkTimeout => self.finish_ending(key),
             Due::HandshakeTimeout | Due::CloseTimeout => self.abort(key, LeaveReason::Closed),
-            Due::Idle => self.close(key, 1000, "idle for too long", LeaveReason::Timeout),
+            Due::Idle => self.close(
+                key,
+                CloseCode::Normal,
+                "idle for too long",
+                LeaveReason::Timeout,
+            ),
             Due::PongTimeout => self.abort(key, LeaveReason::Timeout),
             Due::WriteStall => self.abort(key, LeaveReason::Slow),
             Due::MessageTimeout => {
                 let text = "a fragmented message was not complete in time";
-                self.close(key, 1008, text, LeaveReason::Timeout);
+                self.close(key, CloseCode::Policy, text, LeaveReason::Timeout);
             }
             Due::TokenExpiring => self.tell_expiry(key),
-            Due::TokenExpired => self.close(key, 4401, "token expired", LeaveReason::Closed),
+            Due::TokenExpired => self.close(
+                key,
+                CloseCode::TokenExpired,
+                "token expired",
+                LeaveReason::Closed,
+            ),
             Due::LifetimeReached => {
                 let text = "connection lifetime reached, re-upgrade to continue";
-                self.close(key, 1001, text, LeaveReason::Closed);
+                self.close(key, CloseCode::GoingAway, text, LeaveReason::Closed);
             }
         }
     }
@@ -73,9 +83,7 @@ impl State {
     /// Asks the peer whether it is there. An answer can be awaited only when the question has left.
     fn ping(&mut self, key: SlotKey) {
         let now_ms = self.peer_ms();
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
+        let connection = self.connections.must(key);
         let departed = connection.departed();
         connection.machine.handle_ping(departed, now_ms);
         self.queue_frame(key, Opcode::Ping, b"");
@@ -98,9 +106,9 @@ fn facts(connection: &Connection, lost_ms: u64) -> Facts {
         0 => 0,
         at_ms => at_ms.saturating_sub(lost_ms).max(1),
     };
-    let expires_ms = connection.expires_ms;
+    let (expires_ms, speaker) = (connection.expires_ms, connection.session.speaker());
     let lead_ms = u64::from(connection.expiry_lead_tenths) * 100;
-    let expiring_ms = match connection.negotiated() && 0 < lead_ms {
+    let expiring_ms = match speaker.negotiated() && 0 < lead_ms {
         true => expires_ms.saturating_sub(lead_ms).max(1),
         false => 0,
     };
@@ -109,6 +117,6 @@ fn facts(connection: &Connection, lost_ms: u64) -> Facts {
         expiring_ms: of_peers(expiring_ms),
         idle_since_ms: connection.idle_since_ms().unwrap_or(0),
         is_slow: is_slow(connection.leave_reason),
-        has_own_pings: matches!(connection.session, Session::Engine(..)),
+        has_own_pings: speaker.has_own_pings(),
     }
 }

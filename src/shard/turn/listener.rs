@@ -11,11 +11,11 @@ use std::sync::atomic::Ordering;
 use crate::metrics::{Counter, Refusal as RefusedFor};
 
 use crate::shard::door::greetings::Greetings;
-use crate::shard::door::tickets::{Ticket, counted};
 use crate::shard::kernel::ring::{Completion, descriptor};
-use crate::shard::post::command::{Accepted, Command, Moved};
+use crate::shard::socket::tickets::{Ticket, counted};
 use crate::shard::socket::transport::Transport;
 use crate::shard::state::State;
+use crate::shard::state::command::{Accepted, Command, Moved};
 use crate::shard::turn::Turn;
 
 /// How long accepting pauses when the process is out of descriptors.
@@ -113,7 +113,7 @@ impl Turn {
             return state.give_up_place();
         };
         let key = state.insert(fd);
-        if let Some(connection) = state.connections.get(key) {
+        if let Some(connection) = state.connections.alive(key) {
             connection.transport = transport;
             connection.hold(ticket);
         }

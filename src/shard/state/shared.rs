@@ -15,15 +15,16 @@ use crate::gateway::container::Container;
 use crate::gateway::engine::program::Program;
 use crate::gateway::raw_handler::AnyRawHandler;
 use crate::gateway::relay_handler::AnyRelayHandler;
+use crate::gateway::topics::Topics;
 use crate::id::{ConnId, Partition, Tenant};
+use crate::session::durable::DurableRules;
 use crate::tls::Acceptor;
 
-use super::door::tickets::{AddressRates, Counts, Ticket};
-use super::post::command::Command;
-use super::post::mailbox::Port;
-use super::socket::outbox::OutboxLimits;
-use super::speak::durable::DurableWorld;
-use super::tell::memory::Memory;
+use crate::shard::post::mailbox::Port;
+use crate::shard::socket::outbox::OutboxLimits;
+use crate::shard::socket::tickets::{AddressRates, Counts, Ticket};
+use crate::shard::state::command::Command;
+use crate::shard::state::memory::Memory;
 
 /// What is spoken on a mount.
 pub(crate) enum Dialect {
@@ -86,6 +87,11 @@ impl Live {
             .unwrap_or(&self.limits)
     }
 
+    /// The limits of all mounts, and those where there is none.
+    pub(crate) fn all_limits(&self) -> impl Iterator<Item = &Limits> + Clone {
+        self.mount_limits.iter().chain([&self.limits])
+    }
+
     /// The bounds of the outbox of a connection on `mount`.
     pub(crate) fn outbox_limits(&self, mount: u16, topic_frames_max: usize) -> OutboxLimits {
         let limits = self.limits_of(mount);
@@ -123,6 +129,15 @@ impl RelayWorld {
     pub(crate) fn next_conn_id(&self) -> ConnId {
         self.conn_ids.fetch_add(1, Ordering::Relaxed) + 1
     }
+}
+
+/// What all shards know of durable topics.
+#[derive(Debug)]
+pub(crate) struct DurableWorld {
+    pub(crate) rules: DurableRules,
+    pub(crate) streams: AtomicU64,
+    /// The handle that services, handlers and requests are given.
+    pub(crate) topics: Topics,
 }
 
 /// Who has how many connections, where such limits are set.
