@@ -66,6 +66,7 @@ mod durable_directory;
 mod durable_full;
 
 mod durable_limits;
+mod durable_pairs;
 
 mod program;
 

@@ -10,32 +10,7 @@ use serde_json::{Value, json};
 use tidegate::{CurrentUser, Error, Relay, RelayEvent, Result, State};
 
 use crate::harness::wire::{frame, upgrade_request};
-use crate::harness::{Opcode, Plan, Site, Wire, eventually, token, wait};
-
-/// Declares a test that runs with one, two and three shards.
-macro_rules! on_shards {
-    ($($(#[$meta:meta])* fn $name:ident($shards:ident) $body:block)+) => {$(
-        mod $name {
-            #[test]
-            fn with_one_shard() {
-                super::$name(1);
-            }
-
-            #[test]
-            fn with_two_shards() {
-                super::$name(2);
-            }
-
-            #[test]
-            fn with_three_shards() {
-                super::$name(3);
-            }
-        }
-
-        $(#[$meta])*
-        fn $name($shards: u16) $body
-    )+};
-}
+use crate::harness::{Opcode, Plan, Site, Wire, eventually, on_shards, token, wait};
 
 /// One request to a topic, by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

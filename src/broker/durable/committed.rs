@@ -163,6 +163,7 @@ impl Durable {
             subscription.made = true;
             self.open(id, None);
         }
+        self.serve_early(id);
     }
 
     pub(super) fn cursors_made(&mut self, told: Vec<Moved>) {
@@ -224,6 +225,7 @@ impl Durable {
             Appended::Publish(appending) => self.give_up_publish(appending, refused),
             Appended::Subscription(subscription) => {
                 self.give_up_subscription(subscription, refused);
+                self.serve_early(subscription);
             }
             Appended::SubscriptionEnd(subscription, caller) => {
                 self.keep_subscription(subscription);

@@ -77,7 +77,7 @@ impl Durable {
             Command::Credit { .. } | Command::Ack { .. }
         );
         if (passes || !is_behind) && self.need_of(&request).is_none() {
-            return self.serve(now, request, None);
+            return self.serve_in_turn(now, request, None);
         }
         if matches!(request.command, Command::Disconnect) {
             // Nobody reads any more; what the peer has in line may bind it once more until then.
@@ -115,7 +115,7 @@ impl Durable {
                 self.append(value, Appended::EndAgain);
             }
         } else if let Some(first) = self.line.pop() {
-            self.serve(now, first.request, first.refused.or_else(|| room.err()));
+            self.serve_in_turn(now, first.request, first.refused.or_else(|| room.err()));
         }
         self.serve_ready(now);
     }
@@ -129,7 +129,7 @@ impl Durable {
             && !needs(self, first)
         {
             if let Some(first) = self.line.pop() {
-                self.serve(now, first.request, first.refused);
+                self.serve_in_turn(now, first.request, first.refused);
             }
         }
     }

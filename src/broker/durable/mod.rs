@@ -29,6 +29,7 @@ mod rights;
 
 mod topics;
 
+mod early;
 mod line;
 
 mod publish;
@@ -198,6 +199,7 @@ pub struct Durable {
     held: BTreeMap<(AppendId, u64), Held>,
     holds: u64,
     line: line::Line,
+    early: early::Early,
     /// Ends whose first record is damaged, to be written again.
     ends_again: Vec<Value>,
     /// Why what is being served gets no room.
@@ -331,6 +333,7 @@ impl Durable {
             held: BTreeMap::new(),
             holds: 0,
             line: line::Line::default(),
+            early: early::Early::default(),
             ends_again: Vec::new(),
             lack: None,
             log: Appends {

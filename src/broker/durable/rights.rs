@@ -150,6 +150,7 @@ impl Durable {
 
     /// A peer goes on with another token: bindings to what that may not read end.
     pub(super) fn renew(&mut self, caller: &Caller) {
+        self.renew_early(caller);
         let Some(connection) = self.connections.get(&caller.peer) else {
             return;
         };

@@ -91,6 +91,7 @@ impl Durable {
             cursor,
             unix_ms: now.unix_ms,
         };
+        self.early.insert(id, Vec::new());
         self.append(value, Appended::Subscription(id));
         Ok(())
     }
@@ -153,7 +154,7 @@ impl Durable {
         }
     }
 
-    fn bound_to(&self, id: HomedId) -> Option<Peer> {
+    pub(super) fn bound_to(&self, id: HomedId) -> Option<Peer> {
         Some(self.subscriptions.get(&id)?.binding.as_ref()?.peer)
     }
 
@@ -263,10 +264,6 @@ impl Durable {
             return Err(Refused::NotSubscribed);
         };
         let topic = subscription.topic;
-        let unmade = subscription
-            .binding
-            .as_ref()
-            .is_some_and(|b| b.opening.is_some());
         subscription.unbind();
         if let Some(topic) = self.topics.get_mut(&topic) {
             topic.bound -= 1;
@@ -274,10 +271,6 @@ impl Durable {
         if let Some(connection) = self.connections.get_mut(&caller.peer) {
             connection.lose(id, Ended::Requested);
         }
-        debug_assert!(
-            !unmade || self.waits_for_log(),
-            "an opening waits for its record"
-        );
         let (sub_name, reason) = (sub_name.clone(), Ended::Requested);
         self.answer(
             caller,
@@ -367,6 +360,7 @@ impl Durable {
     /// A peer is gone: its bindings end without a word, and what it did not ack is sent again to
     /// the next.
     pub(super) fn disconnect(&mut self, peer: Peer) {
+        self.forget_early(peer);
         let Some(connection) = self.connections.remove(&peer) else {
             return;
         };

@@ -59,6 +59,32 @@ macro_rules! both_shards {
 }
 pub(crate) use both_shards;
 
+/// Declares a test that runs with one, two and three shards.
+macro_rules! on_shards {
+    ($($(#[$meta:meta])* fn $name:ident($shards:ident) $body:block)+) => {$(
+        mod $name {
+            #[test]
+            fn with_one_shard() {
+                super::$name(1);
+            }
+
+            #[test]
+            fn with_two_shards() {
+                super::$name(2);
+            }
+
+            #[test]
+            fn with_three_shards() {
+                super::$name(3);
+            }
+        }
+
+        $(#[$meta])*
+        fn $name($shards: u16) $body
+    )+};
+}
+pub(crate) use on_shards;
+
 /// A running server. Drained and joined when it is dropped, which must take less than the 10 s
 /// that a graceful stop may take.
 pub(crate) struct Site {

@@ -293,3 +293,52 @@ fn a_duplicate_may_be_refused() {
     rig.ask(1, Command::Disconnect);
     assert!(rig.subscribed(2, topic, "A", open).resumed);
 }
+
+/// What waits for a subscription's record, before the disk says anything.
+fn early(count: usize, limit: u32) -> (Rig, HomedId) {
+    let mut rig = Rig::with(Limits {
+        publishes_in_flight_max: limit,
+        ..Limits::default()
+    });
+    let topic = rig.topic("a");
+    rig.sync_at_once = false;
+    (0..count).for_each(|_| rig.subscribe(1, topic, "A", from(0)));
+    (rig, topic)
+}
+
+/// S9: what waits for the record is bounded, the full case is a refusal, and the bound is given back
+#[test]
+fn what_waits_for_a_record_is_bounded() {
+    let (mut rig, topic) = early(4, 2);
+    assert_eq!(rig.refused(), "rate_limited");
+    rig.sync();
+    let subscribed = rig.answers.drain(..);
+    let subscribed = subscribed.filter(|(_, _, told)| matches!(told, Answer::Subscribed(_)));
+    assert_eq!(subscribed.count(), 3);
+    rig.sync_at_once = true;
+    rig.fill_many(topic, 3);
+}
+
+/// S9: the record fails, and each that waited for it is refused
+#[test]
+fn what_waits_for_a_record_fails_with_it() {
+    let (mut rig, _) = early(3, 8);
+    rig.home.handle_failed(rig.now);
+    rig.settle();
+    let refused = rig.answers.drain(..);
+    let refused = refused.filter(|(_, _, told)| matches!(told, Answer::Refused { .. }));
+    assert_eq!(refused.count(), 3);
+}
+
+/// S9: who is gone is not bound by what it left behind
+#[test]
+fn what_waits_for_a_record_ends_with_its_peer() {
+    let (mut rig, topic) = early(3, 8);
+    rig.ask(1, Command::Disconnect);
+    rig.sync();
+    rig.sync_at_once = true;
+    let (topic_id, mut open) = (topic, from(0));
+    open.reject_duplicate = true;
+    rig.answers.clear();
+    rig.subscribed(2, topic_id, "A", open);
+}
