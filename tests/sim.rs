@@ -28,6 +28,9 @@ mod resting;
 #[path = "sim/full.rs"]
 mod full;
 
+#[path = "sim/repairing.rs"]
+mod repairing;
+
 #[path = "sim/reopening.rs"]
 mod reopening;
 

@@ -35,6 +35,8 @@ fn verbs_and_their_flags() {
         "tidegate shell man --dir man",
         "tidegate log verify data",
         "tidegate log inspect data",
+        "tidegate log repair data",
+        "tidegate log repair data --yes",
         "tidegate config init",
         "tidegate doctor --dev",
         "tidegate config init tidegate.toml --profile edge",

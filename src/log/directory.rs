@@ -374,7 +374,7 @@ enum Standing {
     Empty,
 }
 
-fn folder_name(partition: Partition) -> String {
+pub(super) fn folder_name(partition: Partition) -> String {
     format!("partition-{:04}", partition.0)
 }
 

@@ -152,6 +152,8 @@ mod drive;
 
 mod verify;
 
+mod repair;
+
 pub use age::AgeClock;
 pub use batch::RUN_BYTES;
 pub use commit::AppendError;
@@ -168,6 +170,7 @@ pub use recovery::{
     Identity, RecoverError, RecoveredState, RecoveredSubscription, RecoveredTopic, RecoveryReport,
     recover,
 };
+pub use repair::{RepairMove, RepairPlan, plan_repair, repair};
 pub use replay::{DamagedStretch, ReplayReport};
 pub use room::{Class, ENTRY_BYTES};
 pub use state::{KEY_AGE_MS_MAX, KEYS_MAX, StoredKey, key_fingerprint, payload_fingerprint};

@@ -48,6 +48,8 @@ pub struct PartitionReport {
     /// Index files that are damaged or do not fit their segment; only `verify` looks for them. The
     /// log makes them again.
     pub indexes_bad: Vec<u64>,
+    /// Why nothing of it can be told: a file of it cannot be read. A server serves the others.
+    pub unreadable: Option<String>,
 }
 
 /// One segment file.
@@ -80,12 +82,27 @@ impl DirectoryReport {
     /// Whether every byte that was stored is as it was written. A torn end is no damage.
     pub fn is_intact(&self) -> bool {
         self.partitions.iter().all(|partition| {
-            partition.damage.is_empty()
+            partition.unreadable.is_none()
+                && partition.damage.is_empty()
                 && partition.indexes_bad.is_empty()
                 && partition.recovery.segments_missing.is_empty()
                 && partition.recovery.segments_unknown.is_empty()
                 && partition.recovery.topics_nameless == 0
         })
+    }
+}
+
+impl PartitionReport {
+    fn unreadable(partition: Partition, reason: String) -> Self {
+        Self {
+            partition,
+            segments: Vec::new(),
+            topics: Vec::new(),
+            recovery: RecoveryReport::default(),
+            damage: Vec::new(),
+            indexes_bad: Vec::new(),
+            unreadable: Some(reason),
+        }
     }
 }
 
@@ -106,12 +123,13 @@ fn report(path: &Path, is_thorough: bool) -> Result<DirectoryReport, VerifyError
     let mut partitions = Vec::new();
     for partition in (0..meta.partitions).map(Partition) {
         let mut folder = directory.folder(partition);
-        partitions.push(partition_report(
-            &mut folder,
-            partition,
-            meta.salt,
-            is_thorough,
-        )?);
+        let report = partition_report(&mut folder, partition, meta.salt, is_thorough);
+        partitions.push(match report {
+            Err(VerifyError::Recover(error)) if error.is_damage() => {
+                PartitionReport::unreadable(partition, error.to_string())
+            }
+            report => report?,
+        });
     }
     Ok(DirectoryReport { meta, partitions })
 }
@@ -140,6 +158,7 @@ fn partition_report(
         damage: recovery.replay.damage.clone(),
         recovery,
         indexes_bad: Vec::new(),
+        unreadable: None,
     };
     if is_thorough {
         report.damage.clear();

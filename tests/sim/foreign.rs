@@ -13,16 +13,16 @@ use super::commit_log::{IDENTITY, small};
 use super::forgetting::Desk;
 use super::scratch;
 
-const META: Meta = Meta {
+pub(crate) const META: Meta = Meta {
     partitions: 4,
     salt: 0x00c0_ffee,
 };
 
 const MESSAGES: Seq = 150;
 
-type Files = BTreeMap<PathBuf, Vec<u8>>;
+pub(crate) type Files = BTreeMap<PathBuf, Vec<u8>>;
 
-fn snapshot(path: &Path) -> Files {
+pub(crate) fn snapshot(path: &Path) -> Files {
     let mut files = Files::new();
     for entry in fs::read_dir(path).unwrap() {
         let path = entry.unwrap().path();
@@ -55,12 +55,12 @@ fn identity(partition: u16) -> Identity {
     }
 }
 
-fn folder(path: &Path, partition: u16) -> PathBuf {
+pub(crate) fn folder(path: &Path, partition: u16) -> PathBuf {
     path.join(format!("partition-{partition:04}"))
 }
 
 /// A directory with a topic in each partition.
-fn fill(path: &Path) -> Vec<HomedId> {
+pub(crate) fn fill(path: &Path) -> Vec<HomedId> {
     let directory = DataDirectory::open(path, META).unwrap();
     let fill_one = |partition| {
         let (mut desk, _) = Desk::open(
@@ -78,7 +78,7 @@ fn fill(path: &Path) -> Vec<HomedId> {
 }
 
 /// Everything is there, as it was.
-fn check(path: &Path, topics: &[HomedId]) {
+pub(crate) fn check(path: &Path, topics: &[HomedId]) {
     let other = Meta {
         partitions: 9,
         salt: 9,
@@ -96,7 +96,7 @@ fn check(path: &Path, topics: &[HomedId]) {
 /// Changes the directory, and tells what a start must say.
 type Case = (&'static str, fn(&Path), &'static str);
 
-fn segment(path: &Path, partition: u16, kind: &str, at: usize) -> PathBuf {
+pub(crate) fn segment(path: &Path, partition: u16, kind: &str, at: usize) -> PathBuf {
     let mut files: Vec<PathBuf> = fs::read_dir(folder(path, partition))
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -106,7 +106,7 @@ fn segment(path: &Path, partition: u16, kind: &str, at: usize) -> PathBuf {
     files[at].clone()
 }
 
-fn fresh_meta(path: &Path) {
+pub(crate) fn fresh_meta(path: &Path) {
     let other = scratch();
     let meta = Meta { salt: 1, ..META };
     drop(DataDirectory::open(other.path(), meta).unwrap());
@@ -132,7 +132,7 @@ fn change_meta(path: &Path, change: fn(&mut [u8])) {
 }
 
 /// Rewrites the head of a segment as another version would.
-fn change_head(file: &Path, change: impl Fn(&mut [u8])) {
+pub(crate) fn change_head(file: &Path, change: impl Fn(&mut [u8])) {
     let mut bytes = fs::read(file).unwrap();
     change(&mut bytes);
     let field = |at: usize| -> [u8; 8] { bytes[at..at + 8].try_into().unwrap() };
