@@ -290,7 +290,7 @@ impl CommitLog {
     }
 
     /// Whether room for such records is on its way although the disk has none: of the ballast, or of
-    /// segments that are let go. It comes or fails, so nobody waits for it for ever.
+    /// segments that are let go. It comes or fails, so a wait for it ends.
     pub(super) fn is_freeing(&self, class: Class) -> bool {
         let is_due = self.is_ballast_due() && self.ballast.has_segment();
         let is_next = !self.has_next_segment() && (self.prepare.is_coming() || is_due);

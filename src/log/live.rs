@@ -15,7 +15,7 @@ impl Live {
         }
     }
 
-    /// It is needed no longer.
+    /// It was released.
     pub(super) fn take(&mut self, segment: u64, bytes: u64) {
         if segment == 0 || bytes == 0 {
             return;

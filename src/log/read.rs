@@ -40,7 +40,7 @@ pub enum ReadItem<'a> {
         /// The last of them.
         to: Seq,
     },
-    /// These were stored and cannot be read any more.
+    /// These were stored, and reading them failed.
     Damaged {
         /// The first of them.
         from: Seq,
@@ -59,7 +59,7 @@ pub enum ReadEnd {
     /// The rest must come into memory first: an `Event::Readable` that names this tells when to ask
     /// again.
     Loading(Awaited),
-    /// There is no such topic.
+    /// The topic is unknown.
     UnknownTopic,
 }
 

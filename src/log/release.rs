@@ -77,7 +77,7 @@ impl CommitLog {
         }
     }
 
-    /// Something is needed no longer: on a full disk every segment that is there now is worth a look.
+    /// Something was released: on a full disk every segment that is there now is worth a look.
     pub(super) fn look_for_all_if_full(&mut self) {
         if self.is_full() {
             self.cleaner.thorough_before = self.prepare.next_id();

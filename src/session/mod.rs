@@ -64,7 +64,7 @@ pub(crate) trait Speaker {
         None
     }
 
-    /// Whether the parser of its messages checks their text, so that nobody else must.
+    /// Whether the parser of its messages checks their text, so that the decoder need not.
     fn checks_text(&self) -> bool {
         false
     }

@@ -18,7 +18,10 @@ const STRANGERS: &[Wrong] = &[
         let other = scratch();
         let meta = tidegate::log::Meta { salt: 77, ..META };
         let directory = DataDirectory::open(other.path(), meta).unwrap();
-        let identity = meta.identity(tidegate::id::Partition(1));
+        let identity = tidegate::log::Identity {
+            partition: tidegate::id::Partition(1),
+            salt: meta.salt,
+        };
         let there = directory.folder_path(identity.partition);
         let (mut desk, _) = super::forgetting::Desk::open(&there, identity);
         let topic = desk.topic(1, tidegate::log::Retention::default());

@@ -11,7 +11,7 @@ pub(crate) const HEADER: &str = "x-forwarded-for";
 
 /// An element of the list cannot be read as an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{element}` in X-Forwarded-For is no address")]
+#[error("`{element}` in X-Forwarded-For cannot be read as an address")]
 pub(crate) struct NotAnAddress {
     element: String,
 }

@@ -192,7 +192,7 @@ impl State {
         }
     }
 
-    /// The connection is no longer there.
+    /// The connection has gone.
     pub(crate) fn on_end(&mut self, key: SlotKey, session: Session, leave: LeaveReason) {
         match session {
             Session::None => {}

@@ -95,7 +95,7 @@ impl Asks {
         }
     }
 
-    /// Whoever asked one waits no longer.
+    /// Whoever asked one has stopped waiting.
     pub(crate) fn give_up(&mut self, number: u64) {
         if let Some(Pending::One(whom, _)) = self.pending.remove(&number) {
             self.settle(whom);

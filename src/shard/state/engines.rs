@@ -60,7 +60,7 @@ pub(crate) type Waiting = oneshot::Sender<Polled>;
 /// Who takes the messages of a session.
 #[derive(Debug)]
 pub(crate) enum Upper {
-    /// Nobody any more.
+    /// Whoever took them has gone.
     None,
     Raw(RawSession),
     SocketIo(SocketIo),

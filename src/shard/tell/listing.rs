@@ -27,7 +27,7 @@ pub(crate) struct ListFilter {
     pub(crate) contains: Box<str>,
     /// Where they come from is shown, and looked at.
     pub(crate) addresses: bool,
-    /// No more than so many.
+    /// So many at most.
     pub(crate) limit: usize,
 }
 
