@@ -115,8 +115,10 @@ struct Polling<S> {
     queue: Vec<u8>,
     frames: usize,
     probe: Option<Probe<S>>,
-    /// It has ended; the next poll is told, until this time.
+    /// It has ended; the next poll is told, or the socket that it is about to change to, until this time.
     closing_ms: u64,
+    /// What that socket is closed with.
+    closing_code: u16,
 }
 
 #[derive(Debug)]
@@ -142,6 +144,7 @@ impl<S: Copy + Eq> Engine<S> {
             frames: 0,
             probe: None,
             closing_ms: 0,
+            closing_code: 0,
         };
         Self::new(Way::Polling(Box::new(polling)), now_ms, limits)
     }
@@ -377,10 +380,15 @@ impl<S: Copy + Eq> Engine<S> {
                     effects.push(Effect::Answer(poll, NOOP.to_vec()));
                 }
                 let queue = std::mem::take(&mut polling.queue);
+                let closing_code = (0 < polling.closing_ms).then_some(polling.closing_code);
                 self.way = Way::Upgraded(socket, Box::new(polling.sid));
                 self.pong_by_ms = 0;
                 if !queue.is_empty() {
                     effects.push(Effect::Send(socket, queue));
+                }
+                if let Some(code) = closing_code {
+                    self.way = Way::Over;
+                    effects.push(Effect::Close(socket, code));
                 }
             }
             _ => {
@@ -429,6 +437,9 @@ impl<S: Copy + Eq> Engine<S> {
         }
         if is_closing && polling.queue.is_empty() {
             writer.take(&frame::text(CLOSE));
+            if let Some(probe) = polling.probe.take() {
+                effects.push(Effect::Close(probe.socket, polling.closing_code));
+            }
             self.way = Way::Over;
         }
         effects.push(Effect::Answer(poll, writer.into_body()));
@@ -450,7 +461,9 @@ impl<S: Copy + Eq> Engine<S> {
             return;
         }
         polling.closing_ms = now_ms + limits.pong_timeout_ms;
-        if let Some(probe) = polling.probe.take() {
+        polling.closing_code = code;
+        // Once a probe is answered a client polls no more, and would hear of the end by nothing else.
+        if let Some(probe) = polling.probe.take_if(|probe| !probe.is_answered) {
             effects.push(Effect::Close(probe.socket, code));
         }
         effects.push(Effect::Ended(reason));
@@ -524,6 +537,9 @@ impl<S: Copy + Eq> Engine<S> {
             Way::Over => return true,
             Way::Polling(polling) if 0 < polling.closing_ms => {
                 if polling.closing_ms <= now_ms {
+                    if let Some(probe) = polling.probe.take() {
+                        effects.push(Effect::Close(probe.socket, polling.closing_code));
+                    }
                     self.way = Way::Over;
                 }
                 return self.is_over();

@@ -242,6 +242,38 @@ fn a_close_of_ours_is_told_to_the_next_poll() {
     assert_eq!(close(&mut rig), [Effect::Close(1, 1012), ended]);
 }
 
+/// S-13, S-55: a client whose probe was answered polls no more, and hears of an end by its socket: when it
+/// changes to that, or when there was time enough
+#[test]
+fn a_close_of_ours_waits_for_an_upgrade_that_is_under_way() {
+    let probed = || {
+        let mut rig = Rig::polling();
+        rig.engine
+            .handle_socket(1, 1_000, &LIMITS, &mut rig.effects);
+        rig.packet(Some(1), Packet::Ping(PROBE));
+        rig.take();
+        rig.say("4a");
+        let (now_ms, effects) = (rig.now_ms, &mut rig.effects);
+        rig.engine
+            .handle_close(Reason::Forced, 1012, now_ms, &LIMITS, effects);
+        assert_eq!(rig.take(), [Effect::Ended(Reason::Forced)]);
+        rig
+    };
+    let mut rig = probed();
+    rig.packet(Some(1), Packet::Upgrade);
+    assert_eq!(rig.take(), [sent(1, "4a"), Effect::Close(1, 1012)]);
+    assert!(rig.engine.is_over());
+    let mut rig = probed();
+    assert_eq!(
+        rig.poll(1),
+        [Effect::Close(1, 1012), answer(1, "4a\u{1e}1")]
+    );
+    assert!(rig.engine.is_over());
+    let mut rig = probed();
+    assert_eq!(rig.pass(200), [Effect::Close(1, 1012)]);
+    assert!(rig.engine.is_over());
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Poll,
