@@ -36,6 +36,9 @@ pub mod backup {}
 #[doc = include_str!("by_hand.md")]
 pub mod by_hand {}
 
+#[doc = include_str!("socketio.md")]
+pub mod socketio {}
+
 #[doc = include_str!("tls.md")]
 pub mod tls {}
 
