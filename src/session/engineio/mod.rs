@@ -119,6 +119,10 @@ struct Polling<S> {
     closing_ms: u64,
     /// What that socket is closed with.
     closing_code: u16,
+    /// When a body was whole last.
+    posted_ms: u64,
+    /// The client has ended it: a poll of its own that comes just behind is let go with a noop.
+    is_farewell: bool,
 }
 
 #[derive(Debug)]
@@ -145,6 +149,8 @@ impl<S: Copy + Eq> Engine<S> {
             probe: None,
             closing_ms: 0,
             closing_code: 0,
+            posted_ms: now_ms,
+            is_farewell: false,
         };
         Self::new(Way::Polling(Box::new(polling)), now_ms, limits)
     }
@@ -259,10 +265,27 @@ impl<S: Copy + Eq> Engine<S> {
         }
         match &mut self.way {
             Way::Polling(polling) if polling.closing_ms == 0 => {
+                polling.posted_ms = now_ms;
                 std::mem::take(&mut polling.is_posting)
             }
             _ => false,
         }
+    }
+
+    /// The client ends the session. Its poll may be behind its close, for they come by two connections and
+    /// a poll may have to be brought to this shard first.
+    fn close_of_peer(&mut self, effects: &mut Effects<S>) {
+        if let Way::Polling(polling) = &mut self.way {
+            if polling.closing_ms == 0 && polling.poll.is_none() && polling.probe.is_none() {
+                polling.closing_ms = polling.posted_ms + FAREWELL_MS;
+                polling.is_farewell = true;
+                return effects.push(Effect::Ended(Reason::TransportClose));
+            }
+            if let Some(poll) = polling.poll.take() {
+                effects.push(Effect::Answer(poll, NOOP.to_vec()));
+            }
+        }
+        self.end_with(Reason::TransportClose, 1000, effects);
     }
 
     /// Something has come over its socket: the other side is there.
@@ -284,19 +307,15 @@ impl<S: Copy + Eq> Engine<S> {
             self.handle_probe(socket, &packet, limits, effects);
             return Up::Nothing;
         }
+        if !self.is_open() {
+            return Up::Nothing;
+        }
         self.pong_by_ms = 0;
         match packet {
             Packet::Text(text) => return Up::Text(text),
             Packet::Binary(bytes) => return Up::Binary(bytes),
             Packet::Pong(_) | Packet::Noop | Packet::Upgrade => {}
-            Packet::Close => {
-                if let Way::Polling(polling) = &mut self.way
-                    && let Some(poll) = polling.poll.take()
-                {
-                    effects.push(Effect::Answer(poll, NOOP.to_vec()));
-                }
-                self.end_with(Reason::TransportClose, 1000, effects);
-            }
+            Packet::Close => self.close_of_peer(effects),
             // Only the server asks.
             Packet::Ping(_) => {
                 self.end_with(Reason::TransportError, CloseCode::Protocol.get(), effects)
@@ -424,6 +443,10 @@ impl<S: Copy + Eq> Engine<S> {
         let Some(poll) = polling.poll.take() else {
             return;
         };
+        if polling.is_farewell {
+            self.way = Way::Over;
+            return effects.push(Effect::Answer(poll, NOOP.to_vec()));
+        }
         if is_probed && !is_closing {
             return effects.push(Effect::Answer(poll, NOOP.to_vec()));
         }
@@ -587,6 +610,8 @@ impl<S: Copy + Eq> Engine<S> {
 const CLOSE: &[u8] = b"1";
 const NOOP: &[u8] = b"6";
 
+/// A poll may come this much later than the close that it was sent before.
+const FAREWELL_MS: u64 = 50;
 /// A ping may go out this much after it was due at the cost of the other side; what is later than
 /// that is not its fault.
 const LATE_MS_MAX: u64 = 50;

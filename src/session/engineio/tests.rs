@@ -110,6 +110,24 @@ fn a_close_in_a_body_ends_the_poll_with_a_noop() {
     assert_eq!(rig.take(), [answer(1, "6"), ended]);
 }
 
+/// S-12: a poll that was sent before the close, and comes behind it, ends as one that was there
+#[test]
+fn a_close_in_a_body_may_overtake_the_poll() {
+    let closed = || {
+        let mut rig = Rig::polling();
+        rig.packet(None, Packet::Close);
+        assert_eq!(rig.take(), [Effect::Ended(Reason::TransportClose)]);
+        assert_eq!(rig.packet(None, Packet::Text("late")), Up::Nothing);
+        rig
+    };
+    let mut rig = closed();
+    assert_eq!(rig.poll(1), [answer(1, "6")]);
+    assert_eq!(rig.poll(2), [Effect::Refuse(2)]);
+    let mut rig = closed();
+    assert_eq!(rig.pass(50), []);
+    assert_eq!(rig.poll(1), [Effect::Refuse(1)]);
+}
+
 /// S-12
 #[test]
 fn a_second_post_meanwhile_ends_the_session() {
