@@ -5,15 +5,16 @@
 //! After each `handle_*` the caller carries out all effects. What waits for a poll is bounded by the
 //! caller, who asks [`Engine::waiting`] before it queues.
 
+mod steps;
 #[cfg(test)]
 mod tests;
-
-use smallvec::SmallVec;
 
 use crate::proto::CloseCode;
 use crate::proto::engineio::{PROBE, Packet, PayloadWriter, Sid};
 use crate::proto::frame;
 use crate::session::Speaker;
+
+pub(crate) use self::steps::{Effect, Effects, EngineLimits, PollId, Reason, Up};
 
 /// The session that a socket carries, or wants to: its place on the shard, and its life there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,62 +27,6 @@ impl Speaker for EngineSocket {
     fn has_own_pings(&self) -> bool {
         true
     }
-}
-
-/// A request that waits for packets.
-pub(crate) type PollId = u64;
-
-/// What the caller must do.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Effect<S> {
-    /// A waiting request is answered with this body.
-    Answer(PollId, Vec<u8>),
-    /// A request does not fit the session.
-    Refuse(PollId),
-    /// Whole frames go out over a socket.
-    Send(S, Vec<u8>),
-    /// A socket is closed with this code.
-    Close(S, u16),
-    /// The layer above is told that the session has ended.
-    Ended(Reason),
-}
-
-/// The effects of one step.
-pub(crate) type Effects<S> = SmallVec<[Effect<S>; 3]>;
-
-/// Why a session ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reason {
-    /// The other side closed it, or its socket is gone.
-    TransportClose,
-    /// A request broke the rules or was given up.
-    TransportError,
-    /// A ping was not answered in time.
-    PingTimeout,
-    /// This side closed it.
-    Forced,
-    /// What came was no packet.
-    ParseError,
-}
-
-/// How long things may take, and how large an answer may be.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct EngineLimits {
-    pub(crate) ping_interval_ms: u64,
-    pub(crate) pong_timeout_ms: u64,
-    pub(crate) upgrade_ms_max: u64,
-    pub(crate) payload_bytes_max: usize,
-}
-
-/// What a packet means for the layer above.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Up<'a> {
-    /// Nothing.
-    Nothing,
-    /// A text.
-    Text(&'a str),
-    /// Bytes.
-    Binary(Vec<u8>),
 }
 
 /// One session. `S` names a socket.
@@ -180,7 +125,7 @@ impl<S: Copy + Eq> Engine<S> {
         }
     }
 
-    /// Whether nobody will ever ask for it again.
+    /// Whether it can be forgotten.
     pub(crate) fn is_over(&self) -> bool {
         matches!(self.way, Way::Over)
     }
@@ -584,7 +529,7 @@ impl<S: Copy + Eq> Engine<S> {
         self.end_with(reason, 1000, effects);
     }
 
-    /// Nobody will be told anything any more but by the end of a socket.
+    /// Ends it at once: only the end of a socket tells of it.
     fn end_with(&mut self, reason: Reason, code: u16, effects: &mut Effects<S>) {
         let was_open = self.is_open();
         match std::mem::replace(&mut self.way, Way::Over) {

@@ -260,7 +260,7 @@ fn a_close_of_ours_is_told_to_the_next_poll() {
     assert_eq!(close(&mut rig), [Effect::Close(1, 1012), ended]);
 }
 
-/// S-13, S-55: a client whose probe was answered polls no more, and hears of an end by its socket: when it
+/// S-13, S-55: a client whose probe was answered has stopped polling, and hears of an end by its socket: when it
 /// changes to that, or when there was time enough
 #[test]
 fn a_close_of_ours_waits_for_an_upgrade_that_is_under_way() {
