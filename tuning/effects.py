@@ -332,7 +332,8 @@ UNMEASURED = {
     "limits.lifetime_ms_max": "as handshake_ms_max",
     "limits.head_bytes_max": "a longer head is refused",
     "limits.connections_max": "more are answered 503",
-    "limits.half_open_max": "more are answered 503",
+    "limits.half_open_max": "more than these, and the one that is silent for longest ends",
+    "limits.half_open_per_address_max": "as half_open_max, for one address",
 }
 
 

@@ -126,6 +126,11 @@ struct Membership {
 }
 
 impl Registry {
+    /// Lets connections be in `rooms_max` rooms each from here on.
+    pub fn set_rooms_max(&mut self, rooms_max: usize) {
+        self.rooms_max = rooms_max;
+    }
+
     /// An empty registry whose connections may be in `rooms_max` rooms each.
     pub fn new(rooms_max: usize) -> Self {
         Self {

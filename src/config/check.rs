@@ -108,7 +108,7 @@ pub(super) fn relations(config: &Config, source_of: SourceOf<'_>) -> Result<(), 
         if mount.config.dialect == Dialect::Durable {
             held.push(durable_relations(config, limits, source_of));
         }
-        held.push(mount_shape(&mount, source_of));
+        held.push(mount_shape(&mount, config, source_of));
     }
     held.extend([
         same_paths(config),
@@ -300,7 +300,11 @@ fn same_paths(config: &Config) -> Result<(), Error> {
     Ok(())
 }
 
-fn mount_shape(mount: &NamedMount<'_>, source_of: SourceOf<'_>) -> Result<(), Error> {
+fn mount_shape(
+    mount: &NamedMount<'_>,
+    config: &Config,
+    source_of: SourceOf<'_>,
+) -> Result<(), Error> {
     let path = &mount.config.path;
     let better = normal_path(path);
     if *path != better {
@@ -314,6 +318,9 @@ fn mount_shape(mount: &NamedMount<'_>, source_of: SourceOf<'_>) -> Result<(), Er
     }
     let reason = match (mount.config.dialect, mount.config.handler.as_deref()) {
         (Dialect::Raw, None) => "a raw mount needs a handler, write handler = \"echo\"",
+        (Dialect::Durable, None) if !config.durable.enabled => {
+            "durable topics are off, write durable.enabled = true or leave the mount out"
+        }
         (Dialect::Raw, Some(_)) | (_, None) => return Ok(()),
         (_, Some(_)) => "only a raw mount has a handler, leave the key out",
     };

@@ -64,8 +64,11 @@ section! {
         body_ms_max: u64 = 30_000, in 1..=86_400_000;
         /// All connections. More: 503. 0 takes the open files of the process less an eighth, at most 512.
         connections_max: usize = 0, in 0..=16_777_216;
-        /// Connections whose handshake is not done. More: not accepted.
+        /// Connections whose handshake is not done. More: the one that has been silent for longest ends.
         half_open_max: usize = 4_096, in 1..=1_048_576;
+        /// Those of one address (of IPv6 a /64). More: its own that has been silent for longest ends. 0 is
+        /// no bound.
+        half_open_per_address_max: usize = 1_024, in 0..=1_048_576;
         /// User memory of the process, mapped files not counted. 0 takes 60 % of the cgroup's or the machine's.
         memory_bytes_max: u64 = 0, in 0..=1_125_899_906_842_624;
         /// Percent of `memory_bytes_max`. From here on: no new upgrades (503), not ready.

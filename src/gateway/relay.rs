@@ -181,7 +181,12 @@ impl Relay {
             {
                 return Ok(());
             }
-            (Some(Joining::Member(lane)), _) => Some(lane),
+            // Lanes are numbered by each home for itself.
+            (Some(Joining::Member(own, lane)), Reached::One(tenant))
+                if *own.name == *topic && own.tenant == *tenant =>
+            {
+                Some(lane)
+            }
             _ => None,
         };
         match reached {

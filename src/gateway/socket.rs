@@ -100,6 +100,9 @@ pub enum SocketError {
     /// The connection has ended, or is about to.
     #[error("the connection is closed")]
     Closed,
+    /// The payload of a ping or pong is too long (RFC 6455 section 5.5).
+    #[error("a ping or pong of {0} bytes; at most 125 may be sent")]
+    ControlTooLong(usize),
     /// A close frame with a code that may not stand in one.
     #[error(transparent)]
     CloseCode(#[from] InvalidCloseCode),

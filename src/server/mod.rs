@@ -38,7 +38,10 @@ use crate::auth::{Authenticator, Origin, OriginPolicy};
 use crate::broker::pattern::Patterns;
 use crate::broker::relay::Unhandled as Policy;
 use crate::config::setting::Setting;
-use crate::config::{Carrier, Config, Dialect as ConfigDialect, Limits, Tenants, Unhandled};
+use crate::config::{
+    Carrier, Config, Dialect as ConfigDialect, Limits, MountConfig, RelaySection, Tenants,
+    Unhandled,
+};
 use crate::gateway::builtin::EventNumbers;
 use crate::gateway::engine::program::Program;
 use crate::gateway::module::App;
@@ -241,7 +244,6 @@ impl ServerBuilder {
             tls_listeners_from: tls_from(&listeners, tls_address),
             loads: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
             partitions: PARTITIONS_MAX,
-            half_open: AtomicUsize::new(0),
             polls: AtomicU64::new(0),
             mounts,
             mount_of,
@@ -397,7 +399,7 @@ impl ServerBuilder {
         for (index, relay) in relays.iter().enumerate() {
             patterns.insert(&relay.pattern, index)?;
         }
-        let Some(section) = &self.config.relay else {
+        let Some(section) = self.relay_section() else {
             let patterns = relays.into_iter().map(|relay| relay.pattern);
             let patterns: Vec<_> = patterns.collect();
             return match patterns.is_empty() {
@@ -422,6 +424,18 @@ impl ServerBuilder {
             shared: section.tenants == Tenants::Shared,
             conn_ids: AtomicU64::new(0),
         }))
+    }
+
+    /// `[relay]`; without it a mount that speaks relay has the defaults of that section.
+    fn relay_section(&self) -> Option<RelaySection> {
+        let speaks_relay = |mount: &&MountConfig| mount.dialect == ConfigDialect::Relay;
+        let mount = self.config.mounts.iter().find(speaks_relay);
+        self.config.relay.clone().or_else(|| {
+            Some(RelaySection {
+                tenants: mount?.tenants,
+                ..RelaySection::default()
+            })
+        })
     }
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod socketio;
 
 use std::rc::Rc;
 
+use crate::config::Limits;
 use crate::id::ConnId;
 
 /// The state that one connection has in its dialect. Which one it is is asked here and in
@@ -78,6 +79,9 @@ pub(crate) trait Speaker {
     fn has_error_frames(&self) -> bool {
         true
     }
+
+    /// Keeps to these limits from here on.
+    fn renew_limits(&self, _limits: &Limits) {}
 }
 
 /// Before the upgrade, and after the end.

@@ -3,7 +3,8 @@
 
 use std::rc::Rc;
 
-use crate::gateway::engine::inbox::Inbox;
+use crate::config::Limits;
+use crate::gateway::engine::inbox::{Inbox, InboxBounds};
 use crate::gateway::socket::Message;
 use crate::session::Speaker;
 
@@ -35,5 +36,9 @@ impl Speaker for RawSession {
 
     fn has_error_frames(&self) -> bool {
         false
+    }
+
+    fn renew_limits(&self, limits: &Limits) {
+        self.inbox.set_bounds(InboxBounds::of(limits));
     }
 }

@@ -35,8 +35,11 @@ fn status(site: &Site) -> u16 {
 
 /// From another address of this machine.
 fn status_from(site: &Site, host: u8) -> u16 {
-    let stream = connected_from(Ipv4Addr::new(127, 0, 0, host), site.address);
-    upgrade(Wire::over(stream), &[]).1
+    upgrade(connect_from(site, host), &[]).1
+}
+
+fn connect_from(site: &Site, host: u8) -> Wire {
+    Wire::over(connected_from(Ipv4Addr::new(127, 0, 0, host), site.address))
 }
 
 /// A connection that is refused before it says anything.
@@ -83,25 +86,48 @@ both_shards! {
         drop((second, held));
     }
 
-    /// half_open_max, over all shards
-    fn handshakes_in_flight_are_counted(shards) {
-        let site = start(shards, |limits| {
-            limits.half_open_max = 3;
-            limits.handshake_ms_max = 1_500;
-        });
+    /// C9, half_open_max: silent sockets cost nobody a place, those silent for longest go
+    fn silent_sockets_cost_nobody_a_place(shards) {
+        let site = start(shards, |limits| limits.half_open_max = 4);
         let open = Wire::upgraded(site.address, "/raw");
-        let silent = [(); 3].map(|()| Wire::connect(site.address));
-        eventually("enough are silent", || {
-            let mut wire = Wire::connect(site.address);
-            wire.write(upgrade_request("/raw", &[]));
-            let answer = wire.read_answer();
-            answer.status == 503 && answer.body.contains("limits.half_open_max")
-        });
-        for mut wire in silent {
-            wire.expect_end();
+        for round in 0..3 {
+            let silent: Vec<Wire> = (0..20).map(|_| Wire::connect(site.address)).collect();
+            eventually("who came last has a place", || status(&site) == 101);
+            assert_eq!(status_from(&site, 2), 101, "round {round}");
+            // Long before `handshake_ms_max`.
+            for mut wire in silent.into_iter().take(10) {
+                wire.read_to_end();
+            }
         }
-        assert_eq!(status(&site), 101);
         drop(open);
+    }
+
+    /// C9, half_open_per_address_max: who shares no address with them keeps what it has begun
+    fn an_address_pays_for_its_silent_sockets(shards) {
+        let site = start(shards, |limits| {
+            limits.half_open_max = 16;
+            limits.half_open_per_address_max = 4;
+        });
+        let request = upgrade_request("/raw", &[]);
+        let (begun, rest) = request.split_at(20);
+        let mut slow: Vec<Wire> = (0..3).map(|_| connect_from(&site, 2)).collect();
+        slow.iter_mut().for_each(|wire| wire.write(begun));
+        let silent: Vec<Wire> = (0..60).map(|_| Wire::connect(site.address)).collect();
+        eventually("who came last has a place", || status(&site) == 101);
+        for wire in &mut slow {
+            wire.write(rest);
+            assert_eq!(wire.read_answer().status, 101);
+        }
+        drop(silent);
+    }
+
+    /// handshake_ms_max
+    fn a_silent_socket_has_its_time(shards) {
+        let site = start(shards, |limits| limits.handshake_ms_max = 500);
+        let mut silent = Wire::connect(site.address);
+        let began = Instant::now();
+        silent.expect_end();
+        assert!(400 <= began.elapsed().as_millis());
     }
 
     /// connections_per_address_max: others are let in, and REST counts too

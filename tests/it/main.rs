@@ -34,6 +34,7 @@ mod builtin;
 mod closes;
 
 mod compression;
+mod counted;
 
 mod memory;
 

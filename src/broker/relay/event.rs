@@ -113,7 +113,7 @@ pub struct LaneId {
 #[derive(Debug, Clone)]
 pub enum Joining {
     /// A member's; it is held at home.
-    Member(LaneId),
+    Member(Arc<TopicKey>, LaneId),
     /// A visitor's join or leave; it is dropped.
     Visitor(Arc<TopicKey>),
 }

@@ -11,8 +11,9 @@ use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use crate::config::Limits;
 use crate::gateway::socket::{CloseFrame, Message, SocketError};
-use crate::proto::CloseCode;
+use crate::proto::{CloseCode, frame};
 
 /// Whom a link knows a socket by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,12 +68,22 @@ pub(crate) struct InboxBounds {
     pub(crate) messages_max: u32,
 }
 
+impl InboxBounds {
+    /// What `inbox_bytes_max` and `inbox_messages_max` say.
+    pub(crate) fn of(limits: &Limits) -> Self {
+        Self {
+            bytes_max: u32::try_from(limits.inbox_bytes_max).unwrap_or(u32::MAX),
+            messages_max: u32::try_from(limits.inbox_messages_max).unwrap_or(u32::MAX),
+        }
+    }
+}
+
 /// What a connection and its handler share: the messages between them. Every idle connection of a
 /// raw mount pays for one, so it is kept small.
 pub(crate) struct Inbox {
     messages: RefCell<VecDeque<Message>>,
     bytes: Cell<usize>,
-    bounds: InboxBounds,
+    bounds: Cell<InboxBounds>,
     /// Halves of the socket that the handler holds; the connection is closed with the last.
     handles: Cell<u16>,
     /// Nothing more will come; what the handler sends still goes out.
@@ -107,7 +118,7 @@ impl Inbox {
         Rc::new(Self {
             messages: RefCell::default(),
             bytes: Cell::new(0),
-            bounds,
+            bounds: Cell::new(bounds),
             handles: Cell::new(0),
             ended: Cell::new(false),
             closed: Cell::new(false),
@@ -119,6 +130,11 @@ impl Inbox {
         })
     }
 
+    /// Puts other bounds in force.
+    pub(crate) fn set_bounds(&self, bounds: InboxBounds) {
+        self.bounds.set(bounds);
+    }
+
     /// Adds a message; whether there is room for more.
     pub(crate) fn push(&self, message: Message) -> bool {
         let cost = message.as_bytes().len() + MESSAGE_COST_BYTES;
@@ -127,8 +143,9 @@ impl Inbox {
         self.link.inboxes().add(cost);
         let mut messages = self.messages.borrow_mut();
         messages.push_back(message);
-        let room = bytes < self.bounds.bytes_max as usize
-            && messages.len() < self.bounds.messages_max as usize;
+        let bounds = self.bounds.get();
+        let room =
+            bytes < bounds.bytes_max as usize && messages.len() < bounds.messages_max as usize;
         drop(messages);
         self.paused.set(!room);
         self.wake_receiver();
@@ -199,8 +216,9 @@ impl Inbox {
     }
 
     fn is_half_empty(&self, bytes: usize) -> bool {
-        self.messages.borrow().len() <= self.bounds.messages_max as usize / 2
-            && bytes <= self.bounds.bytes_max as usize / 2
+        let bounds = self.bounds.get();
+        self.messages.borrow().len() <= bounds.messages_max as usize / 2
+            && bytes <= bounds.bytes_max as usize / 2
     }
 
     fn poll_send(&self, message: &Message, cx: &Context<'_>) -> Poll<Result<(), SocketError>> {
@@ -210,11 +228,19 @@ impl Inbox {
         if self.closed.get() {
             return Poll::Ready(Err(SocketError::Closed));
         }
+        if let Message::Ping(payload) | Message::Pong(payload) = message
+            && frame::CONTROL_BYTES_MAX < payload.len()
+        {
+            return Poll::Ready(Err(SocketError::ControlTooLong(payload.len())));
+        }
         match self.link.try_send(self.id, message) {
             Ok(true) => Poll::Ready(Ok(())),
             Ok(false) => {
                 let mut senders = self.senders.take().unwrap_or_default();
-                senders.push(cx.waker().clone());
+                // Who asks again and again, as in a select, waits once.
+                if !senders.iter().any(|waker| waker.will_wake(cx.waker())) {
+                    senders.push(cx.waker().clone());
+                }
                 self.senders.set(Some(senders));
                 Poll::Pending
             }
@@ -284,5 +310,69 @@ impl Drop for Handle {
             true => self.close(CloseCode::Internal, "internal"),
             false => self.close(CloseCode::Normal, ""),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    /// The owner of a connection whose outbox is full.
+    #[derive(Default)]
+    struct FullLink(Inboxes);
+
+    impl SocketLink for FullLink {
+        fn try_send(&self, _: SocketId, _: &Message) -> Result<bool, SocketError> {
+            Ok(false)
+        }
+
+        fn close(&self, _: SocketId, _: u16, _: &str) {}
+
+        fn resume(&self, _: SocketId) {}
+
+        fn drained(&self, _: SocketId) {}
+
+        fn peer(&self, _: SocketId) -> Option<SocketAddr> {
+            None
+        }
+
+        fn inboxes(&self) -> &Inboxes {
+            &self.0
+        }
+    }
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// C11: a send that is polled again and again, as in a select, waits once
+    #[test]
+    fn whoever_asks_often_waits_once() {
+        let bounds = InboxBounds {
+            bytes_max: 1,
+            messages_max: 1,
+        };
+        let inbox = Inbox::new(Rc::new(FullLink::default()), SocketId(1), bounds);
+        let counts = [Arc::new(Count::default()), Arc::new(Count::default())];
+        for _ in 0..1_000 {
+            for count in &counts {
+                let waker = Arc::clone(count).into();
+                let sent = inbox.poll_send(&Message::from("x"), &Context::from_waker(&waker));
+                assert!(sent.is_pending());
+            }
+        }
+        inbox.wake_senders();
+        let woken = counts.map(|count| count.0.load(Ordering::Relaxed));
+        assert_eq!(woken, [1, 1]);
     }
 }

@@ -66,6 +66,11 @@ impl Registries {
         })
     }
 
+    /// Lets connections be in `max` rooms each from here on.
+    pub fn set_rooms_max(&self, max: usize) {
+        (self.pools.iter()).for_each(|pool| pool.state.borrow_mut().set_rooms_max(max));
+    }
+
     /// Makes these the registries that sends on this thread go through; gives back the former.
     pub fn install(self: &Rc<Self>) -> Option<Rc<Self>> {
         HERE.replace(Some(self.clone()))
@@ -87,8 +92,7 @@ impl Registries {
     }
 
     fn has(&self, pool: &Arc<Pool>) -> bool {
-        let known = self.pools.get(usize::from(pool.index()));
-        known.is_some_and(|known| Arc::ptr_eq(&known.pool, pool))
+        (self.pools.get(usize::from(pool.index()))).is_some_and(|own| Arc::ptr_eq(&own.pool, pool))
     }
 
     /// The number of this shard.

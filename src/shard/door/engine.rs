@@ -17,10 +17,10 @@ use crate::session::engineio::Engine;
 use crate::session::raw::RawSession;
 use crate::session::socketio::SocketIo;
 
+use crate::gateway::engine::inbox::InboxBounds;
 use crate::proto::CloseCode;
 use crate::shard::kernel::clock::unix_s;
 use crate::shard::kernel::ring::SlotKey;
-use crate::shard::speak::raw::inbox_bounds;
 use crate::shard::state::State;
 use crate::shard::state::admitted::Opened;
 use crate::shard::state::admitted::in_default_tenant;
@@ -157,7 +157,7 @@ impl Shard {
         };
         let key = state.engines.insert(new, engine);
         if !is_socketio {
-            let bounds = inbox_bounds(state.live.limits_of(mount));
+            let bounds = InboxBounds::of(state.live.limits_of(mount));
             let inbox = Inbox::new(link, socket_id(key), bounds);
             if let Some(carried) = state.engines.alive(key) {
                 carried.upper = Upper::Raw(RawSession {

@@ -322,7 +322,7 @@ fn return_to_ring(shard: &Rc<Shard>, upgraded: Upgraded, admitted: Admitted, fro
     }
     let key = shard.with_state(|state| {
         state.shared.loads[usize::from(state.index)].fetch_add(1, Ordering::Relaxed);
-        let key = state.insert(stream.into());
+        let key = state.insert(stream.into(), None);
         if let Some(connection) = state.connections.alive(key) {
             connection.transport = Transport::of(tls);
             from.move_to(connection);

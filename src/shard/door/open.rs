@@ -66,7 +66,7 @@ impl Shard {
         }
         crate::shard::state::mark_dirty(&mut state.dirty, connection, key);
         state.wishes.push(key);
-        state.end_handshake();
+        state.half_open.remove(key);
         state.metrics.add(Counter::ConnectionsUpgraded, 1);
         if let Some(session) = self.on_open(state, key, &admitted)
             && let Some(connection) = state.connections.alive(key)

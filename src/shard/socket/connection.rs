@@ -4,6 +4,7 @@
 //! Invariant: a slot is given to a new connection only when no operation of the old one is in
 //! flight, and then with a new generation.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -174,6 +175,19 @@ impl Connection {
         }
     }
 
+    /// Keeps to other limits from here on.
+    pub(crate) fn renew_guard(&mut self, limits: &Limits, now_ms: u64) {
+        let fresh = Meter::for_limits(limits);
+        if fresh.is_none() && limits.idle_ms_max == 0 && self.guard.is_none() {
+            return;
+        }
+        let guard = self.guard.get_or_insert_default();
+        guard.meter = fresh.map(|fresh| guard.meter.take().unwrap_or(fresh));
+        if guard.active_ms == 0 {
+            guard.active_ms = now_ms;
+        }
+    }
+
     /// Since when it has sent no message, if it has no subscription either.
     pub(crate) fn idle_since_ms(&self) -> Option<u64> {
         let guard = self.guard.as_ref()?;
@@ -209,55 +223,88 @@ pub(crate) fn peer_of(fd: &OwnedFd) -> Option<SocketAddr> {
 }
 
 /// The connections of a shard, in chunks that never move: a growing vector would copy them, and
-/// hold twice their memory while it does.
-#[derive(Debug)]
+/// hold twice their memory while it does. A chunk that has emptied is given back.
+#[derive(Debug, Default)]
 pub(crate) struct Connections {
-    chunks: Vec<Box<[Option<Connection>]>>,
-    free: Vec<u32>,
+    chunks: Vec<Chunk>,
+    /// Chunks with a free slot. The lowest is filled first, so that the others empty.
+    vacant: BTreeSet<u32>,
+    /// Empty chunks that have memory.
+    spare: u32,
     count: usize,
     generation: u32,
 }
 
+#[derive(Debug)]
+struct Chunk {
+    /// Nothing while it is given back.
+    slots: Option<Box<[Option<Connection>]>>,
+    /// A bit for each slot, set while it is free.
+    free: u64,
+}
+
 /// Slots are made so many at a time.
-const CHUNK_SLOTS: u32 = 64;
+const CHUNK_SLOTS: u32 = u64::BITS;
+/// So many empty chunks are kept, so that one that comes and goes at an edge costs nothing.
+const SPARE_CHUNKS: u32 = 1;
 
 // An idle connection is little more than this; a field that is added here is paid for by each.
 const _: () = assert!(size_of::<Connection>() <= 248);
 
+impl Chunk {
+    fn is_empty(&self) -> bool {
+        self.free == u64::MAX
+    }
+}
+
 impl Connections {
     pub(crate) fn new() -> Self {
-        Self {
-            chunks: Vec::new(),
-            free: Vec::new(),
-            count: 0,
-            generation: 0,
-        }
+        Self::default()
     }
 
     pub(crate) fn insert(&mut self, fd: OwnedFd, now_ms: u64) -> SlotKey {
         self.generation = (self.generation + 1) & ((1 << GENERATION_BITS) - 1);
-        let slot = self.free.pop().unwrap_or_else(|| self.grow());
         let generation = self.generation;
         let connection = Connection::new(fd, generation, now_ms);
-        let before = self.slot(slot).and_then(|place| place.replace(connection));
-        debug_assert!(before.is_none(), "a free slot holds no connection");
+        let slot = self.fill(connection);
         self.count += 1;
-        self.assert_invariants();
         SlotKey { slot, generation }
     }
 
-    /// Makes another chunk and takes its first slot.
+    /// Puts a connection into the first free slot.
+    fn fill(&mut self, connection: Connection) -> u32 {
+        let index = self.vacant.first().copied().unwrap_or_else(|| self.grow());
+        let chunk = &mut self.chunks[index as usize];
+        if chunk.is_empty() && chunk.slots.is_some() {
+            self.spare -= 1;
+        }
+        let place = chunk.free.trailing_zeros();
+        chunk.free &= !(1 << place);
+        if chunk.free == 0 {
+            self.vacant.remove(&index);
+        }
+        let make = || (0..CHUNK_SLOTS).map(|_| None).collect();
+        let slots = chunk.slots.get_or_insert_with(make);
+        let before = slots[place as usize].replace(connection);
+        debug_assert!(before.is_none(), "a free slot holds no connection");
+        index * CHUNK_SLOTS + place
+    }
+
     fn grow(&mut self) -> u32 {
-        let first = u32::try_from(self.chunks.len()).unwrap_or(u32::MAX) * CHUNK_SLOTS;
-        self.chunks.push((0..CHUNK_SLOTS).map(|_| None).collect());
-        self.free.extend((first + 1..first + CHUNK_SLOTS).rev());
-        first
+        let index = u32::try_from(self.chunks.len()).unwrap_or(u32::MAX);
+        self.chunks.push(Chunk {
+            slots: None,
+            free: u64::MAX,
+        });
+        self.vacant.insert(index);
+        index
     }
 
     /// The place of a slot; a number from outside may name none.
     fn slot(&mut self, slot: u32) -> Option<&mut Option<Connection>> {
         let chunk = self.chunks.get_mut((slot / CHUNK_SLOTS) as usize)?;
-        chunk.get_mut((slot % CHUNK_SLOTS) as usize)
+        let slots = chunk.slots.as_deref_mut()?;
+        slots.get_mut((slot % CHUNK_SLOTS) as usize)
     }
 
     /// The connection, which may be gone: its slot is free, or another's.
@@ -280,29 +327,40 @@ impl Connections {
 
     pub(crate) fn remove(&mut self, key: SlotKey) -> Option<Connection> {
         self.alive(key)?;
-        self.free.push(key.slot);
-        self.count -= 1;
         let removed = self.slot(key.slot)?.take();
-        self.assert_invariants();
+        self.count -= 1;
+        let index = key.slot / CHUNK_SLOTS;
+        self.vacant.insert(index);
+        let chunk = &mut self.chunks[index as usize];
+        chunk.free |= 1 << (key.slot % CHUNK_SLOTS);
+        if chunk.is_empty() {
+            match self.spare < SPARE_CHUNKS {
+                true => self.spare += 1,
+                false => chunk.slots = None,
+            }
+        }
         removed
-    }
-
-    /// What must hold between two calls.
-    fn assert_invariants(&self) {
-        debug_assert_eq!(
-            self.count + self.free.len(),
-            self.chunks.len() * CHUNK_SLOTS as usize,
-            "a slot is free or has a connection"
-        );
     }
 
     pub(crate) fn len(&self) -> usize {
         self.count
     }
 
+    /// How many slots there are, free ones too.
+    pub(crate) fn slots(&self) -> u32 {
+        u32::try_from(self.chunks.len()).unwrap_or(u32::MAX) * CHUNK_SLOTS
+    }
+
+    /// The connection in a slot, if there is one.
+    pub(crate) fn key_at(&mut self, slot: u32) -> Option<SlotKey> {
+        let generation = self.slot(slot)?.as_ref()?.generation;
+        Some(SlotKey { slot, generation })
+    }
+
     /// All of them by slot, for the rare calls that look at many.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (SlotKey, &Connection)> {
-        let slots = (0..).zip(self.chunks.iter().flatten());
+        let chunks = (0..).step_by(CHUNK_SLOTS as usize).zip(&self.chunks);
+        let slots = chunks.flat_map(|(first, chunk)| (first..).zip(chunk.slots.iter().flatten()));
         slots.filter_map(|(slot, connection)| {
             let connection = connection.as_ref()?;
             let generation = connection.generation;
@@ -313,5 +371,50 @@ impl Connections {
     /// The keys of all, for the rare calls that change every one.
     pub(crate) fn keys(&self) -> Vec<SlotKey> {
         self.iter().map(|(key, _)| key).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fd() -> OwnedFd {
+        std::fs::File::open("/dev/null").unwrap().into()
+    }
+
+    fn chunks(all: &Connections) -> usize {
+        all.chunks.iter().filter(|it| it.slots.is_some()).count()
+    }
+
+    #[test]
+    fn slots_are_used_again_under_another_generation() {
+        let mut all = Connections::new();
+        let first = all.insert(fd(), 1);
+        assert!(all.remove(first).is_some() && all.remove(first).is_none());
+        let second = all.insert(fd(), 1);
+        assert_eq!(first.slot, second.slot);
+        assert!(all.alive(first).is_none() && all.alive(second).is_some());
+        assert_eq!((all.key_at(0), all.key_at(1)), (Some(second), None));
+    }
+
+    /// C11: what a peak took is given back
+    #[test]
+    fn empty_chunks_are_given_back() {
+        let mut all = Connections::new();
+        let keys: Vec<SlotKey> = (0..640).map(|_| all.insert(fd(), 1)).collect();
+        assert_eq!((chunks(&all), all.len()), (10, 640));
+        let (few, rest) = keys.split_at(10);
+        rest.iter().for_each(|key| drop(all.remove(*key)));
+        assert_eq!((chunks(&all), all.len()), (2, 10));
+        assert_eq!(all.keys(), few);
+        // Whoever comes next fills what is there.
+        for _ in 0..54 {
+            all.insert(fd(), 1);
+        }
+        assert_eq!(chunks(&all), 2);
+        all.insert(fd(), 1);
+        assert_eq!((chunks(&all), all.len()), (2, 65));
+        all.keys().into_iter().for_each(|key| drop(all.remove(key)));
+        assert_eq!((chunks(&all), all.len()), (1, 0));
     }
 }

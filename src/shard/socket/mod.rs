@@ -3,6 +3,7 @@
 
 pub(crate) mod connection;
 pub(crate) mod deadlines;
+pub(crate) mod half_open;
 pub(crate) mod machine;
 pub(crate) mod outbox;
 pub(crate) mod packing;

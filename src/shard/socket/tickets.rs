@@ -65,22 +65,39 @@ impl<K: Hash + Eq> Drop for Ticket<K> {
 /// How often something may happen for each address.
 #[derive(Debug, Default)]
 pub(crate) struct AddressRates {
-    buckets: Mutex<AHashMap<IpAddr, Bucket>>,
+    buckets: Mutex<Buckets>,
 }
 
-/// Past this many addresses those that have been quiet are forgotten.
-const ADDRESSES_MAX: usize = 65_536;
+/// Those that were used of late, and those that were used before that. Whoever comes back keeps
+/// what it has used; only who stayed away while so many others came is forgotten.
+#[derive(Debug, Default)]
+struct Buckets {
+    young: AHashMap<IpAddr, Bucket>,
+    old: AHashMap<IpAddr, Bucket>,
+}
+
+/// So many addresses are young, and as many may be old.
+const ADDRESSES_MAX: usize = 32_768;
+
+impl Buckets {
+    fn of(&mut self, address: IpAddr) -> &mut Bucket {
+        if ADDRESSES_MAX <= self.young.len() && !self.young.contains_key(&address) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        let old = &mut self.old;
+        let known = || old.remove(&address).unwrap_or_default();
+        self.young.entry(address).or_insert_with(known)
+    }
+}
 
 impl AddressRates {
     /// Takes one for an address; `false` when that is too many. `per_s_milli` is in thousandths,
     /// so that rates of minutes fit.
     pub(crate) fn take(&self, address: IpAddr, per_s_milli: u64, burst: u64, now_ms: u64) -> bool {
         let mut buckets = self.buckets.lock();
-        if ADDRESSES_MAX <= buckets.len() && !buckets.contains_key(&address) {
-            buckets.clear();
-        }
-        let bucket = buckets.entry(address).or_default();
-        bucket.take(1_000, per_s_milli, burst * 1_000, now_ms)
+        buckets
+            .of(address)
+            .take(1_000, per_s_milli, burst * 1_000, now_ms)
     }
 }
 
@@ -131,5 +148,25 @@ mod tests {
             [taken(1, 1_000), taken(2, 1_000), taken(1, 1_500)],
             [2, 2, 1]
         );
+    }
+
+    /// C11: many addresses make nobody forgotten who goes on
+    #[test]
+    fn who_goes_on_is_not_forgotten() {
+        let rates = AddressRates::default();
+        let loud = IpAddr::from([10, 0, 0, 1]);
+        let take = |address| rates.take(address, 1, 2, 1_000);
+        assert_eq!([take(loud), take(loud), take(loud)], [true, true, false]);
+        for number in 0..200_000_u32 {
+            take(IpAddr::from(
+                0x0b00_0000_u32.saturating_add(number).to_be_bytes(),
+            ));
+            if number % 20_000 == 0 {
+                assert!(!take(loud), "after {number}");
+            }
+        }
+        let buckets = rates.buckets.lock();
+        let kept = buckets.young.len() + buckets.old.len();
+        assert!(kept <= 2 * ADDRESSES_MAX, "{kept}");
     }
 }

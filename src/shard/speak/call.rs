@@ -57,6 +57,7 @@ impl Shard {
         let arguments = call_of(&call.topic, conn_id, &call.event, services);
         let lane = call.lane;
         let is_join = call.event == HandlerEvent::Join;
+        let joining = Joining::Member(Arc::clone(&call.topic), lane);
         let began = crate::shard::kernel::clock::now();
         let start = || CALLER.sync_scope(Arc::clone(&caller), || handler.call(&arguments));
         let started = std::panic::catch_unwind(AssertUnwindSafe(start));
@@ -81,7 +82,7 @@ impl Shard {
         };
         let run = CALLER.scope(caller, run);
         if is_join {
-            poll_or_spawn(Box::pin(JOINING.scope(Joining::Member(lane), run)));
+            poll_or_spawn(Box::pin(JOINING.scope(joining, run)));
         } else {
             poll_or_spawn(Box::pin(run));
         }

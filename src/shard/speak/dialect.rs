@@ -18,12 +18,17 @@ use crate::session::Session;
 use crate::session::event::EventSession;
 
 use crate::shard::kernel::ring::SlotKey;
+use crate::shard::socket::connection::Connection;
+use crate::shard::socket::machine::Phase;
 use crate::shard::socket::rates::Counted;
 use crate::shard::state::State;
 use crate::shard::state::admitted::Admitted;
 use crate::shard::state::engines::engine_key;
 use crate::shard::state::shard::Shard;
 use crate::shard::state::shared::Dialect;
+
+/// What a close frame without a code is counted as (RFC 6455 section 7.4.1).
+const NO_CODE: u16 = 1_005;
 
 /// Who takes a text or binary message.
 enum Taker {
@@ -115,10 +120,14 @@ impl State {
             Message::Ping(payload) => self.queue_frame(key, Opcode::Pong, payload),
             Message::Pong(payload) => self.on_pong(key, payload),
             Message::Close(close) => {
-                let answer = match close {
-                    Some((code, _)) => frame::close(code, ""),
-                    None => frame::close_without_code(),
+                let (code, answer) = match close {
+                    Some((code, _)) => (code, frame::close(code, "")),
+                    None => (NO_CODE, frame::close_without_code()),
                 };
+                let is_first = |it: &mut Connection| matches!(it.machine.phase(), Phase::Open);
+                if self.connections.alive(key).is_some_and(is_first) {
+                    self.metrics.closed(code);
+                }
                 self.close_with_frame(key, &answer, true, LeaveReason::Closed);
             }
             Message::Text(payload) => self.on_text(key, payload, json),

@@ -4,7 +4,6 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::config::Limits;
 use crate::gateway::engine::inbox::{Inbox, InboxBounds, SocketLink};
 use crate::gateway::socket::WebSocket;
 use crate::metrics::Counter;
@@ -27,7 +26,7 @@ impl State {
         link: Rc<dyn SocketLink>,
     ) -> Option<Session> {
         let handshake = admitted.handshake.clone()?;
-        let bounds = inbox_bounds(self.live.limits_of(admitted.mount));
+        let bounds = InboxBounds::of(self.live.limits_of(admitted.mount));
         let inbox = Inbox::new(link, socket_id(key), bounds);
         self.opened.push(Opened {
             mount: admitted.mount,
@@ -43,12 +42,5 @@ impl State {
         if !has_room && self.pause(key, Pause::Inbox) {
             self.metrics.add(Counter::InboxPauses, 1);
         }
-    }
-}
-
-pub(crate) fn inbox_bounds(limits: &Limits) -> InboxBounds {
-    InboxBounds {
-        bytes_max: u32::try_from(limits.inbox_bytes_max).unwrap_or(u32::MAX),
-        messages_max: u32::try_from(limits.inbox_messages_max).unwrap_or(u32::MAX),
     }
 }

@@ -4,6 +4,7 @@
 use crate::broker::relay::LeaveReason;
 use crate::proto::frame::Opcode;
 
+use crate::metrics::Refusal as RefusedFor;
 use crate::proto::CloseCode;
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::socket::connection::Connection;
@@ -53,7 +54,8 @@ impl State {
             Due::Nothing { .. } => {}
             Due::Ping => self.ping(key),
             Due::WorkTimeout => self.finish_ending(key),
-            Due::HandshakeTimeout | Due::CloseTimeout => self.abort(key, LeaveReason::Closed),
+            Due::HandshakeTimeout => self.give_up(key, RefusedFor::Timeout),
+            Due::CloseTimeout => self.abort(key, LeaveReason::Closed),
             Due::Idle => self.close(
                 key,
                 CloseCode::Normal,

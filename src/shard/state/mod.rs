@@ -19,7 +19,7 @@ pub(crate) mod spread;
 pub(crate) mod who;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -40,6 +40,7 @@ use crate::shard::commit::Recovered;
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::post::mailbox::Mailboxes;
 use crate::shard::socket::connection::{Connection, Connections};
+use crate::shard::socket::half_open::HalfOpen;
 use crate::shard::socket::machine::{AfterClose, Pause, Phase, Room};
 use crate::shard::socket::outbox::Spare;
 use crate::shard::socket::share::Share;
@@ -86,7 +87,7 @@ pub(crate) struct State {
     pub(crate) tokens: TokenCache,
     pub(crate) metrics: Arc<ShardMetrics>,
     /// Connections whose request head is still being read.
-    pub(crate) half_open: usize,
+    pub(crate) half_open: HalfOpen,
     /// What was given out in this turn, and how much may be.
     pub(crate) share: Share,
     pub(crate) now_ms: u64,
@@ -97,6 +98,8 @@ pub(crate) struct State {
     /// Which look at the memory was acted on last.
     pub(crate) memory_sample: u64,
     pub(crate) draining: bool,
+    /// The slot from which on connections still keep limits from before a reload.
+    pub(crate) renewing: Option<u32>,
     /// The server stops, and this is how far it is.
     pub(crate) drain: Option<Drain>,
     /// Connections of raw mounts whose handlers are still to be started.
@@ -111,6 +114,9 @@ pub(crate) struct State {
 
 /// The reason that goes with close code 1008 for a peer that does not read.
 pub(crate) const NOT_DRAINING: &str = "outbox full, the client is not draining its messages";
+
+/// What a connection ends with that has no close handshake (RFC 6455 section 7.1.5).
+const ABNORMAL: u16 = 1_006;
 
 impl State {
     pub(crate) fn new(
@@ -146,13 +152,14 @@ impl State {
             wheel: Wheel::new(0),
             tokens,
             metrics,
-            half_open: 0,
+            half_open: HalfOpen::default(),
             share: Share::of(live.all_limits(), shared.topic_capacity()),
             now_ms: 0,
             lost_ms: 0,
             measure_at_ms: 0,
             memory_sample: 0,
             drain: None,
+            renewing: None,
             opened: Vec::new(),
             returned: Vec::new(),
             ended: VecDeque::new(),
@@ -163,11 +170,16 @@ impl State {
         }
     }
 
+    pub(crate) fn begin_turn(&mut self) {
+        self.share.renew();
+        self.half_open.begin_turn();
+    }
+
     /// Takes a socket whose request head is still to come, or was read elsewhere.
-    pub(crate) fn insert(&mut self, fd: OwnedFd) -> SlotKey {
+    /// `address` is what it counts for while its head is awaited.
+    pub(crate) fn insert(&mut self, fd: OwnedFd, address: Option<IpAddr>) -> SlotKey {
         let key = self.connections.insert(fd, self.peer_ms());
-        self.half_open += 1;
-        self.shared.half_open.fetch_add(1, Ordering::Relaxed);
+        self.half_open.insert(key, address, self.now_ms);
         self.look_at_next(key);
         key
     }
@@ -324,7 +336,7 @@ impl State {
             .outbox
             .push_with(&mut self.spare, |out| out.extend_from_slice(response));
         mark_dirty(&mut self.dirty, connection, key);
-        self.end_handshake();
+        self.half_open.remove(key);
         self.metrics.refused(why);
         self.look_at_next(key);
     }
@@ -345,6 +357,17 @@ impl State {
 
     /// Ends a connection at once. Its slot is free when its operations have completed.
     pub(crate) fn abort(&mut self, key: SlotKey, leave: LeaveReason) {
+        self.abort_counted(key, leave, ABNORMAL);
+    }
+
+    /// Ends a connection whose request head was awaited.
+    pub(crate) fn give_up(&mut self, key: SlotKey, why: RefusedFor) {
+        self.metrics.refused(why);
+        self.abort(key, LeaveReason::Closed);
+    }
+
+    /// As [`State::abort`], counted under this close code if none was agreed on before.
+    pub(crate) fn abort_counted(&mut self, key: SlotKey, leave: LeaveReason, code: u16) {
         self.end_session(key, leave);
         let Some(connection) = self.connections.alive(key) else {
             return;
@@ -354,8 +377,10 @@ impl State {
         let phase = connection.machine.die();
         // A peer that does not stop sending is still received from after that shutdown.
         self.wishes.push(key);
-        if matches!(phase, Phase::Head(_)) {
-            self.end_handshake();
+        match phase {
+            Phase::Head(_) => self.half_open.remove(key),
+            Phase::Open => self.metrics.closed(code),
+            _ => {}
         }
         self.remove_if_over(key);
     }
@@ -377,14 +402,8 @@ impl State {
     pub(crate) fn release(&mut self, key: SlotKey) -> Option<Connection> {
         let connection = self.connections.remove(key)?;
         self.spare.forget(&connection.outbox);
-        self.end_handshake();
+        self.half_open.remove(key);
         Some(connection)
-    }
-
-    /// A request head has been read, or will not be any more.
-    pub(crate) fn end_handshake(&mut self) {
-        self.half_open -= 1;
-        self.shared.half_open.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// One connection less on this shard.
@@ -441,6 +460,7 @@ impl State {
             || !self.returned.is_empty()
             || !self.ended.is_empty()
             || self.members.has_open()
+            || self.renewing.is_some()
             || self.posts.has_posted()
             || self.home.as_ref().is_some_and(Home::has_changes)
             || self.homes.has_work()

@@ -200,8 +200,6 @@ pub(crate) struct Shared {
     pub(crate) ports: Arc<[Port<Command>]>,
     /// Connections of each shard, for giving a new one to the least loaded.
     pub(crate) loads: Box<[AtomicUsize]>,
-    /// Connections of all shards whose request head is still being read.
-    pub(crate) half_open: AtomicUsize,
     /// Numbers of polls of Engine.IO.
     pub(crate) polls: AtomicU64,
     pub(crate) partitions: u16,

@@ -65,9 +65,8 @@ impl State {
             } = self.who(key);
             tracing::warn!(target: "tidegate::shard", tenant, sub, peer, conn, bytes, "ended: memory is short");
             self.metrics.add(Counter::MemoryCloses, 1);
-            self.metrics.closed(CloseCode::TryLater.get());
             // A close frame would wait behind all that is to be freed.
-            self.abort(key, LeaveReason::Slow);
+            self.abort_counted(key, LeaveReason::Slow, CloseCode::TryLater.get());
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use crate::broker::relay::LeaveReason;
 
+use crate::metrics::Refusal as RefusedFor;
 use crate::proto::CloseCode;
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::socket::machine::Phase;
@@ -105,7 +106,7 @@ impl State {
         };
         match connection.machine.phase() {
             Phase::Open => self.on_restart(key),
-            Phase::Head(_) => self.abort(key, LeaveReason::Shutdown),
+            Phase::Head(_) => self.give_up(key, RefusedFor::Draining),
             Phase::Refusing
             | Phase::Ending { .. }
             | Phase::Closing { .. }

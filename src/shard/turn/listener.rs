@@ -12,6 +12,8 @@ use crate::metrics::{Counter, Refusal as RefusedFor};
 
 use crate::shard::door::greetings::Greetings;
 use crate::shard::kernel::ring::{Completion, descriptor};
+use crate::shard::socket::connection::peer_of;
+use crate::shard::socket::half_open::{Bounds, Place};
 use crate::shard::socket::tickets::{Ticket, counted};
 use crate::shard::socket::transport::Transport;
 use crate::shard::state::State;
@@ -26,8 +28,23 @@ impl Turn {
         if self.shard.state.borrow().draining {
             return;
         }
-        for (index, listener) in (0..).zip(self.listeners.iter()) {
-            self.ring.accept(listener.as_raw_fd(), index);
+        for index in (0..).take(self.listeners.len()) {
+            self.accept_from(index);
+        }
+    }
+
+    fn accept_from(&mut self, listener: u32) {
+        let fd = self.listeners[listener as usize].as_raw_fd();
+        self.ring.accept(fd, listener);
+    }
+
+    /// Goes on at the listeners that paused; the others have never stopped.
+    pub(crate) fn accept_again(&mut self) {
+        if self.shard.state.borrow().draining {
+            return;
+        }
+        for listener in std::mem::take(&mut self.accept_paused_at) {
+            self.accept_from(listener);
         }
     }
 
@@ -40,13 +57,15 @@ impl Turn {
             return;
         }
         let state = self.shard.state.borrow_mut();
-        if state.draining {
+        // The port is closed before every shard has been told so.
+        if state.shared.draining.load(Ordering::Relaxed) {
             return;
         }
         if completion.result < 0 && completion.result != -libc_errno(rustix::io::Errno::CANCELED) {
             // Out of descriptors or memory: trying at once would spin on the waiting connection.
             state.metrics.add(Counter::AcceptPauses, 1);
             self.accept_at_ms = Some(state.now_ms + ACCEPT_PAUSE_MS);
+            self.accept_paused_at.push(listener);
             // Told once, until one is accepted again.
             if !std::mem::replace(&mut self.accept_paused, true) {
                 let errno = -completion.result;
@@ -54,8 +73,8 @@ impl Turn {
             }
             return;
         }
-        let fd = self.listeners[listener as usize].as_raw_fd();
-        self.ring.accept(fd, listener);
+        drop(state);
+        self.accept_from(listener);
     }
 
     /// A new connection goes to the shard that has the fewest.
@@ -92,6 +111,7 @@ impl Turn {
         let mut state = self.shard.state.borrow_mut();
         if state.draining {
             // It was on its way from another shard when the server began to stop.
+            state.metrics.refused(RefusedFor::Draining);
             return state.give_up_place();
         }
         let Accepted {
@@ -112,7 +132,16 @@ impl Turn {
             state.metrics.refused(RefusedFor::Limit);
             return state.give_up_place();
         };
-        let key = state.insert(fd);
+        let address = state.address_of(&fd).filter(|_| moved.is_none());
+        if moved.is_none() && state.make_room(address).is_err() {
+            state.metrics.refused(RefusedFor::Limit);
+            if !is_tls {
+                let text = "too many handshakes are not done (limits.half_open_max)";
+                turn_away(&fd, 503, text);
+            }
+            return state.give_up_place();
+        }
+        let key = state.insert(fd, address);
         if let Some(connection) = state.connections.alive(key) {
             connection.transport = transport;
             connection.hold(ticket);
@@ -132,6 +161,9 @@ impl Turn {
 
 /// Too many handshakes began in this second.
 struct TooMany;
+
+/// All whose handshakes are not done came just now.
+struct HalfOpenFull;
 
 /// What a new socket is read through.
 fn transport(greetings: &mut Greetings, state: &State, is_tls: bool) -> Result<Transport, TooMany> {
@@ -161,20 +193,12 @@ impl State {
     ) -> Result<Option<Ticket<IpAddr>>, (u16, &'static str)> {
         self.metrics.add(Counter::ConnectionsAccepted, 1);
         let limits = &self.live.limits;
-        let half_open = self.shared.half_open.load(Ordering::Relaxed);
         let let_in = if self.live.connections_max <= self.shared.connections() {
             let text = "the server has all the connections it may have (limits.connections_max)";
             Err((503, text))
-        } else if limits.half_open_max <= half_open {
-            let text = "too many handshakes are not done (limits.half_open_max)";
-            Err((503, text))
         } else if limits.counts_addresses() {
-            let address = crate::shard::socket::connection::peer_of(fd).map(|peer| peer.ip());
-            // For whom a proxy connects its request will say.
-            let address = address.filter(|address| !self.live.trusts(*address));
-            address.map_or(Ok(None), |address| {
-                let gate = &self.shared.gate;
-                gate.enter(counted(address), limits, self.now_ms)
+            self.address_of(fd).map_or(Ok(None), |address| {
+                self.shared.gate.enter(address, limits, self.now_ms)
             })
         } else {
             Ok(None)
@@ -183,6 +207,30 @@ impl State {
             self.metrics.refused(RefusedFor::Limit);
         }
         let_in
+    }
+
+    /// What a socket counts for. For whom a proxy connects its request will say.
+    fn address_of(&self, fd: &OwnedFd) -> Option<IpAddr> {
+        let address = peer_of(fd)?.ip();
+        (!self.live.trusts(address)).then(|| counted(address))
+    }
+
+    /// Makes room for one more whose head is to come; an error when nobody can go for it. This shard
+    /// has its part of what all may have, for new sockets are spread evenly.
+    fn make_room(&mut self, address: Option<IpAddr>) -> Result<(), HalfOpenFull> {
+        let (limits, shards) = (&self.live.limits, usize::from(self.shared.shards()));
+        let bounds = Bounds {
+            all_max: limits.half_open_max.div_ceil(shards),
+            address_max: limits.half_open_per_address_max.div_ceil(shards),
+        };
+        match self.half_open.place(address, bounds, self.now_ms) {
+            Place::Free => {}
+            Place::Instead(key) => {
+                self.give_up(key, RefusedFor::Limit);
+            }
+            Place::Full => return Err(HalfOpenFull),
+        }
+        Ok(())
     }
 }
 

@@ -68,7 +68,7 @@ impl Turn {
 
 impl State {
     fn measure(&mut self) {
-        let open = self.connections.len().saturating_sub(self.half_open);
+        let open = self.connections.len().saturating_sub(self.half_open.len());
         let home = self.home.as_mut();
         let (topics, waiting, overloads) = home.map_or((0, 0, 0), |home| {
             (home.topics(), home.waiting(), home.take_overloads())
@@ -84,7 +84,7 @@ impl State {
             (waiting + self.calls.len()) as u64,
         );
         metrics.set(Gauge::ConnectionsOpen, open as u64);
-        metrics.set(Gauge::ConnectionsHalfOpen, self.half_open as u64);
+        metrics.set(Gauge::ConnectionsHalfOpen, self.half_open.len() as u64);
         metrics.set(Gauge::MailboxDepth, self.posts.mailboxes().depth() as u64);
         metrics.set(Gauge::RelayTopics, topics as u64);
         metrics.add(Counter::HandlerOverloads, overloads);

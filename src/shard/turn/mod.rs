@@ -10,6 +10,7 @@ mod flush;
 mod listener;
 mod measure;
 mod receive;
+mod reload;
 pub(crate) mod runtime;
 mod wake;
 
@@ -37,7 +38,6 @@ use crate::shard::kernel::clock::{now, unix_ms, us_between, us_since};
 use crate::shard::kernel::file::Files;
 use crate::shard::kernel::ring::{Completion, Ring, RingError, RingSizes, SlotKey, Token};
 use crate::shard::post::mailbox::Mailboxes;
-use crate::shard::socket::share::Share;
 use crate::shard::speak::event::{Ready, open_gateways};
 use crate::shard::speak::handlers::Handlers;
 use crate::shard::state::State;
@@ -102,6 +102,8 @@ pub(crate) struct Turn {
     pub(crate) greetings: Greetings,
     /// When accepting goes on, after the process ran out of descriptors.
     pub(crate) accept_at_ms: Option<u64>,
+    /// The listeners at which it goes on then.
+    pub(crate) accept_paused_at: Vec<u32>,
     /// Nothing has been accepted since it was said that accepting pauses.
     pub(crate) accept_paused: bool,
     /// When the ring ends a sleep by itself, of what was asked for last.
@@ -210,6 +212,7 @@ impl Turn {
             opened: Vec::new(),
             greetings: Greetings::default(),
             accept_at_ms: None,
+            accept_paused_at: Vec::new(),
             accept_paused: false,
             wake_us: 0,
             overflows: 0,
@@ -245,7 +248,7 @@ impl Turn {
     async fn turn(&mut self) -> bool {
         let began = now();
         self.read_clock();
-        self.shard.state.borrow_mut().share.renew();
+        self.shard.state.borrow_mut().begin_turn();
         self.reap();
         self.drain_mailboxes();
         self.take_returned();
@@ -281,6 +284,7 @@ impl Turn {
                 self.shard.recorder.record(Timing::FanOut, us);
             }
         }
+        self.shard.state.borrow_mut().renew_some();
         self.measure();
         worked
     }
@@ -399,16 +403,6 @@ impl Turn {
         self.shard.run_calls();
     }
 
-    fn reload(&self, live: Arc<Live>) {
-        let mut state = self.shard.state.borrow_mut();
-        let state = &mut *state;
-        if let (Some(home), Some(relay)) = (&mut state.home, &state.shared.relay) {
-            home.set_limits(crate::shard::state::home_limits(&live.limits, relay));
-        }
-        state.share = Share::of(live.all_limits(), state.shared.topic_capacity());
-        state.live = live;
-    }
-
     /// What was kept and what has come, by turns, so that neither waits for the other.
     fn process(&mut self) -> bool {
         if !self.commands.is_empty() {
@@ -468,7 +462,7 @@ impl Turn {
         self.due = due_keys;
         if self.accept_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {
             self.accept_at_ms = None;
-            self.accept();
+            self.accept_again();
         }
     }
 
