@@ -55,8 +55,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use axum::body::HttpBody as _;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, request};
-use axum::middleware::{Next, from_fn_with_state, map_request_with_state, map_response};
+use axum::http::header::HOST;
+use axum::http::{HeaderValue, Method, StatusCode, Version, request};
+use axum::middleware::{Next, from_fn, from_fn_with_state, map_request_with_state, map_response};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get};
 use axum::{Extension, Router};
@@ -72,6 +73,7 @@ use crate::config::{Limits, RestPush};
 use crate::gateway::send::SendError;
 use crate::id::Tenant;
 use crate::metrics::Metrics;
+use crate::proto::http::check_host;
 
 use problem::Problem;
 
@@ -234,8 +236,19 @@ pub(crate) fn admin_router(deps: Deps) -> Router {
         .route("/", get(console::page))
         .merge(Router::from(pages()))
         .with_state(deps)
+        .layer(from_fn(with_one_host))
         .layer(map_response(problem::of_empty))
         .layer(CatchPanicLayer::custom(problem::of_panic))
+}
+
+/// Asks for the Host header as the other listener does (RFC 9112 section 3.2).
+async fn with_one_host(request: Request, next: Next) -> Response {
+    let hosts = request.headers().get_all(HOST).iter();
+    let is_version_11 = request.version() == Version::HTTP_11;
+    match check_host(hosts.map(HeaderValue::as_bytes), is_version_11) {
+        Ok(()) => next.run(request).await,
+        Err(error) => Problem::new(StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    }
 }
 
 /// The files of the console, and the client that it and others use.

@@ -123,8 +123,9 @@ impl From<TopicView> for Shown {
 pub(super) struct Wanted {
     #[schema(min_length = 1, max_length = 255)]
     name: String,
-    #[serde(default)]
-    retention: Kept,
+    /// What it is to keep; without it a topic that is there stays as it is.
+    #[schema(value_type = Option<Kept>)]
+    retention: Option<Kept>,
 }
 
 /// `POST /v1/topics {"name"}`: made, or found. The body is read as JSON whatever its content type
@@ -143,10 +144,10 @@ pub(super) struct Wanted {
 )]
 pub(super) async fn resolve(Owned(topics): Owned, bytes: Bytes) -> Result<Response, Problem> {
     let wanted: Wanted = body::read(&bytes)?;
-    let retention = Retention::from(wanted.retention);
+    let retention = Retention::from(wanted.retention.unwrap_or_default());
     let resolved = topics.resolve_with(&wanted.name, retention).await;
     let (view, created) = resolved?;
-    if !created && retention.is_bounded() && retention != view.retention {
+    if !created && wanted.retention.is_some() && retention != view.retention {
         let detail = "the topic keeps something else: PATCH it, or leave `retention` out";
         return Err(Problem::new(StatusCode::CONFLICT, detail).coded("retention_conflict"));
     }

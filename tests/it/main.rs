@@ -48,6 +48,7 @@ mod pairs;
 mod pressure;
 
 mod rest;
+mod rest_topics;
 mod rights;
 
 mod admin;

@@ -9,7 +9,7 @@ use crate::{durable, gateways};
 
 #[path = "../../examples/socketio.rs"]
 #[expect(dead_code, reason = "the example's `main` is not called here")]
-mod socketio;
+pub(crate) mod socketio;
 
 /// Five messages pass at once; then one each 200 ms.
 fn slow(limits: &mut Limits) {

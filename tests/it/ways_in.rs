@@ -6,6 +6,8 @@ use axum::Router;
 use axum::routing::{get, post};
 use tidegate::gateway::socket::echo;
 
+use crate::refusals::socketio;
+
 use crate::harness::http::request;
 use crate::harness::{Plan, Site, Wire, both_shards, token};
 
@@ -15,11 +17,13 @@ fn start(shards: u16) -> Site {
         .route("/both", post(async || "posted"))
         .route("/files/{*rest}", get(async || "a file"));
     Plan::new(shards)
+        .config(|config| config.auth.allowed_origins = vec!["http://here.example".to_owned()])
         .raw("/raw", echo)
         .with(|builder| {
             builder
                 .router(routes)
                 .raw("/both", echo)
+                .module::<socketio::SocketIoModule>()
                 .public_route("GET", "/mine")
                 .public_route("POST", "/both")
                 .public_route("GET", "/files/{*rest}")
@@ -66,6 +70,29 @@ fn head(line: &str, lines: &[&str], upgrade: bool) -> Vec<u8> {
     text.into_bytes()
 }
 
+/// H3: the listener for operators asks for the same
+#[test]
+fn the_listener_for_operators_wants_a_host() {
+    let site = Plan::new(1)
+        .config(|config| config.admin.listen = Some("127.0.0.1:0".parse().unwrap()))
+        .start();
+    let operators = site.server().admin_address().unwrap();
+    for (lines, status) in [
+        (&["Host: localhost"][..], 200),
+        (&["Host: [::1]:80"], 200),
+        (&[], 400),
+        (&["Host: a", "Host: a"], 400),
+        (&["Host: a b"], 400),
+        (&["Host:"], 400),
+    ] {
+        for target in ["/healthz", "/metrics", "/"] {
+            let mut wire = Wire::connect(operators);
+            wire.write(head(&format!("GET {target} HTTP/1.1"), lines, false));
+            assert_eq!(wire.read_answer().status, status, "{target} {lines:?}");
+        }
+    }
+}
+
 /// Places that a request may be for: a target, whether it is an upgrade, and the answer to a good one.
 fn places() -> Vec<(String, bool, u16)> {
     let relay = format!("/ws?token={}", token("demo", "ada"));
@@ -74,6 +101,12 @@ fn places() -> Vec<(String, bool, u16)> {
     vec![
         ("/raw".to_owned(), true, 101),
         (relay, true, 101),
+        ("/socket.io/?EIO=4&transport=polling".to_owned(), false, 200),
+        (
+            "/socket.io/?EIO=4&transport=websocket".to_owned(),
+            true,
+            101,
+        ),
         ("/healthz".to_owned(), false, 200),
         (push, false, 200),
         ("/mine".to_owned(), false, 200),
@@ -81,6 +114,74 @@ fn places() -> Vec<(String, bool, u16)> {
         (nothing, true, 404),
         // What is no upgrade is refused by the mount.
         ("/raw".to_owned(), false, 400),
+    ]
+}
+
+/// Forms of a request for `target`, each with the status that answers it.
+fn forms(target: &str, upgrade: bool, good: u16) -> Vec<(&'static str, Vec<u8>, u16)> {
+    let of = |line: String, lines: &[&str]| head(&line, lines, upgrade);
+    let get = |lines: &[&str]| of(format!("GET {target} HTTP/1.1"), lines);
+    let long = "x".repeat(5_000);
+    let many: Vec<String> = (0..100).map(|number| format!("x-{number}: 1")).collect();
+    let many: Vec<&str> = std::iter::once("Host: a")
+        .chain(many.iter().map(String::as_str))
+        .collect();
+    let huge = format!("x-long: {}", "y".repeat(40_000));
+    let and = if target.contains('?') { '&' } else { '?' };
+    vec![
+        ("as it should be", get(&["Host: a"]), good),
+        (
+            "absolute",
+            of(format!("GET http://a{target} HTTP/1.1"), &["Host: a"]),
+            good,
+        ),
+        ("names in capitals", get(&["HOST: a", "X-SOME: y"]), good),
+        ("no space before a value", get(&["Host:a"]), good),
+        ("white space around a value", get(&["Host:  \ta \t "]), good),
+        ("an empty value", get(&["Host: a", "x-empty:"]), good),
+        (
+            "a long target",
+            of(format!("GET {target}{and}x={long} HTTP/1.1"), &["Host: a"]),
+            414,
+        ),
+        ("too many headers", get(&many), 431),
+        ("a long head", get(&["Host: a", &huge]), 431),
+        (
+            "white space before a colon",
+            get(&["Host: a", "x-bad : 1"]),
+            400,
+        ),
+        (
+            "a folded line",
+            get(&["Host: a", "x-fold: 1", " more"]),
+            400,
+        ),
+        ("a line without a colon", get(&["Host: a", "nonsense"]), 400),
+        ("an empty name", get(&["Host: a", ": 1"]), 400),
+        ("a name with a space", get(&["Host: a", "x y: 1"]), 400),
+        ("a zero in a value", get(&["Host: a", "x-zero: a\0b"]), 400),
+        ("a return in a value", get(&["Host: a", "x-cr: a\rb"]), 400),
+        (
+            "two spaces in the first line",
+            of(format!("GET  {target} HTTP/1.1"), &["Host: a"]),
+            400,
+        ),
+        ("no version", of(format!("GET {target}"), &["Host: a"]), 400),
+        (
+            "a version of another kind",
+            of(format!("GET {target} HTTQ/1.1"), &["Host: a"]),
+            400,
+        ),
+        (
+            "a method with a space",
+            of(format!("G@T( {target} HTTP/1.1"), &["Host: a"]),
+            400,
+        ),
+        (
+            "no method",
+            of(format!(" {target} HTTP/1.1"), &["Host: a"]),
+            400,
+        ),
     ]
 }
 
@@ -120,6 +221,74 @@ both_shards! {
         expect(&site, head("GET /healthz HTTP/1.0", &[], false), 200);
         expect(&site, head("GET /healthz HTTP/1.0", &["Host: a b"], false), 400);
         expect(&site, head("GET /raw HTTP/1.0", &["Host: a"], true), 400);
+    }
+
+    /// Each form of a head is taken, or refused with the same status, on both ways
+    fn a_form_is_answered_alike_on_both_ways(shards) {
+        let site = start(shards);
+        let mut wrong = Vec::new();
+        for (target, upgrade, good) in places() {
+            for (form, bytes, status) in forms(&target, upgrade, good) {
+                for (way, mut wire) in ways(&site) {
+                    wire.write(&bytes);
+                    let head = wire.read_head();
+                    let found = head.split(' ').nth(1).and_then(|it| it.parse::<u16>().ok());
+                    if found != Some(status) {
+                        wrong.push(format!("{way} {target} upgrade={upgrade} {form}: {status}, not {found:?}"));
+                    }
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), wrong.join("\n"));
+    }
+
+    /// RFC 6455 section 4.2.1: so is each form of an upgrade
+    fn a_form_of_an_upgrade_is_answered_alike(shards) {
+        let site = start(shards);
+        let key = format!("Sec-WebSocket-Key: {KEY}");
+        let (version, upgrade, connection) = ("Sec-WebSocket-Version: 13", "Upgrade: websocket", "Connection: Upgrade");
+        let forms: &[(u16, &[&str])] = &[
+            (101, &[upgrade, connection, version, &key]),
+            (101, &["upgrade: WebSocket", "connection: keep-alive, UPGRADE", version, &key]),
+            (101, &["Upgrade: h2c, websocket", "Connection: keep-alive", "Connection: upgrade", version, &key]),
+            (101, &[upgrade, connection, version, &key, "Sec-WebSocket-Protocol: a, b", "Sec-WebSocket-Protocol: c"]),
+            (101, &[upgrade, connection, version, &key, "Content-Length: 0"]),
+            (426, &[upgrade, connection, "Sec-WebSocket-Version: 12", &key]),
+            (400, &[upgrade, connection, &key]),
+            (400, &[upgrade, connection, version]),
+            (400, &[upgrade, connection, version, &key, &key]),
+            (400, &[upgrade, connection, version, "Sec-WebSocket-Key: x"]),
+            (400, &[upgrade, version, &key]),
+            (400, &["Upgrade: websockets", connection, version, &key]),
+            (400, &[upgrade, "Connection: close", version, &key]),
+            (400, &[connection, version, &key]),
+            (400, &[upgrade, connection, version, &key, "Content-Length: 5"]),
+            (400, &[upgrade, connection, version, &key, "Transfer-Encoding: chunked"]),
+            (400, &[upgrade, connection, version, &key, "Content-Length: 0", "Transfer-Encoding: chunked"]),
+            (400, &[upgrade, connection, version, &key, "Content-Length: x"]),
+            (400, &[upgrade, connection, version, &key, "Content-Length: 0", "Content-Length: 1"]),
+            (401, &[upgrade, connection, version, &key, "Authorization: Bearer nonsense"]),
+            (401, &[upgrade, connection, version, &key, "Sec-WebSocket-Protocol: bearer, nonsense"]),
+            (101, &[upgrade, connection, version, &key, "Origin: http://here.example"]),
+            (403, &[upgrade, connection, version, &key, "Origin: http://elsewhere.example"]),
+        ];
+        let mut wrong = Vec::new();
+        for (status, lines) in forms {
+            for line in ["GET /raw HTTP/1.1", "GET http://a/raw HTTP/1.1"] {
+                let mut all = vec!["Host: a"];
+                all.extend_from_slice(lines);
+                let bytes = head(line, &all, false);
+                for (way, mut wire) in ways(&site) {
+                    wire.write(&bytes);
+                    let head = wire.read_head();
+                    let found = head.split(' ').nth(1).and_then(|it| it.parse::<u16>().ok());
+                    if found != Some(*status) {
+                        wrong.push(format!("{way} {line} {lines:?}: {status}, not {found:?}"));
+                    }
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), wrong.join("\n"));
     }
 
     /// H2, RFC 9110 5.5: bytes above ASCII in a value are nobody's matter

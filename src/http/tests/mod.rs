@@ -244,7 +244,8 @@ impl Rig {
         headers: &[(&str, &str)],
         body: &str,
     ) -> Got {
-        let mut request = Request::builder().method(method).uri(path);
+        let request = Request::builder().method(method).uri(path);
+        let mut request = request.header("host", "localhost");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
