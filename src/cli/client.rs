@@ -14,7 +14,7 @@ use crate::client::{self, Client, Durable, Reconnect, Refusal};
 /// Where the server is and who asks.
 #[derive(Debug, Args)]
 pub(super) struct Target {
-    /// The server, as http://HOST:PORT; TLS ends in front of it
+    /// The server, as http://HOST:PORT or https://HOST
     #[arg(
         long,
         value_name = "URL",
@@ -25,6 +25,10 @@ pub(super) struct Target {
     /// File with the token; without it, the token is taken from TIDEGATE_TOKEN
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// File with the certificates (PEM) to trust in place of those of this machine, as the server
+    /// of `serve --dev-tls` keeps its own in DATA_DIR/dev-tls/cert.pem
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_CA")]
+    ca: Option<PathBuf>,
     /// The path of the durable mount
     #[arg(long, value_name = "PATH", default_value = "/v1/ws")]
     path: String,
@@ -40,6 +44,11 @@ pub(super) enum ClientError {
     NoToken,
     #[error("cannot read the token from {path}", path = path.display())]
     TokenFile {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("cannot read the certificates from {path}", path = path.display())]
+    CaFile {
         path: PathBuf,
         source: std::io::Error,
     },
@@ -85,6 +94,9 @@ impl ClientError {
 fn cure(error: &client::ClientError) -> &'static str {
     match error {
         client::ClientError::Url(_) => ": mend --url or TIDEGATE_URL",
+        client::ClientError::Tls { .. } | client::ClientError::Certificates(_) => {
+            " (--ca names a file with the certificates to trust)"
+        }
         client::ClientError::Connect(..) => {
             ": is it the server's --listen? --url or TIDEGATE_URL names another"
         }
@@ -133,6 +145,10 @@ impl Target {
     /// in a file is read again for each connection: whoever renews it writes it there.
     pub(super) fn client(&self) -> Result<Client, ClientError> {
         let client = Client::new(&self.url, &self.token()?)?.plain();
+        let client = match &self.ca {
+            Some(path) => client.trusting(&certificates_in(path)?)?,
+            None => client,
+        };
         Ok(match self.token_file.clone() {
             Some(path) => client.token_from(move |_| token_in(&path)),
             None => client,
@@ -154,6 +170,13 @@ impl Target {
         let client = self.client()?.reconnecting(how);
         Ok(client.durable_at(&self.path)?)
     }
+}
+
+fn certificates_in(path: &Path) -> Result<Vec<u8>, ClientError> {
+    std::fs::read(path).map_err(|source| ClientError::CaFile {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn token_in(path: &Path) -> std::io::Result<String> {

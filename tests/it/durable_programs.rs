@@ -204,8 +204,8 @@ fn lines_that_are_refused_are_told() {
             "--path is the server's durable.path",
         ),
         (
-            &["pub", "t", "1", "--url", "https://x"],
-            "`https://x` is no http://HOST:PORT",
+            &["pub", "t", "1", "--url", "ftp://x"],
+            "`ftp://x` is not http://HOST:PORT or https://HOST: mend --url or TIDEGATE_URL",
         ),
         (
             &["pub", "t", "1", "--url", "http://127.0.0.1:1"],

@@ -29,6 +29,7 @@ mod orders;
 
 mod tenants;
 mod tls;
+mod tls_clients;
 
 mod builtin;
 mod closes;

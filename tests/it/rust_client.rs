@@ -95,7 +95,13 @@ fn what_is_wrong_is_told_apart() {
     let site = Plan::new(1).start();
     let address = site.address;
     let with = |url: &str, token: &str| Client::new(url, token);
-    for url in ["https://x", "http://x/y", "x:1", "http://nowhere"] {
+    for url in [
+        "https://x/y",
+        "http://x/y",
+        "x:1",
+        "ftp://nowhere",
+        "http://a:b",
+    ] {
         assert!(matches!(with(url, "t"), Err(ClientError::Url(_))), "{url}");
     }
     let url = format!("http://{address}");

@@ -20,12 +20,12 @@ use crate::harness::{PATIENCE, Plan, Site, both_shards, eventually, token};
 type Stream = StreamOwned<ClientConnection, TcpStream>;
 
 /// Certificates in a folder of their own.
-struct Certificates {
+pub(crate) struct Certificates {
     folder: tempfile::TempDir,
 }
 
 impl Certificates {
-    fn new(hosts: &[&str]) -> Self {
+    pub(crate) fn new(hosts: &[&str]) -> Self {
         let new = Self {
             folder: tempfile::tempdir().unwrap(),
         };
@@ -41,7 +41,7 @@ impl Certificates {
         std::fs::write(self.key(), made.signing_key.serialize_pem()).unwrap();
     }
 
-    fn chain(&self) -> PathBuf {
+    pub(crate) fn chain(&self) -> PathBuf {
         self.folder.path().join("cert.pem")
     }
 
@@ -49,7 +49,7 @@ impl Certificates {
         self.folder.path().join("key.pem")
     }
 
-    fn plan(&self, shards: u16) -> Plan {
+    pub(crate) fn plan(&self, shards: u16) -> Plan {
         let files = CertificateFiles {
             cert_file: self.chain(),
             key_file: self.key(),
@@ -79,7 +79,7 @@ fn trusting(chain: &Path) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-fn secure_address(site: &Site) -> SocketAddr {
+pub(crate) fn secure_address(site: &Site) -> SocketAddr {
     site.server().tls_address().unwrap()
 }
 

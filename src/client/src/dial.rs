@@ -6,14 +6,23 @@ use std::time::Duration;
 
 use rustix::net::sockopt;
 
+use super::sealed::Stream;
 use super::{Client, ClientError};
 
-pub(super) fn connect(client: &Client) -> Result<TcpStream, ClientError> {
+/// A stream whose reads and writes take `time_max`, sealed where the client asks for it.
+pub(super) fn connect(client: &Client) -> Result<Stream, ClientError> {
     let connected = first(client).and_then(|stream| {
         prepare(&stream)?;
+        // A read that takes longer interrupts a handshake; a write that does, ends the connection.
+        stream.set_read_timeout(Some(client.time_max))?;
+        stream.set_write_timeout(Some(client.time_max))?;
         Ok(stream)
     });
-    connected.map_err(|source| ClientError::Connect(client.host.clone(), source))
+    let stream = connected.map_err(|source| ClientError::Connect(client.host.clone(), source))?;
+    match &client.tls {
+        Some(tls) => tls.seal(client, stream),
+        None => Ok(Stream::Plain(stream)),
+    }
 }
 
 /// The first address that answers.

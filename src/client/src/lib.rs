@@ -51,6 +51,8 @@ mod socket;
 
 mod dial;
 
+mod sealed;
+
 mod rest;
 
 #[cfg(feature = "async")]
@@ -63,6 +65,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use line::Line;
+use sealed::Tls;
 
 pub use durable::Durable;
 pub use events::{Event, EventFrame, Events};
@@ -80,8 +83,19 @@ pub use socket::{Received, Refusal};
 #[non_exhaustive]
 pub enum ClientError {
     /// The address is of another form.
-    #[error("`{0}` is no http://HOST:PORT")]
+    #[error("`{0}` is not http://HOST:PORT or https://HOST")]
     Url(String),
+    /// What should be certificates to trust cannot be used.
+    #[error("no certificates to trust: {0}")]
+    Certificates(String),
+    /// The server does not speak TLS, or shows a certificate that is not trusted.
+    #[error("no TLS with {host}: {reason}")]
+    Tls {
+        /// The server.
+        host: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// The token cannot stand in a header.
     #[error("the token is no line of visible characters")]
     BadToken,
@@ -155,6 +169,8 @@ pub struct Client {
     plain: bool,
     reconnect: Option<Reconnect>,
     time_max: Duration,
+    /// Nothing where nothing is sealed.
+    tls: Option<Tls>,
     agent: ureq::Agent,
 }
 
@@ -173,25 +189,35 @@ impl std::fmt::Debug for Client {
 }
 
 impl Client {
-    /// Names the server, as `http://HOST:PORT`, and the token. Asks nothing yet.
+    /// Names the server, as `http://HOST:PORT` or `https://HOST`, and the token. Asks nothing yet.
+    /// With `https` or `wss` the certificates of this machine are trusted, see [`Client::trusting`].
     ///
     /// # Errors
     /// When the address is of another form.
     pub fn new(url: &str, token: &str) -> Result<Self, ClientError> {
-        let rest = url
-            .strip_prefix("http://")
-            .or_else(|| url.strip_prefix("ws://"));
-        let host = rest.map(|rest| rest.trim_end_matches('/'));
-        let host = host.filter(|host| host.contains(':') && !host.contains('/'));
-        let host = host.ok_or_else(|| ClientError::Url(url.to_owned()))?;
+        let (host, is_sealed) = host_of(url).ok_or_else(|| ClientError::Url(url.to_owned()))?;
+        let tls = is_sealed.then(Tls::of_system).transpose()?;
         Ok(Self {
-            host: host.to_owned(),
+            host,
             tokens: Tokens::One(token.to_owned()),
             plain: false,
             reconnect: None,
             time_max: TIME_MAX,
-            agent: rest::agent(TIME_MAX),
+            agent: rest::agent(TIME_MAX, tls.as_ref()),
+            tls,
         })
+    }
+
+    /// Trusts these certificates (PEM) in place of those of this machine: the authority that signed
+    /// the server's, or the server's own where it signed itself. Without `https` it does nothing.
+    ///
+    /// # Errors
+    /// When it holds no certificate.
+    pub fn trusting(mut self, pem: &[u8]) -> Result<Self, ClientError> {
+        let tls = Tls::of_pem(pem)?;
+        self.tls = self.tls.map(|_| tls);
+        self.agent = rest::agent(self.time_max, self.tls.as_ref());
+        Ok(self)
     }
 
     /// Bounds what connecting, an upgrade, a write and a request over REST may take, each; 30 s
@@ -199,7 +225,7 @@ impl Client {
     #[must_use]
     pub fn time_max(mut self, time: Duration) -> Self {
         self.time_max = time.max(Duration::from_millis(1));
-        self.agent = rest::agent(self.time_max);
+        self.agent = rest::agent(self.time_max, self.tls.as_ref());
         self
     }
 
@@ -342,3 +368,50 @@ impl Client {
 
 /// What connecting, an upgrade or a request may take, unless [`Client::time_max`] says otherwise.
 const TIME_MAX: Duration = Duration::from_secs(30);
+
+/// Host and port of an address, and whether it is spoken to over TLS.
+fn host_of(url: &str) -> Option<(String, bool)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let (is_sealed, port) = match scheme.to_ascii_lowercase().as_str() {
+        "http" | "ws" => (false, 80),
+        "https" | "wss" => (true, 443),
+        _ => return None,
+    };
+    let host = rest.strip_suffix('/').unwrap_or(rest);
+    let authority: ureq::http::uri::Authority = host.parse().ok()?;
+    if host.contains('@') || authority.host().is_empty() {
+        return None;
+    }
+    let port = match authority.port_u16() {
+        Some(port) => port,
+        None if host == authority.host() => port,
+        None => return None,
+    };
+    Some((format!("{}:{port}", authority.host()), is_sealed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_a_host_and_says_whether_it_is_sealed() {
+        let of = |url| host_of(url).unwrap();
+        assert_eq!(of("http://a:4000"), ("a:4000".to_owned(), false));
+        assert_eq!(of("ws://a/"), ("a:80".to_owned(), false));
+        assert_eq!(of("https://a.example"), ("a.example:443".to_owned(), true));
+        assert_eq!(of("WSS://[::1]:9"), ("[::1]:9".to_owned(), true));
+        for url in [
+            "a:4000",
+            "ftp://a",
+            "http://",
+            "http://a/b",
+            "http://u@a",
+            "http://a:",
+            "http://a:x",
+            "http:// a",
+        ] {
+            assert_eq!(host_of(url), None, "{url}");
+        }
+    }
+}

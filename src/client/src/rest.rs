@@ -10,6 +10,7 @@ use ureq::Agent;
 use ureq::http::Request;
 use uuid::fmt::Hyphenated;
 
+use super::sealed::{Tls, not_shaken};
 use super::{Client, ClientError};
 
 /// Somebody who is present in a relay topic.
@@ -22,8 +23,9 @@ pub struct Present {
 }
 
 /// Keeps connections for those who ask again, and gives up after `time_max`.
-pub(super) fn agent(time_max: Duration) -> Agent {
+pub(super) fn agent(time_max: Duration, tls: Option<&Tls>) -> Agent {
     let config = Agent::config_builder()
+        .tls_config(tls.map(Tls::for_requests).unwrap_or_default())
         .timeout_global(Some(time_max))
         // What is refused says why in its body.
         .http_status_as_error(false)
@@ -135,9 +137,14 @@ fn ask(
     body: &str,
     token: &str,
 ) -> Result<Value, ClientError> {
+    let scheme = if client.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     let request = Request::builder()
         .method(method)
-        .uri(format!("http://{}{target}", client.host))
+        .uri(format!("{scheme}://{}{target}", client.host))
         .header("Authorization", format!("Bearer {token}"))
         .header("Content-Type", "application/json")
         .body(body.as_bytes())
@@ -172,6 +179,7 @@ fn failure(client: &Client, target: &str, error: ureq::Error) -> ClientError {
             | io::ErrorKind::HostUnreachable
             | io::ErrorKind::NetworkUnreachable
             | io::ErrorKind::AddrNotAvailable => unreached(error),
+            io::ErrorKind::InvalidData if client.tls.is_some() => not_shaken(client, error),
             _ => ClientError::Broken(error),
         },
         error @ (ureq::Error::HostNotFound | ureq::Error::ConnectionFailed) => {

@@ -2,7 +2,6 @@
 //! themselves.
 
 use std::io::ErrorKind;
-use std::net::TcpStream;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +12,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Error, HandshakeError, Message, WebSocket};
 
 use super::dial::Patient;
+use super::sealed::Stream;
 use super::{Client, ClientError, dial};
 
 /// A frame and the text that it came as.
@@ -49,7 +49,7 @@ pub struct Refusal {
 }
 
 pub(super) struct Socket {
-    socket: WebSocket<Patient<TcpStream>>,
+    socket: WebSocket<Patient<Stream>>,
     /// What a read waits at most, as the stream has it.
     wait: Option<Duration>,
 }
@@ -131,14 +131,6 @@ pub(super) fn open(
 ) -> Result<Socket, ClientError> {
     let request = request(client, path, protocol, &client.token(renew)?)?;
     let stream = dial::connect(client)?;
-    let broken = |source| ClientError::Connect(client.host.clone(), source);
-    // A read that takes longer interrupts the handshake; a write that does, ends the connection.
-    stream
-        .set_read_timeout(Some(client.time_max))
-        .map_err(broken)?;
-    stream
-        .set_write_timeout(Some(client.time_max))
-        .map_err(broken)?;
     let upgraded = tungstenite::client(request, Patient(stream));
     let (socket, _) = upgraded.map_err(|error| match error {
         HandshakeError::Failure(error) => not_upgraded(path, &error),
@@ -184,7 +176,7 @@ impl Socket {
     fn wait_at_most(&mut self, wait: Option<Duration>) {
         // A time of nothing would mean for ever.
         let wait = wait.map(|wait| wait.max(Duration::from_millis(1)));
-        if self.wait != wait && self.socket.get_ref().0.set_read_timeout(wait).is_ok() {
+        if self.wait != wait && self.socket.get_ref().0.tcp().set_read_timeout(wait).is_ok() {
             self.wait = wait;
         }
     }

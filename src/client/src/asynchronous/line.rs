@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep_until, timeout};
@@ -17,9 +18,15 @@ use crate::ClientError;
 use crate::dial;
 use crate::line::{Heard, RENEWED_EVERY, now};
 use crate::reconnect::Pace;
+use crate::sealed::{not_shaken, server_name};
 use crate::socket::{Ended, not_upgraded, request};
 
-type Socket = WebSocketStream<TcpStream>;
+type Socket = WebSocketStream<Box<dyn Duplex>>;
+
+/// A stream that is sealed or is not.
+trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
 
 /// A connection that comes back, if its client says so.
 pub(super) struct Line {
@@ -249,6 +256,7 @@ async fn open(
     let opened = timeout(client.time_max, async {
         let stream = TcpStream::connect(&client.host).await.map_err(unreached)?;
         dial::prepare(&stream).map_err(unreached)?;
+        let stream = sealed(client, stream).await?;
         let upgraded = tokio_tungstenite::client_async(request, stream).await;
         upgraded.map_err(|error| not_upgraded(path, &error))
     });
@@ -259,4 +267,12 @@ async fn open(
             limit: client.time_max,
         }),
     }
+}
+
+async fn sealed(client: &Client, stream: TcpStream) -> Result<Box<dyn Duplex>, ClientError> {
+    let Some(tls) = &client.tls else {
+        return Ok(Box::new(stream));
+    };
+    let sealed = tls.connector().connect(server_name(client)?, stream).await;
+    Ok(Box::new(sealed.map_err(|error| not_shaken(client, error))?))
 }
