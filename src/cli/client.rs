@@ -54,6 +54,8 @@ pub(super) enum ClientError {
     },
     #[error(transparent)]
     Client(Cured),
+    #[error("cannot use the terminal")]
+    Terminal(#[source] std::io::Error),
     #[error("cannot write the standard output")]
     Output(#[source] std::io::Error),
 }
@@ -130,6 +132,12 @@ pub(super) fn told(refusal: &Refusal) -> String {
 }
 
 impl Target {
+    /// The address as it was given.
+    #[cfg(feature = "top")]
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
     fn token(&self) -> Result<String, ClientError> {
         if let Some(path) = &self.token_file {
             let path = path.clone();

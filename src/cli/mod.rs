@@ -29,6 +29,9 @@ mod subscribe;
 #[cfg(feature = "client")]
 mod operate;
 
+#[cfg(feature = "top")]
+mod top;
+
 mod log;
 
 mod wire;
@@ -94,6 +97,9 @@ enum Verb {
     /// Print the connections of a server, one JSON object a line
     #[cfg(feature = "client")]
     Connections(operate::ListOptions),
+    /// Watch what a server does, in the terminal
+    #[cfg(feature = "top")]
+    Top(top::TopOptions),
     /// Look at a data directory that no server uses
     #[command(subcommand)]
     Log(log::LogVerb),
@@ -171,6 +177,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Presence(options) => operate::presence(&options),
         #[cfg(feature = "client")]
         Verb::Connections(options) => operate::connections(&options),
+        #[cfg(feature = "top")]
+        Verb::Top(options) => top::top(&options),
         Verb::Log(verb) => log::run(&verb),
         Verb::Generate(verb) => generate::run(&verb),
         Verb::Wire => wire::run(),

@@ -31,6 +31,7 @@ fn verbs_and_their_flags() {
         "tidegate subs --topic t --sub-name A",
         "tidegate presence room",
         "tidegate connections",
+        "tidegate top --every 0.5",
         "tidegate shell completions bash",
         "tidegate shell man --dir man",
         "tidegate log verify data",

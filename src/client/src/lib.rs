@@ -287,6 +287,14 @@ impl Client {
         rest::request(self, method, target, body)
     }
 
+    /// Asks a route whose answer is text, such as `/metrics`.
+    ///
+    /// # Errors
+    /// When the server cannot be asked or refuses.
+    pub fn text(&self, target: &str) -> Result<String, ClientError> {
+        rest::text(self, target)
+    }
+
     /// Pushes to a relay topic, over REST.
     ///
     /// # Errors

@@ -115,17 +115,28 @@ pub(super) fn presence(client: &Client, topic: &str) -> Result<Vec<Present>, Cli
     Ok(present.members)
 }
 
-/// One request; a token that is refused is asked for once more, if there is somebody to ask.
+/// One request for a document.
 pub(super) fn request(
     client: &Client,
     method: &str,
     target: &str,
     body: String,
 ) -> Result<Value, ClientError> {
-    let answer = ask(client, (method, target), &body, &client.token(false)?);
-    match answer {
+    let answer = asked(client, (method, target), &body)?;
+    Ok(serde_json::from_slice(&answer).unwrap_or_default())
+}
+
+/// One request for a text.
+pub(super) fn text(client: &Client, target: &str) -> Result<String, ClientError> {
+    let answer = asked(client, ("GET", target), "")?;
+    String::from_utf8(answer).map_err(|_| ClientError::Strange(format!("{target} is no text")))
+}
+
+/// A token that is refused is asked for once more, if there is somebody to ask.
+fn asked(client: &Client, route: (&str, &str), body: &str) -> Result<Vec<u8>, ClientError> {
+    match ask(client, route, body, &client.token(false)?) {
         Err(ClientError::Refused { status: 401, .. }) if client.can_renew() => {
-            ask(client, (method, target), &body, &client.token(true)?)
+            ask(client, route, body, &client.token(true)?)
         }
         answer => answer,
     }
@@ -136,7 +147,7 @@ fn ask(
     (method, target): (&str, &str),
     body: &str,
     token: &str,
-) -> Result<Value, ClientError> {
+) -> Result<Vec<u8>, ClientError> {
     let scheme = if client.tls.is_some() {
         "https"
     } else {
@@ -158,10 +169,10 @@ fn ask(
         .limit(ANSWER_BYTES_MAX)
         .read_to_vec()
         .map_err(failed)?;
-    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     if (200..300).contains(&status) {
         return Ok(body);
     }
+    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     let detail = body["detail"].as_str().unwrap_or("no reason given");
     let detail = detail.to_owned();
     Err(ClientError::Refused { status, detail })
