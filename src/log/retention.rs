@@ -29,17 +29,14 @@ impl CommitLog {
     }
 
     pub(super) fn poll_retention(&mut self, now: Now) {
+        let (monotonic_ms, unix_ms) = (now.monotonic_us / 1_000, now.unix_ms);
+        // Also while nothing is due: who looks for the first time believes the wall clock.
+        let told_ms = self.retention.clock.look(monotonic_ms, unix_ms);
         let is_early = now.monotonic_us < self.retention.next_us;
         if is_early || self.is_closing || self.state.due.is_empty() {
             return;
         }
-        let task = &mut self.retention;
-        let (monotonic_ms, unix_ms) = (now.monotonic_us / 1_000, now.unix_ms);
-        let clock = &mut task.clock;
-        let now_ms = task
-            .sweep_ms
-            .get_or_insert_with(|| clock.look(monotonic_ms, unix_ms));
-        let now_ms = *now_ms;
+        let now_ms = *self.retention.sweep_ms.get_or_insert(told_ms);
         for _ in 0..SLICE_TOPICS {
             let first = self.state.due.first().copied();
             let Some((_, id)) = first.filter(|(due_ms, _)| *due_ms <= now_ms) else {

@@ -252,6 +252,55 @@ fn messages_grow_too_old_by_themselves() {
     assert_eq!(desk.read(topic), [101]);
 }
 
+const DAY_MS: u64 = 86_400_000;
+
+/// L19, T-O2: a wall clock that jumps ahead by a day, whenever it does, makes nothing a day old; once it
+/// is set right again, ages are what they are.
+#[test]
+fn a_wall_clock_that_jumps_ahead_trims_nothing_at_once() {
+    let hour = Retention {
+        age_ms_max: Some(3_600_000),
+        ..Retention::default()
+    };
+    for (is_bounded_before, idle_s) in [(true, 0), (true, 30), (false, 0), (false, 30)] {
+        let dir = scratch();
+        let (mut desk, _) = Desk::open(dir.path(), IDENTITY);
+        let before = match is_bounded_before {
+            true => hour,
+            false => Retention::default(),
+        };
+        let topic = desk.topic(1, before);
+        for seq in 1..=10 {
+            desk.publish(topic, seq);
+            desk.turn(1_000_000);
+        }
+        for _ in 0..idle_s {
+            desk.turn(1_000_000);
+        }
+        desk.now.unix_ms += DAY_MS;
+        let changed = Record::RetentionChanged {
+            topic,
+            retention: hour,
+        };
+        desk.log.append(&changed).unwrap();
+        let case = format!("bounded before {is_bounded_before}, {idle_s} s idle");
+        for _ in 0..600 {
+            desk.turn(1_000_000);
+        }
+        let all: Vec<_> = (1..=10).collect();
+        assert_eq!(desk.read(topic), all, "{case}: ten minutes later");
+        desk.now.unix_ms -= DAY_MS;
+        for _ in 0..2_000 {
+            desk.turn(1_000_000);
+        }
+        assert_eq!(desk.read(topic), all, "{case}: it was set right");
+        for _ in 0..1_200 {
+            desk.turn(1_000_000);
+        }
+        assert!(desk.read(topic).is_empty(), "{case}: an hour has passed");
+    }
+}
+
 /// D-27: what is remembered of keys survives a start.
 #[test]
 fn idempotency_keys_survive_a_restart() {
