@@ -106,7 +106,11 @@ pub(super) fn relations(config: &Config, source_of: SourceOf<'_>) -> Result<(), 
             held.push(limit_relations(&mount.section, limits, source_of));
         }
         if mount.config.dialect == Dialect::Durable {
-            held.push(durable_relations(config, limits, source_of));
+            held.push(durable_relations(
+                config,
+                (&mount.section, limits),
+                source_of,
+            ));
         }
         held.push(mount_shape(&mount, config, source_of));
     }
@@ -218,16 +222,30 @@ fn limit_relations(section: &str, limits: &Limits, source_of: SourceOf<'_>) -> R
 
 fn durable_relations(
     config: &Config,
-    limits: &Limits,
+    (section, limits): (&str, &Limits),
     source_of: SourceOf<'_>,
 ) -> Result<(), Error> {
     let durable = &config.durable;
+    let own = source_of(&format!("{section}.message_bytes_max"));
+    let message_key = match own {
+        Source::Default => "limits.message_bytes_max",
+        _ => "message_bytes_max",
+    };
+    let message = limits.message_bytes_max as u64;
+    let beside = durable.reserve_bytes.saturating_add(SEGMENT_OWN_BYTES);
+    let both = Pair {
+        key: message_key,
+        value: message,
+        bound_key: "what durable.reserve_bytes and 16384 bytes leave of durable.segment_bytes_max",
+        bound: durable.segment_bytes_max.saturating_sub(beside),
+        because: "a larger message would always be refused",
+    };
     let pairs = [
         Pair {
-            key: "limits.message_bytes_max",
-            value: (limits.message_bytes_max as u64).saturating_mul(2),
-            bound_key: "durable.segment_bytes_max",
-            bound: durable.segment_bytes_max,
+            key: message_key,
+            value: message,
+            bound_key: "half of durable.segment_bytes_max",
+            bound: durable.segment_bytes_max / 2,
             because: "twice the largest message must fit into a segment",
         },
         Pair {
@@ -245,9 +263,13 @@ fn durable_relations(
             because: "a batch lies in one segment",
         },
     ];
-    let wrong = pairs.iter().map(|pair| pair.check("durable", source_of));
-    Error::of_all(wrong.filter_map(Result::err).collect())
+    let wrong = pairs.iter().map(|pair| pair.check(section, source_of));
+    Error::of_all(wrong.filter_map(Result::err).collect())?;
+    both.check(section, source_of)
 }
+
+/// What a segment and a record have beside the payload: heads, a name, an idempotency key.
+const SEGMENT_OWN_BYTES: u64 = 16_384;
 
 /// A mount with the words by which a message can name it.
 struct NamedMount<'a> {

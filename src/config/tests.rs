@@ -426,6 +426,19 @@ fn relations_between_values_are_explained() {
         ),
         "tidegate.toml:4: durable.reserve_bytes = 1048576 must not be above half of durable.segment_bytes_max = 524288: what the reserve leaves of a segment is all that a message may take"
     );
+    // L19: each half fits alone, and no largest message would ever have been taken.
+    assert_eq!(
+        message(
+            "[durable]\nenabled = true\nsegment_bytes_max = 1048576\nreserve_bytes = 524288\nmessage_bytes_max = 524288\n"
+        ),
+        "tidegate.toml:5: durable.message_bytes_max = 524288 must not be above what durable.reserve_bytes and 16384 bytes leave of durable.segment_bytes_max = 507904: a larger message would always be refused"
+    );
+    assert_eq!(
+        message(
+            "[limits]\nmessage_bytes_max = 1048576\n[durable]\nenabled = true\nsegment_bytes_max = 1048576\n"
+        ),
+        "tidegate.toml:2: limits.message_bytes_max = 1048576 must not be above half of durable.segment_bytes_max = 524288: twice the largest message must fit into a segment"
+    );
     assert_eq!(
         message("[shard]\nreceive_buffers = 1000\n"),
         "tidegate.toml:2: shard.receive_buffers = 1000 is no power of two; write 1024"
