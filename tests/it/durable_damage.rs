@@ -7,6 +7,8 @@ use crate::durable::Durable as _;
 use crate::harness::process::{Process, Start};
 use crate::harness::{Client, token};
 
+const PUBLISH: u8 = 1;
+const TOPIC: u8 = 2;
 const TOPIC_DELETED: u8 = 3;
 const SUBSCRIPTION_DELETED: u8 = 5;
 
@@ -96,5 +98,128 @@ fn a_damaged_end_of_a_subscription_whose_name_was_used_again_stops_no_start() {
         let process = start(data.path());
         assert_eq!(id_of(&mut process.durable("demo")), new);
         process.stop();
+    }
+}
+
+/// All files below a folder whose name ends so.
+fn files(folder: &Path, ending: &str) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path, ending));
+        } else if path.to_str().unwrap().ends_with(ending) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// Cuts each checkpoint in half.
+fn cut_checkpoints(folder: &Path) {
+    let all = files(folder, ".checkpoint");
+    assert!(!all.is_empty());
+    for path in all {
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    }
+}
+
+/// Overwrites some records in a row, so that nobody knows whose they were.
+fn wipe_records(folder: &Path, topic: [u8; 16]) {
+    let mut wiped = 0;
+    for path in files(folder, ".segment") {
+        let mut bytes = std::fs::read(&path).unwrap();
+        let is_record = |at: &usize| bytes[at + 16..at + 32] == topic && bytes[*at] == PUBLISH;
+        let at = (0..bytes.len() - 32).step_by(8).filter(is_record).nth(5);
+        if let Some(at) = at {
+            bytes[at..at + 600].fill(0);
+            std::fs::write(&path, &bytes).unwrap();
+            wiped += 1;
+        }
+    }
+    assert_eq!(wiped, 1);
+}
+
+const NAMELESS: &str = "the entries that name topics are damaged";
+const DAMAGED: &str = "stored records are damaged";
+const NEW_EPOCH: &str = "the epoch is a new one";
+const BAD_CHECKPOINT: &str = "a checkpoint is not whole";
+
+/// L19: what a start has found is said, and nothing else: the epoch is told to be a new one when it is,
+/// once; names that are lost and checkpoints that are not whole are told.
+#[test]
+fn a_start_logs_what_it_has_found_and_nothing_else() {
+    type Damage = fn(&Path, [&str; 2]);
+    let cases: [(&str, bool, Damage, &[&str]); 6] = [
+        ("nothing", false, |_, _| {}, &[]),
+        ("nothing, stopped", true, |_, _| {}, &[]),
+        (
+            "a message",
+            false,
+            |data, [_, other]| assert_eq!(flip(data, PUBLISH, bytes_of(other)), 1),
+            &[DAMAGED],
+        ),
+        (
+            "a name",
+            false,
+            |data, [_, other]| assert_eq!(flip(data, TOPIC, bytes_of(other)), 1),
+            &[DAMAGED, NAMELESS],
+        ),
+        (
+            "records in a row",
+            false,
+            |data, [topic, _]| wipe_records(data, bytes_of(topic)),
+            &[DAMAGED, NEW_EPOCH],
+        ),
+        (
+            "a checkpoint",
+            true,
+            |data, _| cut_checkpoints(data),
+            &[BAD_CHECKPOINT],
+        ),
+    ];
+    for (case, is_stopped, damage, expected) in cases {
+        let data = tempfile::tempdir().unwrap();
+        let environment = [("TIDEGATE_DURABLE__PARTITIONS", "1")];
+        let begin = Start {
+            shards: 1,
+            data: &data.path().join("data"),
+            environment: &environment,
+        };
+        let process = begin.run();
+        let topic = process.topic("demo", "t");
+        let other = process.topic("demo", "u");
+        let mut client = process.durable("demo");
+        client.publish(&other, "1", 1);
+        for seq in 1..=20 {
+            client.publish(&topic, "1", seq);
+        }
+        let epoch = |process: &Process| {
+            let opened = process.durable("demo").open(&topic, "A", "");
+            opened["epoch"].as_u64().unwrap()
+        };
+        let before = epoch(&process);
+        match is_stopped {
+            true => process.stop(),
+            false => drop(process),
+        }
+        damage(begin.data, [&topic, &other]);
+        let log = data.path().join("log");
+        let process = begin.run_logging_to(&log);
+        let after = epoch(&process);
+        process.stop();
+        let said = std::fs::read_to_string(&log).unwrap();
+        for line in [NAMELESS, DAMAGED, NEW_EPOCH, BAD_CHECKPOINT] {
+            let is_expected = expected.contains(&line);
+            assert_eq!(said.contains(line), is_expected, "{case}: {line}\n{said}");
+        }
+        let is_new = expected.contains(&NEW_EPOCH);
+        assert_eq!(before != after, is_new, "{case}: {before}, {after}");
+        let process = begin.run_logging_to(&log);
+        assert_eq!(epoch(&process), after, "{case}");
+        process.stop();
+        let said = std::fs::read_to_string(&log).unwrap();
+        assert!(!said.contains(NEW_EPOCH), "{case}: {said}");
     }
 }

@@ -296,3 +296,36 @@ fn a_disk_that_empties_is_used_again() {
         assert!(disk.publishes_again(1));
     }
 }
+
+/// L19: a stop just after a checkpoint had no room tries once more and ends, whatever is free by then;
+/// what was acknowledged is there.
+#[test]
+fn a_stop_behind_a_checkpoint_without_room_ends_at_once() {
+    for (turns, room_at_stop) in [(0, 0), (1, 0), (20, 0), (20, 4 << 10), (20, 1 << 20)] {
+        let dir = scratch();
+        let mut disk = Disk::new(dir.path(), SPACE, false);
+        for _ in 0..100 {
+            disk.turn();
+        }
+        // Nothing is free from here on, and the state outgrows what is kept for a checkpoint.
+        disk.is_greedy = true;
+        let made = (1..2_000).take_while(|n| disk.topic(*n, Retention::default()).is_ok());
+        let made = u64::try_from(made.count()).unwrap();
+        for _ in 0..turns {
+            disk.turn();
+        }
+        disk.is_greedy = room_at_stop == 0;
+        disk.folder.limit_space(Some(room_at_stop));
+        disk.log.close();
+        let began = disk.now.monotonic_us;
+        let case = format!("{made} topics, {turns} turns, {room_at_stop} B free");
+        while !disk.log.is_idle() {
+            disk.turn();
+            let waited = disk.now.monotonic_us - began;
+            assert!(waited < 100_000, "{case}: the stop waits for a pause");
+        }
+        disk.restart(false);
+        let kept = |n: &u64| disk.log.kept(id(*n)).is_some();
+        assert_eq!((1..=made).filter(kept).count() as u64, made, "{case}");
+    }
+}

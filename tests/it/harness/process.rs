@@ -34,6 +34,12 @@ impl Start<'_> {
         self.run_by(&[], &address.to_string())
     }
 
+    /// The same with what it logs in a file.
+    pub(crate) fn run_logging_to(&self, file: &Path) -> Process {
+        let script = format!(r#"exec "$@" 2>'{}'"#, file.display());
+        self.run_by(&["sh", "-c", &script, "sh"], ANY_PORT)
+    }
+
     /// The same with `data` on a file system of so many bytes that only the process sees, or
     /// nothing where the machine lets nobody mount one.
     pub(crate) fn run_on_disk_of(&self, bytes: u64) -> Option<Process> {

@@ -237,6 +237,61 @@ fn requests_stand_in_line_until_there_is_room() {
     );
 }
 
+/// L19: what the log can never have room for is refused with its own error, and what stands behind it
+/// in line has its own answer: other publishes, of the same peer and of others, topics, acks, ends
+#[test]
+fn a_record_that_is_too_large_refuses_nobody_else() {
+    let mut rig = Rig::new();
+    let topic = rig.topic("a");
+    let spare = rig.topic("spare");
+    rig.disk.busy = true;
+    rig.publish(1, topic, &[message("1")]);
+    let many: Vec<NewMessage> = (0..40).map(|_| message(&"x".repeat(60_000))).collect();
+    rig.publish(1, topic, &many);
+    rig.publish(1, topic, &[message("2")]);
+    rig.publish(2, topic, &many);
+    rig.publish(3, topic, &[message("3")]);
+    let (name, retention) = (name("new"), Retention::default());
+    rig.ask(4, Command::ResolveTopic { name, retention });
+    let topic_end = TopicRef::Id(spare);
+    rig.ask(5, Command::DeleteTopic { topic: topic_end });
+    let bytes_max = 1 << 20;
+    while let Some(need) = rig.home.need() {
+        let room = match need.bytes <= bytes_max {
+            true => Ok(()),
+            false => Err(Refused::TooLarge {
+                bytes: need.bytes,
+                bytes_max,
+            }),
+        };
+        rig.home.handle_room(rig.now, room);
+        rig.carry_out();
+    }
+    rig.sync();
+    let told: Vec<(u64, String)> = rig
+        .answers
+        .drain(..)
+        .map(|(to, _, answer)| {
+            let text = match answer {
+                Answer::Published { last_seq, .. } => last_seq.to_string(),
+                Answer::Refused { refused, .. } => refused.code().as_str().to_owned(),
+                Answer::Topic { .. } => "topic".to_owned(),
+                Answer::Deleted => "deleted".to_owned(),
+                other => panic!("{other:?}"),
+            };
+            (to.key, text)
+        })
+        .collect();
+    let of = |key: u64| -> Vec<&str> {
+        let own = told.iter().filter(|(to, _)| *to == key);
+        own.map(|(_, text)| text.as_str()).collect()
+    };
+    assert_eq!(of(1), ["1", "too_large", "2"]);
+    assert_eq!(of(2), ["too_large"]);
+    assert_eq!(of(3), ["3"]);
+    assert_eq!((of(4), of(5)), (vec!["topic"], vec!["deleted"]));
+}
+
 /// A repeat needs no room, and a full disk has none
 #[test]
 fn a_repeat_is_answered_on_a_full_disk() {
