@@ -4,10 +4,10 @@
 //!
 //! Bounds: `in_flight` by the window, in messages and bytes; nothing else grows with the backlog.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use ahash::{AHashMap, AHashSet};
+use ahash::AHashMap;
 use bytes::Bytes;
 
 use crate::id::{HomedId, Seq, Tenant};
@@ -295,9 +295,9 @@ pub(super) struct Connection {
     /// Bytes that may still be sent; one message may overdraw it.
     pub(super) credit: i64,
     /// Its bindings.
-    pub(super) bound: AHashSet<HomedId>,
+    pub(super) bound: BTreeSet<HomedId>,
     /// Subscriptions that another connection took from it: their acks are fenced.
-    pub(super) fenced: AHashSet<HomedId>,
+    pub(super) fenced: BTreeSet<HomedId>,
 }
 
 /// The peers of a partition: one entry for each that is bound or has given credit, until it

@@ -81,6 +81,13 @@ impl Topic {
         }
     }
 
+    /// Always in one order, so that what is told of them does not depend on a table.
+    pub(super) fn subscriptions_by_id(&self) -> Vec<HomedId> {
+        let mut ids: Vec<HomedId> = self.subscriptions.values().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
     pub(super) fn deleting(&self) -> bool {
         matches!(self.life, Life::Deleting)
     }

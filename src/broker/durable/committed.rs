@@ -38,7 +38,8 @@ impl Durable {
         self.end(now, Refused::OutcomeUnknown);
         let bound = self.subscriptions.iter();
         let bound = bound.filter(|(_, subscription)| subscription.binding.is_some());
-        let bound: Vec<HomedId> = bound.map(|(id, _)| *id).collect();
+        let mut bound: Vec<HomedId> = bound.map(|(id, _)| *id).collect();
+        bound.sort_unstable();
         for id in bound {
             self.detach(id, Ended::StorageFailed);
         }

@@ -118,8 +118,8 @@ impl Durable {
         if world.names.get(&topic.name) == Some(&id) {
             world.names.remove(&topic.name);
         }
-        for subscription in topic.subscriptions.values() {
-            self.remove_subscription(*subscription, Ended::TopicDeleted);
+        for subscription in topic.subscriptions_by_id() {
+            self.remove_subscription(subscription, Ended::TopicDeleted);
         }
         if self.tenants.get(&topic.tenant).is_some_and(World::empty) {
             self.tenants.remove(&topic.tenant);
@@ -212,7 +212,7 @@ impl Durable {
         };
         topic.life = Life::Kept;
         let (tenant, name) = (topic.tenant.clone(), topic.name.clone());
-        let subscriptions: Vec<HomedId> = topic.subscriptions.values().copied().collect();
+        let subscriptions = topic.subscriptions_by_id();
         self.world(&tenant).names.insert(name, id);
         subscriptions.into_iter().for_each(|id| self.wake(id));
     }
