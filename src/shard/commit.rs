@@ -367,7 +367,8 @@ impl Store {
         {
             return self.parked.entry(awaited).or_default().push(read);
         }
-        if found.pieces.is_empty() && end == ReadEnd::Durable {
+        let has_less = matches!(end, ReadEnd::Durable | ReadEnd::UnknownTopic);
+        if found.pieces.is_empty() && has_less {
             // The log has less than it reported: nothing that can be waited for.
             return self.home.handle_read_failed(read.id);
         }

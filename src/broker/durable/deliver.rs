@@ -281,7 +281,8 @@ impl Durable {
         }
     }
 
-    /// The log could not be read there.
+    /// The log has nothing there, which is right only if the topic's end is on its way: one that is
+    /// kept cannot be read until a restart.
     pub fn handle_read_failed(&mut self, id: ReadId) {
         match self.reads.remove(&id) {
             Some(Reading::Subscription {
@@ -290,14 +291,19 @@ impl Durable {
                 reserved,
             }) => {
                 self.grant_back(peer, reserved);
-                if self.goes_on(subscription, id) {
+                let topic = self.subscriptions.get(&subscription).map(|s| s.topic);
+                let is_kept = topic.is_some_and(|topic| self.is_kept(topic));
+                if self.goes_on(subscription, id) && is_kept {
                     self.detach(subscription, Ended::StorageFailed);
                 }
             }
             Some(Reading::History(history)) => {
                 self.histories -= 1;
                 let topic = Some(TopicRef::Id(history.topic));
-                let refused = Refused::StorageFailed;
+                let refused = match self.is_kept(history.topic) {
+                    true => Refused::StorageFailed,
+                    false => Refused::UnknownTopic,
+                };
                 self.answer(
                     &history.caller,
                     Answer::Refused {
@@ -310,6 +316,12 @@ impl Durable {
             }
             None => {}
         }
+    }
+
+    /// Whether a topic is there and its end is not on its way.
+    fn is_kept(&self, topic: HomedId) -> bool {
+        let topic = self.topics.get(&topic);
+        topic.is_some_and(|topic| !topic.deleting())
     }
 
     /// Gives reserved credit back to a peer that is still there.

@@ -406,3 +406,55 @@ fn a_late_read_is_not_delivered_to_another_binding() {
     rig.subscribed(1, topic, "A", from(0));
     assert_eq!(rig.seqs(1), [1, 2]);
 }
+
+/// P5: a topic whose end could not be stored is kept, and cannot be read in this life: readers are told
+/// so in place of an empty page, or of asking again for ever.
+#[test]
+fn a_topic_whose_end_has_failed_is_said_to_be_unreadable() {
+    let mut rig = Rig::new();
+    let topic = rig.topic("a");
+    rig.fill(topic, &["1", "2"]);
+    rig.crash();
+    (rig.read_at_once, rig.sync_at_once) = (false, false);
+    let page = || Command::ReadMessages {
+        topic: TopicRef::Id(topic),
+        from_seq: 0,
+        limit: 9,
+    };
+    let fail_reads = |rig: &mut Rig| {
+        while let Some(Effect::Read { id, .. }) = rig.reads.pop_front() {
+            rig.home.handle_read_failed(id);
+            rig.settle();
+        }
+    };
+    rig.subscribe(1, topic, "A", from(0));
+    rig.sync();
+    rig.ask(2, page());
+    rig.answers.clear();
+    rig.ask(
+        3,
+        Command::DeleteTopic {
+            topic: TopicRef::Id(topic),
+        },
+    );
+    // The log has let go of it.
+    fail_reads(&mut rig);
+    assert!(rig.reads.is_empty(), "nobody asks again");
+    assert_eq!(rig.refused(), "unknown_topic", "the page, and nothing else");
+    rig.home.handle_failed(rig.now);
+    rig.settle();
+    assert_eq!(rig.refused(), "storage_failed", "the end");
+    rig.ask(2, page());
+    fail_reads(&mut rig);
+    let told = rig.answers();
+    let is_ended = |answer: &Answer| {
+        let reason = Ended::StorageFailed;
+        matches!(answer, Answer::Unsubscribed { reason: told, .. } if *told == reason)
+    };
+    assert!(told.iter().any(is_ended), "{told:?}");
+    let refused = told.iter().filter(|answer| {
+        let refused = Refused::StorageFailed;
+        matches!(answer, Answer::Refused { refused: told, .. } if *told == refused)
+    });
+    assert_eq!(refused.count(), 1, "{told:?}");
+}
