@@ -280,6 +280,9 @@ pub(super) fn replay_files(
         let is_part =
             id == start.0 || ends.contains_key(&id) || is_begun(&bytes, Place::new(salt, id), head);
         if is_part {
+            if let Some(head) = head.filter(|_| id != start.0 && position.is_some()) {
+                note_missing(&mut replay, files, head, report);
+            }
             let (end, index) = replay.segment(id, &bytes, from, ends.get(&id).copied());
             let is_newest = Some(id) == newest_id;
             active = resumed(position.as_ref(), id, &bytes, end)
@@ -310,6 +313,24 @@ pub(super) fn replay_files(
     })
 }
 
+/// The head of a segment tells of batches before it that no file holds: nobody knows whose they were.
+/// Behind the checkpoint that is used nothing was cleaned, so that they were lost.
+fn note_missing(
+    replay: &mut Replay,
+    files: &Survey,
+    head: &SegmentHead,
+    report: &mut RecoveryReport,
+) {
+    let is_there = files.segments.contains_key(&head.previous);
+    if is_there || head.chain.number <= replay.chain.number {
+        return;
+    }
+    replay.is_epoch_due = true;
+    if !report.segments_missing.contains(&head.previous) {
+        report.segments_missing.push(head.previous);
+    }
+}
+
 /// From where in a segment the replay counts.
 fn start_in(position: Option<&Position>, id: u64, head: Option<&SegmentHead>) -> From {
     match position.filter(|position| position.segment == id) {
@@ -328,7 +349,8 @@ fn start_in(position: Option<&Position>, id: u64, head: Option<&SegmentHead>) ->
 /// it: it goes on there, so that restarts take no space.
 fn resumed(position: Option<&Position>, id: u64, bytes: &[u8], end: usize) -> Option<Active> {
     let is_clean = position.is_some_and(|at| (at.segment, at.offset()) == (id, end));
-    let is_blank = is_clean && bytes[end..].iter().all(|&byte| byte == 0);
+    let rest = bytes.get(end..).filter(|_| is_clean);
+    let is_blank = rest.is_some_and(|rest| rest.iter().all(|&byte| byte == 0));
     is_blank.then_some(Active {
         id,
         bytes: bytes.len(),

@@ -96,6 +96,9 @@ impl Replay {
         let place = Place::new(self.salt, id);
         let mut index = OpenIndex::default();
         let before = from.offset.min(bytes.len());
+        if before < from.offset {
+            self.cut_off(id, (before, from.offset), end);
+        }
         for (at, frame) in frames(bytes, place, SEGMENT_HEAD_BYTES.min(before), before) {
             index_frame(&mut index, at, frame);
         }
@@ -127,6 +130,21 @@ impl Replay {
         }
         self.finish_segment(id, from, end, scan.chain());
         (end.offset, index)
+    }
+
+    /// The file ends before the place from which the replay counts. The checkpoint has everything that
+    /// was told up to there, and a later segment says whether there was more.
+    fn cut_off(&mut self, segment: u64, (from, counts): (usize, usize), end: Option<Known>) {
+        let end = end.map_or(counts, |known| known.offset);
+        let is_accounted = end <= counts;
+        self.is_epoch_due |= !is_accounted;
+        self.report.damage.push(DamagedStretch {
+            segment,
+            from,
+            to: end.max(counts),
+            saved_records: 0,
+            is_accounted,
+        });
     }
 
     fn finish_segment(&mut self, id: u64, from: From, end: End, chain: Option<Chain>) {
