@@ -34,6 +34,27 @@ mod repairing;
 #[path = "sim/reopening.rs"]
 mod reopening;
 
+#[path = "sim/linearizable.rs"]
+mod linearizable;
+
+#[path = "sim/topic_model.rs"]
+mod topic_model;
+
+#[path = "sim/node.rs"]
+mod node;
+
+#[path = "sim/clients.rs"]
+mod clients;
+
+#[path = "sim/told.rs"]
+mod told;
+
+#[path = "sim/living.rs"]
+mod living;
+
+#[path = "sim/spoiling.rs"]
+mod spoiling;
+
 /// How many seeds a simulation tries.
 fn seeds(default: u64) -> u64 {
     let set = std::env::var("TIDEGATE_SIM_SEEDS").ok();

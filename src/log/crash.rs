@@ -49,6 +49,8 @@ pub struct CrashFolder {
     is_gone: bool,
     /// Bytes that may be taken by `Create`; `None` is no limit.
     space: Option<u64>,
+    /// One in so many operations that change something goes wrong in one of these ways.
+    often: Option<(u64, &'static [Fault])>,
     /// One in so many reads fails with one of these errors, or is short.
     reads: Option<(u64, &'static [i32])>,
 }
@@ -75,6 +77,7 @@ impl CrashFolder {
             fault: None,
             is_gone: false,
             space: None,
+            often: None,
             reads: None,
         };
         for (name, _) in folder.cache.list()? {
@@ -102,9 +105,15 @@ impl CrashFolder {
     }
 
     /// Lets one in `of` reads, maps and populated windows fail with one of the errors, and one in
-    /// `of` reads give less than there is.
+    /// `of` reads give less than there is; all succeed if there are no errors.
     pub fn fail_reads(&mut self, of: u64, errors: &'static [i32]) {
-        self.reads = Some((of, errors));
+        self.reads = (!errors.is_empty()).then_some((of, errors));
+    }
+
+    /// Lets one in `of` operations that change something go wrong in one of these ways, again and
+    /// again; none if there are no ways.
+    pub fn fail_often(&mut self, of: u64, faults: &'static [Fault]) {
+        self.often = (!faults.is_empty()).then_some((of, faults));
     }
 
     /// The operations there have been.
@@ -122,6 +131,7 @@ impl CrashFolder {
         self.is_gone = false;
         self.fault = None;
         self.space = None;
+        self.often = None;
     }
 
     /// The power was cut: a new process finds what the disk holds, which is written into the
@@ -199,9 +209,17 @@ impl CrashFolder {
             .fault
             .filter(|(at, _)| *at == self.operations)
             .map(|(_, fault)| fault);
+        let fault = fault.or_else(|| self.frequent_fault());
         self.operations += 1;
         self.is_gone |= fault == Some(Fault::Crash);
         Ok(fault)
+    }
+
+    fn frequent_fault(&mut self) -> Option<Fault> {
+        let (of, faults) = self.often?;
+        let at = self.next();
+        at.is_multiple_of(of)
+            .then(|| faults[to_usize((at / of) % faults.len() as u64)])
     }
 
     /// What goes wrong at a read.
