@@ -146,40 +146,43 @@ const DAMAGED: &str = "stored records are damaged";
 const NEW_EPOCH: &str = "the epoch is a new one";
 const BAD_CHECKPOINT: &str = "a checkpoint is not whole";
 
+type Damage = fn(&Path, [&str; 2]);
+
+/// What is damaged, whether the server had stopped, and what the next start says.
+const FOUND: [(&str, bool, Damage, &[&str]); 6] = [
+    ("nothing", false, |_, _| {}, &[]),
+    ("nothing, stopped", true, |_, _| {}, &[]),
+    (
+        "a message",
+        false,
+        |data, [_, other]| assert_eq!(flip(data, PUBLISH, bytes_of(other)), 1),
+        &[DAMAGED],
+    ),
+    (
+        "a name",
+        false,
+        |data, [_, other]| assert_eq!(flip(data, TOPIC, bytes_of(other)), 1),
+        &[DAMAGED, NAMELESS],
+    ),
+    (
+        "records in a row",
+        false,
+        |data, [topic, _]| wipe_records(data, bytes_of(topic)),
+        &[DAMAGED, NEW_EPOCH],
+    ),
+    (
+        "a checkpoint",
+        true,
+        |data, _| cut_checkpoints(data),
+        &[BAD_CHECKPOINT],
+    ),
+];
+
 /// L19: what a start has found is said, and nothing else: the epoch is told to be a new one when it is,
 /// once; names that are lost and checkpoints that are not whole are told.
 #[test]
 fn a_start_logs_what_it_has_found_and_nothing_else() {
-    type Damage = fn(&Path, [&str; 2]);
-    let cases: [(&str, bool, Damage, &[&str]); 6] = [
-        ("nothing", false, |_, _| {}, &[]),
-        ("nothing, stopped", true, |_, _| {}, &[]),
-        (
-            "a message",
-            false,
-            |data, [_, other]| assert_eq!(flip(data, PUBLISH, bytes_of(other)), 1),
-            &[DAMAGED],
-        ),
-        (
-            "a name",
-            false,
-            |data, [_, other]| assert_eq!(flip(data, TOPIC, bytes_of(other)), 1),
-            &[DAMAGED, NAMELESS],
-        ),
-        (
-            "records in a row",
-            false,
-            |data, [topic, _]| wipe_records(data, bytes_of(topic)),
-            &[DAMAGED, NEW_EPOCH],
-        ),
-        (
-            "a checkpoint",
-            true,
-            |data, _| cut_checkpoints(data),
-            &[BAD_CHECKPOINT],
-        ),
-    ];
-    for (case, is_stopped, damage, expected) in cases {
+    for (case, is_stopped, damage, expected) in FOUND {
         let data = tempfile::tempdir().unwrap();
         let environment = [("TIDEGATE_DURABLE__PARTITIONS", "1")];
         let begin = Start {
