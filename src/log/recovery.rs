@@ -280,8 +280,10 @@ pub(super) fn replay_files(
         let is_part =
             id == start.0 || ends.contains_key(&id) || is_begun(&bytes, Place::new(salt, id), head);
         if is_part {
-            if let Some(head) = head.filter(|_| id != start.0 && position.is_some()) {
-                note_missing(&mut replay, files, head, report);
+            // Behind the checkpoint that is used nothing was cleaned.
+            let may_miss = position.is_some() && id != start.0;
+            if let Some(head) = head.filter(|head| may_miss && !files.has(head.previous)) {
+                replay.note_missing(head, &mut report.segments_missing);
             }
             let (end, index) = replay.segment(id, &bytes, from, ends.get(&id).copied());
             let is_newest = Some(id) == newest_id;
@@ -291,14 +293,8 @@ pub(super) fn replay_files(
                 Some(_) => Blocks::Open(index),
                 None => Blocks::Held(index),
             };
-            segments.insert(
-                id,
-                SegmentInfo {
-                    bytes: bytes.len() as u64,
-                    end,
-                    blocks,
-                },
-            );
+            let bytes = bytes.len() as u64;
+            segments.insert(id, SegmentInfo { bytes, end, blocks });
         }
     }
     rebuild_indexes(storage, (files, &named), &mut segments, salt)?;
@@ -311,24 +307,6 @@ pub(super) fn replay_files(
         next_id: next_id.max(last_id + 1),
         heads,
     })
-}
-
-/// The head of a segment tells of batches before it that no file holds: nobody knows whose they were.
-/// Behind the checkpoint that is used nothing was cleaned, so that they were lost.
-fn note_missing(
-    replay: &mut Replay,
-    files: &Survey,
-    head: &SegmentHead,
-    report: &mut RecoveryReport,
-) {
-    let is_there = files.segments.contains_key(&head.previous);
-    if is_there || head.chain.number <= replay.chain.number {
-        return;
-    }
-    replay.is_epoch_due = true;
-    if !report.segments_missing.contains(&head.previous) {
-        report.segments_missing.push(head.previous);
-    }
 }
 
 /// From where in a segment the replay counts.

@@ -85,6 +85,18 @@ impl Replay {
         }
     }
 
+    /// The segment before the one of this head is not there. If batches stood in it that were not met,
+    /// nobody knows whose they were.
+    pub(super) fn note_missing(&mut self, head: &SegmentHead, missing: &mut Vec<u64>) {
+        if head.chain.number <= self.chain.number {
+            return;
+        }
+        self.is_epoch_due = true;
+        if !missing.contains(&head.previous) {
+            missing.push(head.previous);
+        }
+    }
+
     /// Takes one whole segment in; returns where it ends, and its index.
     pub(super) fn segment(
         &mut self,

@@ -45,6 +45,11 @@ pub(super) struct Survey {
 }
 
 impl Survey {
+    /// Whether there is a file for a segment, whatever is in it.
+    pub(super) fn has(&self, segment: u64) -> bool {
+        self.segments.contains_key(&segment)
+    }
+
     /// Looks at every file.
     pub(super) fn of(storage: &mut impl Storage, identity: Identity) -> Result<Self, RecoverError> {
         let mut survey = Self::list(storage)?;
