@@ -1,5 +1,5 @@
 #!/bin/sh
-# All figures of "Durable topics" in RESULTS.md, in about 4 minutes: sh bench/durable.sh [FOLDER]
+# P8, and all figures of "Durable topics" in RESULTS.md, in about 4 minutes: sh bench/durable.sh [FOLDER]
 # FOLDER is made on the file system in question and removed at the end. Server on CPU 0, load on
 # CPU 1. On a machine that does other things too, PRIORITY="chrt -r 1" lets neither wait for them
 # (and PRIORITY_LIVE="chrt -r 2" the live publisher not for the readers beside it); it needs root.

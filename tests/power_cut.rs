@@ -4,7 +4,8 @@
 //! nobody synced must be lost too, else the cut has no teeth.
 //!
 //! Needs root and loop devices, and is skipped with a line that says so where they are missing.
-//! `TIDEGATE_POWER_CUTS` asks for more, `TIDEGATE_POWER_SEED` repeats the moments.
+//! `TIDEGATE_POWER_CUTS`, `TIDEGATE_SHUTDOWNS` and `TIDEGATE_FULL_DISKS` ask for more,
+//! `TIDEGATE_POWER_SEED` repeats the moments.
 
 #![expect(
     clippy::unwrap_used,
@@ -16,12 +17,14 @@
 #[path = "crash/world.rs"]
 mod world;
 
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use tungstenite::WebSocket;
 use world::{Model, Server, look, next, number, seeded, send, strike};
 
 /// An image of a file system and where it is mounted.
@@ -46,6 +49,10 @@ fn text(path: &Path) -> &str {
 impl Disk {
     /// A new file system, or why there is none.
     fn make() -> Result<Self, String> {
+        Self::make_of(IMAGE_BYTES)
+    }
+
+    fn make_of(bytes: u64) -> Result<Self, String> {
         if !rustix::process::geteuid().is_root() {
             return Err("only root may mount".to_owned());
         }
@@ -54,7 +61,7 @@ impl Disk {
         };
         std::fs::create_dir(disk.mounted()).unwrap();
         let image = std::fs::File::create(disk.image()).unwrap();
-        image.set_len(IMAGE_BYTES).unwrap();
+        image.set_len(bytes).unwrap();
         run(&["mkfs.ext4", "-q", text(&disk.image())])?;
         disk.mount()?;
         Ok(disk)
@@ -312,10 +319,120 @@ fn a_disk_that_goes_under_load_leaves_the_process() {
     }
 }
 
+/// What a publisher has been told of one topic: how far it is acknowledged, and the refusal that ended
+/// it.
+fn publish_until_full(server: &Server, topic: &str) -> u64 {
+    let mut socket = server.connect().unwrap();
+    let frame = format!(
+        r#"{{"type":"publish","topic":"{topic}","payload":"{}"}}"#,
+        "x".repeat(30_000)
+    );
+    let mut acked = 0;
+    loop {
+        send(&mut socket, frame.clone()).unwrap();
+        let answer = next(&mut socket).expect("the process lives");
+        match answer["type"].as_str().unwrap() {
+            "pub_ack" => acked = answer["seq"].as_u64().unwrap(),
+            _ => {
+                assert_eq!(answer["code"], "storage_full", "{answer}");
+                return acked;
+            }
+        }
+    }
+}
+
+/// A reader that is bound before the disk is full.
+fn bound(server: &Server, topic: &str) -> WebSocket<TcpStream> {
+    let mut socket = server.connect().unwrap();
+    let open = r#""sub_name":"A","from_seq":0"#;
+    let subscribe = format!(r#"{{"type":"subscribe","topic":"{topic}",{open}}}"#);
+    send(&mut socket, subscribe).unwrap();
+    assert_eq!(next(&mut socket).unwrap()["type"], "subscribed");
+    socket
+}
+
+/// Acks the first message; the ack is on the disk, however full it is.
+fn ack_on_full(mut reader: WebSocket<TcpStream>, topic: &str) {
+    loop {
+        let frame = next(&mut reader).expect("the process lives");
+        match frame["type"].as_str().unwrap() {
+            "message" if frame["seq"] == 1 => {
+                let ack =
+                    format!(r#"{{"type":"ack","topic":"{topic}","sub_name":"A","seq":1,"ref":1}}"#);
+                send(&mut reader, ack).unwrap();
+            }
+            "message" => {}
+            "error" => panic!("an ack on a full disk: {frame}"),
+            _ => return,
+        }
+    }
+}
+
+/// L7, P1, P5, T-D6: a disk that is full through kills and stops: what was acked is there, acks and ends
+/// are taken, and what an end gives back is used again
+#[test]
+#[ignore = "needs root and a loop device: `.ci/full` runs it, with --ignored"]
+fn a_full_disk_outlives_its_restarts() {
+    let disk = match Disk::make_of(FULL_BYTES) {
+        Ok(disk) => disk,
+        Err(reason) => return println!("skipped: {reason}"),
+    };
+    let data = disk.mounted().join("data");
+    let rounds = number("TIDEGATE_FULL_DISKS", 6);
+    let mut topics: Vec<(String, u64)> = Vec::new();
+    let mut acked = 0;
+    for round in 0..rounds {
+        let server = Server::start(&data, 1 + round % 2);
+        for (topic, known) in &topics {
+            let (_, found) = server
+                .rest("GET", &format!("/v1/topics/{topic}"), "")
+                .unwrap();
+            assert_eq!(
+                found["last_seq"].as_u64(),
+                Some(*known),
+                "round {round}: {found}"
+            );
+        }
+        if 1 < topics.len() {
+            let (oldest, _) = topics.remove(0);
+            let target = format!("/v1/topics/{oldest}");
+            let (status, body) = server.rest("DELETE", &target, "").unwrap();
+            assert_eq!(status, 204, "round {round}: {body}");
+        }
+        let body = format!(r#"{{"name":"t{round}"}}"#);
+        let began = Instant::now();
+        let topic = loop {
+            let (status, made) = server.rest("POST", "/v1/topics", &body).unwrap();
+            if let Some(id) = made["id"].as_str() {
+                break id.to_owned();
+            }
+            assert_eq!(status, 507, "round {round}: {made}");
+            assert!(
+                began.elapsed() < PATIENCE * 3,
+                "round {round}: no space comes back"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        let reader = bound(&server, &topic);
+        let last = publish_until_full(&server, &topic);
+        acked += last;
+        if 0 < last {
+            ack_on_full(reader, &topic);
+        }
+        topics.push((topic, last));
+        server.kill();
+    }
+    println!("{rounds} full disks: {acked} acked, none lost");
+    disk.unmount().unwrap();
+    assert!(rounds < acked, "{acked} acked");
+}
+
 const PUBLISHERS: u64 = 8;
 const IN_FLIGHT: u64 = 64;
 const PATIENCE: Duration = Duration::from_secs(10);
 const IMAGE_BYTES: u64 = 512 << 20;
+/// Full after a few seconds.
+const FULL_BYTES: u64 = 64 << 20;
 /// `_IOR('X', 125, u32)`
 const EXT4_IOC_SHUTDOWN: u32 = 0x8004_587d;
 /// The journal is not flushed.

@@ -672,6 +672,119 @@ fn is_path(name: &str) -> bool {
             || (name.ends_with('/') && name.len() != 1))
 }
 
+/// What the server promises, and the tests that must show it, each by its id.
+const PROMISES: &[(&str, &str)] = &[
+    ("P1", "what was acknowledged is never lost"),
+    ("P2", "a seq has one payload for ever, and no gap before it"),
+    ("P3", "what is found after a crash was sent"),
+    (
+        "P4",
+        "what was not acked comes again, and no cursor passes its acks",
+    ),
+    ("P5", "a failed write is final, and a full disk is not that"),
+    ("P6", "damage is told and never delivered"),
+    ("P7", "a long log is ready soon"),
+    ("P8", "a publish is acknowledged soon"),
+    ("P9", "a slow reader loses nothing and holds up nobody"),
+    ("P10", "nobody is told of another tenant"),
+    ("P11", "a bad connection costs itself at most"),
+    ("P12", "a peer that is gone is noticed"),
+    ("P13", "a stop is quick and loses nothing"),
+    ("P14", "connections that come and go leave nothing"),
+    ("P15", "the protocol is the one of the standard"),
+    ("P16", "no panic and no unsafe code outside of named files"),
+    ("T-C1", "Autobahn without compression"),
+    ("T-C2", "Autobahn with compression"),
+    ("T-C3", "handshakes"),
+    ("T-P1", "any split of the bytes gives the same events"),
+    ("T-P2", "UTF-8 as the standard library has it"),
+    ("T-P3", "a log is a list"),
+    ("T-P4", "cursors against a model"),
+    ("T-P5", "JSON as serde_json has it"),
+    ("T-S1", "a crash at any operation"),
+    ("T-S2", "a failure of any operation"),
+    ("T-S3", "log, home and clients together"),
+    ("T-L1", "the mailbox under every schedule"),
+    ("T-L2", "mailbox and wake-up"),
+    ("T-F1", "made-up heads of HTTP"),
+    ("T-F2", "made-up frames"),
+    ("T-F3", "made-up messages of relay"),
+    ("T-F4", "made-up messages of durable topics and gateways"),
+    ("T-F5", "made-up tokens"),
+    ("T-F6", "made-up logs"),
+    ("T-F7", "made-up bodies of REST"),
+    ("T-D1", "kill -9 under load"),
+    ("T-D2", "power cuts"),
+    ("T-D3", "an end between any two operations"),
+    ("T-D4", "every cut of the tail"),
+    ("T-D5", "flipped bits"),
+    ("T-D6", "full disks and failing syncs"),
+    (
+        "T-N1",
+        "slow handshakes, peers that are gone, no files, no memory",
+    ),
+    ("T-N2", "many readers of which some are stuck"),
+    ("T-N3", "all come back at once, and ask for too much"),
+    ("T-A1", "tokens of every kind"),
+    ("T-A2", "every operation on what is another's"),
+    ("T-A3", "no secret in a log, a page or a metric"),
+    ("T-O1", "a drain, and a second process"),
+    ("T-O2", "clocks that jump"),
+    ("T-O3", "an hour of coming and going"),
+    ("T-O4", "a user without rights, and a kernel that refuses"),
+];
+
+/// The ids in the comments above tests, or at the head of a script that is one. `P1 to P4` is four.
+fn ids_named(file: &File, found: &mut BTreeSet<String>) {
+    let is_script = file.path.extension().is_some_and(|kind| kind != "rs");
+    let is_doc = |line: &&str| line.trim_start().starts_with("//");
+    for line in file.text.lines().filter(|line| is_script || is_doc(line)) {
+        let words: Vec<&str> = line
+            .split([' ', ',', '.', ':', ';', '(', ')', '"'])
+            .collect();
+        for (at, word) in words.iter().enumerate() {
+            found.insert((*word).to_owned());
+            let number = |word: &str| word.strip_prefix('P')?.parse::<u32>().ok();
+            let to = words
+                .get(at + 2)
+                .filter(|_| words.get(at + 1) == Some(&"to"));
+            if let (Some(from), Some(to)) = (number(word), to.and_then(|to| number(to))) {
+                found.extend((from..=to).map(|n| format!("P{n}")));
+            }
+        }
+    }
+}
+
+/// Scripts that are tests or measure what is promised.
+fn scripts(folder: &Path, found: &mut Vec<File>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let is_script = path
+            .extension()
+            .is_some_and(|kind| kind == "py" || kind == "sh");
+        if path.is_dir() && !path.ends_with("build") && !path.ends_with("node_modules") {
+            scripts(&path, found);
+        } else if is_script {
+            let text = fs::read_to_string(&path).unwrap();
+            found.push(File { path, text });
+        }
+    }
+}
+
+#[test]
+fn every_promise_is_named_by_a_test() {
+    let mut named = BTreeSet::new();
+    let mut files = rust_files(&["src", "tests"]);
+    files.retain(|file| file.is_test() || file.text.contains("#[test]"));
+    files.retain(|file| !file.path.ends_with("tidy.rs") || file.path.starts_with("src"));
+    scripts(Path::new("tests"), &mut files);
+    scripts(Path::new("bench"), &mut files);
+    files.iter().for_each(|file| ids_named(file, &mut named));
+    let missing = PROMISES.iter().filter(|(id, _)| !named.contains(*id));
+    let missing: Vec<String> = missing.map(|(id, what)| format!("{id}: {what}")).collect();
+    assert_none(&missing);
+}
+
 #[test]
 fn these_rules_find_what_they_look_for() {
     let text = "fn a() {\n    b();\n}\n\n    pub(super) async fn c<T>(\n        x: T,\n    ) -> u8 {\n        1\n    }\n";
@@ -683,6 +796,19 @@ fn these_rules_find_what_they_look_for() {
         path: "src/log/record.rs".into(),
         text: "// x\nlet a = 1;\nmod tests {\n1 > 2\n".into(),
     };
+    let named = |text: &str| {
+        let (mut named, text) = (BTreeSet::new(), text.into());
+        let path = "tests/x.rs".into();
+        ids_named(&File { path, text }, &mut named);
+        named
+    };
+    let found = named("/// T-S1, P1 to P3: x");
+    assert!(
+        ["T-S1", "P1", "P2", "P3"]
+            .iter()
+            .all(|id| found.contains(*id))
+    );
+    assert!(!named("/// P1 to P3").contains("P4") && !named("let P5 = 1;").contains("P5"));
     assert_eq!(file.part(), Some("log"));
     assert_eq!(file.code().count(), 1);
 }

@@ -109,7 +109,7 @@ fn check_event(bytes: &mut [u8]) {
 proptest! {
     #![proptest_config(super::proptest_config())]
 
-    /// P11
+    /// P11, P16, T-F3, T-F4
     #[test]
     fn damaged_requests_are_refused_or_sound(which in 0..REQUESTS.len(), damage in any_damage()) {
         let mut bytes = damaged(REQUESTS[which], &damage);
@@ -118,7 +118,7 @@ proptest! {
         check_event(&mut bytes);
     }
 
-    /// P11, T-C3
+    /// P11, P16, T-C3, T-F1
     #[test]
     fn damaged_heads_are_refused_or_sound(damage in any_damage(), tail in any::<[u8; 8]>()) {
         let limits = http::HeadLimits::default();

@@ -212,7 +212,7 @@ both_shards! {
         }
     }
 
-    /// C-23, P13: a drain closes everybody with 1012, answers what is on its way, and is quick
+    /// C-23, P13, T-O1: a drain closes everybody with 1012, answers what is on its way, and is quick
     fn a_drain_closes_everybody(shards) {
         let site = start(shards, |_| {});
         let (mut ada, bob) = site.join_two("demo");

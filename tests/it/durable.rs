@@ -556,7 +556,7 @@ both_shards! {
     }
 }
 
-/// C-25: a directory has one server
+/// C-25, T-O1: a directory has one server
 #[test]
 fn a_data_directory_is_locked() {
     let (data, _site) = serve(1);

@@ -86,7 +86,7 @@ both_shards! {
         drop((second, held));
     }
 
-    /// C9, half_open_max: silent sockets cost nobody a place, those silent for longest go
+    /// C9, T-N1, half_open_max: silent sockets cost nobody a place, those silent for longest go
     fn silent_sockets_cost_nobody_a_place(shards) {
         let site = start(shards, |limits| limits.half_open_max = 4);
         let open = Wire::upgraded(site.address, "/raw");
@@ -121,7 +121,7 @@ both_shards! {
         drop(silent);
     }
 
-    /// handshake_ms_max
+    /// T-N1, handshake_ms_max
     fn a_silent_socket_has_its_time(shards) {
         let site = start(shards, |limits| limits.handshake_ms_max = 500);
         let mut silent = Wire::connect(site.address);

@@ -32,6 +32,7 @@ mod tls;
 mod tls_clients;
 
 mod builtin;
+mod churn;
 mod closes;
 
 mod compression;

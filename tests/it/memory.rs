@@ -58,7 +58,7 @@ fn deaf(site: &Site) -> Wire {
 }
 
 both_shards! {
-    /// RELIABILITY section 7, limits.memory_bytes_max: at 80 % who is new is refused, on keep-alive
+    /// T-N1, RELIABILITY section 7, limits.memory_bytes_max: at 80 % who is new is refused, on keep-alive
     /// connections too; who is here stays, and REST answers
     fn short_memory_refuses_who_is_new(shards) {
         if !is_alone() {

@@ -96,7 +96,7 @@ both_shards! {
 /// More than a server needs before anybody connects.
 const FILES: u64 = 120;
 
-/// RELIABILITY section 3: without a descriptor accepting pauses, without a busy loop; who is
+/// T-N1, RELIABILITY section 3: without a descriptor accepting pauses, without a busy loop; who is
 /// connected is served, and who waits is accepted when there are descriptors again
 #[test]
 fn no_more_files_pauses_accepting() {

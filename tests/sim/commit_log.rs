@@ -530,7 +530,7 @@ fn run_seeds(seeds: impl Iterator<Item = u64>) {
     }
 }
 
-/// T-S1, P1 to P4, B-15 to B-17, D-26, D-28, D-33, D-42
+/// T-S1, T-D3, P1 to P4, B-15 to B-17, D-26, D-28, D-33, D-42
 #[test]
 fn nothing_acknowledged_is_lost_by_a_crash_at_any_operation() {
     run_seeds((0..seeds(300)).step_by(2));

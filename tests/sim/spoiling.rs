@@ -301,7 +301,7 @@ fn run_seeds(seeds: impl Iterator<Item = u64>) {
     }
 }
 
-/// T-D5, P6, P2, L2, L3, L4, L16: damage at rest, in any order with crashes and faults while it lives.
+/// T-D5, T-F6, P6, P2, L2, L3, L4, L16: damage at rest, in any order with crashes and faults while it lives.
 #[test]
 fn damage_between_crashes_is_told_and_never_served() {
     run_seeds((0..seeds(200)).step_by(2));

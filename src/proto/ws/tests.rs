@@ -476,7 +476,7 @@ proptest! {
         prop_assert!(!decoder.has_partial());
     }
 
-    /// T-P1: any split of any bytes gives the same messages and the same end.
+    /// T-P1, T-F2: any split of any bytes gives the same messages and the same end.
     #[test]
     fn splits_change_nothing(
         bytes in any_frames(),

@@ -2,7 +2,7 @@
 """The Autobahn testsuite as a client of the echo mount: groups 1-7, 9 and 10, 301 cases; with
 compression groups 12 and 13, 216 cases, which take much longer.
 
-Passes when every case ran, none FAILED and at most 3 are NON-STRICT.
+P15, T-C1, T-C2: passes when every case ran, none FAILED and at most 3 are NON-STRICT.
 
     tests/interop/autobahn/run.py                       starts the server itself
     tests/interop/autobahn/run.py --compression         groups 12 and 13

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""schemathesis against the REST API: what `/openapi.json` says is asked in very many ways, good and
+"""T-F7: schemathesis against the REST API: what `/openapi.json` says is asked in very many ways, good and
 bad, and what comes back must be as it says. Installs schemathesis once below the user's cache
 folder; starts the server itself.
 
