@@ -103,6 +103,7 @@ mod service;
 
 mod services;
 
+mod socketio_hostile;
 mod streams;
 
 mod ways_in;
