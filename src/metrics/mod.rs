@@ -86,6 +86,11 @@ measures! {
         StorageFull "storage_full" "Publishes refused because the disk was full",
         MemoryCloses "memory_closes" "Connections ended because user memory was short",
         Gaps "gaps" "Gaps told to durable subscribers",
+        EngineIoUpgrades "engineio_upgrades" "Sessions of Engine.IO that went over from polling to a WebSocket",
+        EngineIoUpgradesLate "engineio_upgrades_late" "WebSockets closed because they did not take over a session in time",
+        SocketIoAsks "socketio_asks" "Events whose answer the server asked for",
+        SocketIoAsksUnanswered "socketio_asks_unanswered" "Those of them that were not answered in time",
+        SocketIoAcksLate "socketio_acks_late" "Answers of clients that nothing waited for any longer",
     }
 }
 
@@ -111,6 +116,8 @@ measures! {
         ReceivesStarved "receives_starved" "Connections whose receive waits for a buffer",
         SendsInFlight "sends_in_flight" "Sends that the kernel has not ended",
         RelayTopics "relay_topics" "Relay topics with a subscriber, at their home",
+        EngineIoPolling "engineio_sessions_polling" "Sessions of Engine.IO that poll",
+        EngineIoWebSocket "engineio_sessions_websocket" "Sessions of Engine.IO over a WebSocket",
         Topics "topics" "Durable topics, at their home",
         Subscriptions "subscriptions" "Durable subscriptions, at their home",
         AppendsUnsynced "appends_unsynced" "Publishes and other changes that are not on the disk yet and so not acknowledged",
@@ -149,6 +156,28 @@ measures! {
     }
 }
 
+measures! {
+    /// Packets of Socket.IO that came.
+    SocketIoPacket {
+        Connect "connect" "A namespace was to be joined",
+        Disconnect "disconnect" "A namespace was left",
+        Event "event" "An event",
+        BinaryEvent "binary_event" "An event with attachments",
+        Ack "ack" "An answer",
+        BinaryAck "binary_ack" "An answer with attachments",
+        Malformed "malformed" "No packet at all, which ends the session",
+    }
+}
+
+measures! {
+    /// Why a namespace of Socket.IO was not joined.
+    SocketIoRefusal {
+        Namespace "namespace" "There is no such namespace, or no room for one more",
+        Token "token" "The token was missing or not accepted",
+        Guard "guard" "A guard refused",
+    }
+}
+
 /// The close codes that are counted by name; all others share one place.
 const CLOSE_CODES: [u16; 13] = [
     1000, 1001, 1002, 1003, 1006, 1007, 1008, 1009, 1011, 1012, 1013, 4401, 4409,
@@ -163,6 +192,8 @@ pub struct ShardMetrics {
     gauges: [AtomicU64; Gauge::ALL.len()],
     refusals: [AtomicU64; Refusal::ALL.len()],
     closes: [AtomicU64; CLOSE_CODES.len() + 1],
+    packets: [AtomicU64; SocketIoPacket::ALL.len()],
+    joins_refused: [AtomicU64; SocketIoRefusal::ALL.len()],
     /// Off every message's path: locked to take over what a recorder has gathered, and to read.
     timings: Mutex<[Durations; Timing::ALL.len()]>,
 }
@@ -175,6 +206,8 @@ impl ShardMetrics {
             gauges: std::array::from_fn(zero),
             refusals: std::array::from_fn(zero),
             closes: std::array::from_fn(zero),
+            packets: std::array::from_fn(zero),
+            joins_refused: std::array::from_fn(zero),
             timings: Mutex::new(std::array::from_fn(|_| Durations::new())),
         }
     }
@@ -198,6 +231,16 @@ impl ShardMetrics {
     pub fn closed(&self, code: u16) {
         let known = CLOSE_CODES.iter().position(|known| *known == code);
         grow(&self.closes[known.unwrap_or(CLOSE_CODES.len())], 1);
+    }
+
+    /// Counts a packet of Socket.IO that came.
+    pub fn packet(&self, packet: SocketIoPacket) {
+        grow(&self.packets[packet as usize], 1);
+    }
+
+    /// Counts a namespace of Socket.IO that was not joined.
+    pub fn join_refused(&self, refusal: SocketIoRefusal) {
+        grow(&self.joins_refused[refusal as usize], 1);
     }
 
     /// What a counter stands at.

@@ -8,7 +8,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::{
-    CLOSE_CODES, Counter, Durations, Gauge, Metrics, Refusal, Sample, ShardMetrics, Timing,
+    CLOSE_CODES, Counter, Durations, Gauge, Metrics, Refusal, Sample, ShardMetrics, SocketIoPacket,
+    SocketIoRefusal, Timing,
 };
 
 /// All of it, or some families. A string takes every text, so nothing can fail here.
@@ -71,6 +72,7 @@ impl Collector for Reading {
         }
         self.refusals(&mut encoder)?;
         self.closes(&mut encoder)?;
+        self.socketio(&mut encoder)?;
         self.timings(&mut encoder)?;
         if self.1.are_counted() {
             return Ok(());
@@ -124,6 +126,27 @@ impl Reading {
             let number = self.sum(&|shard| &shard.refusals[*refusal as usize]);
             ([("reason", refusal.name().to_owned())], number)
         });
+        counters(encoder, (name, help), samples)
+    }
+
+    fn socketio(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let name = "socketio_packets";
+        if self.1.want(name, "") {
+            let samples = SocketIoPacket::ALL.iter().map(|packet| {
+                let number = self.sum(&|shard| &shard.packets[*packet as usize]);
+                ([("type", packet.name().to_owned())], number)
+            });
+            counters(encoder, (name, "Packets of Socket.IO that came."), samples)?;
+        }
+        let name = "socketio_joins_refused";
+        if !self.1.want(name, "") {
+            return Ok(());
+        }
+        let samples = SocketIoRefusal::ALL.iter().map(|refusal| {
+            let number = self.sum(&|shard| &shard.joins_refused[*refusal as usize]);
+            ([("reason", refusal.name().to_owned())], number)
+        });
+        let help = "Namespaces of Socket.IO that were not joined.";
         counters(encoder, (name, help), samples)
     }
 

@@ -5,8 +5,11 @@ use std::time::{Duration, Instant};
 
 use crate::harness::http::{Answer, request};
 use crate::harness::wire::frame;
+use tidegate::auth::Claims;
+
 use crate::harness::{
-    Opcode, PATIENCE, Plan, Site, Wire, both_shards, eventually, is_alone, resident_bytes, token,
+    Opcode, PATIENCE, Plan, Site, Wire, both_shards, eventually, is_alone, resident_bytes, tenant,
+    token, token_of,
 };
 use crate::refusals::socketio;
 
@@ -279,6 +282,44 @@ both_shards! {
         }
         good.expect_prompt();
         expect_flat(before);
+    }
+
+    /// S-81: what came, what was refused, and by which way sessions are there
+    fn what_happens_is_counted(shards) {
+        let site = start(shards);
+        let admin = token_of(&Claims::new(tenant("demo"), "root").role("admin"), 60);
+        let number = |name: &str, label: &str| {
+            let page = crate::harness::http::ask(site.address, &request("GET", "/metrics", Some(&admin), "")).body;
+            let lines = page.lines().filter(|line| line.starts_with(&format!("tidegate_{name}")) && line.contains(label));
+            lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum::<u64>()
+        };
+        let mut good = Good::join(&site);
+        good.expect_prompt();
+        let (_wire, _sid) = poll_in(&site);
+        eventually("both ways are seen", || {
+            number("engineio_sessions_websocket", "") == 1 && number("engineio_sessions_polling", "") == 1
+        });
+        good.0.send(Opcode::TEXT, "40/nowhere,");
+        assert!(text(&mut good.0).starts_with("44/nowhere,"));
+        good.0.send(Opcode::TEXT, "437[1]");
+        good.0.send(Opcode::TEXT, "41");
+        good.0.send(Opcode::TEXT, r#"40{"token":"wrong"}"#);
+        assert!(text(&mut good.0).starts_with("44"));
+        good.0.send(Opcode::TEXT, "4nonsense");
+        good.0.read_to_end();
+        for (name, label, wanted) in [
+            ("socketio_packets_total", "type=\"connect\"", 3),
+            ("socketio_packets_total", "type=\"event\"", 1),
+            ("socketio_packets_total", "type=\"ack\"", 1),
+            ("socketio_packets_total", "type=\"disconnect\"", 1),
+            ("socketio_packets_total", "type=\"malformed\"", 1),
+            ("socketio_joins_refused_total", "reason=\"namespace\"", 1),
+            ("socketio_joins_refused_total", "reason=\"token\"", 1),
+            ("socketio_acks_late_total", "", 1),
+            ("engineio_sessions_websocket", "", 0),
+        ] {
+            eventually(&format!("{name} {label} is {wanted}"), || number(name, label) == wanted);
+        }
     }
 
     /// S-60: a transport that joins nothing is half open, and ends by itself

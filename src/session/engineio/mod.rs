@@ -451,7 +451,7 @@ impl<S: Copy + Eq> Engine<S> {
         if let Way::Polling(polling) = &mut self.way
             && let Some(probe) = polling.probe.take_if(|probe| probe.until_ms <= now_ms)
         {
-            effects.push(Effect::Close(probe.socket, 1000));
+            effects.push(Effect::GiveUpgradeUp(probe.socket));
             self.flush(limits, effects);
         }
         if now_ms < self.ping_at_ms {

@@ -17,6 +17,8 @@ pub(crate) enum Effect<S> {
     Send(S, Vec<u8>),
     /// A socket is closed with this code.
     Close(S, u16),
+    /// A socket did not take over in time and is closed.
+    GiveUpgradeUp(S),
     /// The layer above is told that the session has ended.
     Ended(Reason),
 }

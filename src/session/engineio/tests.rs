@@ -184,7 +184,7 @@ fn a_probe_that_is_not_finished_leaves_polling_as_it_was() {
     rig.take();
     rig.say("4a");
     assert_eq!(rig.pass(99), []);
-    assert_eq!(rig.pass(1), [Effect::Close(1, 1000)]);
+    assert_eq!(rig.pass(1), [Effect::GiveUpgradeUp(1)]);
     assert_eq!(rig.poll(1), [answer(1, "4a")]);
     // Nor one whose socket breaks, or says something else.
     rig.engine
@@ -359,7 +359,9 @@ impl Seen {
                         }
                     }
                 }
-                Effect::Close(socket, _) => self.closed.push(socket),
+                Effect::Close(socket, _) | Effect::GiveUpgradeUp(socket) => {
+                    self.closed.push(socket);
+                }
                 Effect::Ended(_) => self.ended += 1,
             }
         }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::broker::relay::LeaveReason;
 use crate::gateway::client::Reason as LeftBy;
-use crate::metrics::Counter;
+use crate::metrics::{Counter, Gauge, SocketIoPacket};
 use crate::proto::engineio::Refusal;
 use crate::session::Session;
 use crate::session::engineio::{Effect, Effects, Engine, EngineLimits, Reason};
@@ -59,12 +59,40 @@ impl State {
         let (limits, now_ms) = (self.engine_limits(mount), self.now_ms);
         let mut effects = Effects::new();
         let carried = self.engines.alive(key)?;
+        let was_over_socket = carried.engine.socket().is_some();
         let result = step(&mut carried.engine, &limits, now_ms, &mut effects);
+        let is_over_socket = carried.engine.socket().is_some();
+        self.count_way(was_over_socket, is_over_socket);
         for effect in effects {
             self.carry_engine(key, effect);
         }
         self.settle_engine(key);
         Some(result)
+    }
+
+    /// A session has changed what carries it.
+    fn count_way(&mut self, was_over_socket: bool, is_over_socket: bool) {
+        match (was_over_socket, is_over_socket) {
+            (false, true) => {
+                self.engines.over_sockets += 1;
+                self.metrics.add(Counter::EngineIoUpgrades, 1);
+            }
+            (true, false) => self.engines.over_sockets -= 1,
+            _ => {}
+        }
+    }
+
+    /// What the sessions here are carried by, and what was asked of them.
+    pub(crate) fn count_engines(&mut self) {
+        let over_sockets = self.engines.over_sockets;
+        let polling = self.engines.slots.len().saturating_sub(over_sockets);
+        let metrics = &self.metrics;
+        metrics.set(Gauge::EngineIoWebSocket, over_sockets as u64);
+        metrics.set(Gauge::EngineIoPolling, polling as u64);
+        let counts = std::mem::take(&mut self.engines.asks.counts);
+        metrics.add(Counter::SocketIoAsks, counts.asked);
+        metrics.add(Counter::SocketIoAsksUnanswered, counts.unanswered);
+        metrics.add(Counter::SocketIoAcksLate, counts.late);
     }
 
     fn carry_engine(&mut self, key: SlotKey, effect: Effect<SlotKey>) {
@@ -74,14 +102,20 @@ impl State {
             Effect::Send(socket, frames) => {
                 self.queue_with(socket, |out| out.extend_from_slice(&frames));
             }
-            Effect::Close(socket, code) => {
-                if let Some(connection) = self.connections.alive(socket) {
-                    connection.session = Session::default();
-                }
-                self.close(socket, code, "", LeaveReason::Closed);
+            Effect::Close(socket, code) => self.close_carrier(socket, code),
+            Effect::GiveUpgradeUp(socket) => {
+                self.metrics.add(Counter::EngineIoUpgradesLate, 1);
+                self.close_carrier(socket, CloseCode::Normal.get());
             }
             Effect::Ended(reason) => self.end_upper(key, left_by(reason)),
         }
+    }
+
+    fn close_carrier(&mut self, socket: SlotKey, code: u16) {
+        if let Some(connection) = self.connections.alive(socket) {
+            connection.session = Session::default();
+        }
+        self.close(socket, code, "", LeaveReason::Closed);
     }
 
     /// Whoever takes the messages is told that no more come.
@@ -174,6 +208,7 @@ impl State {
 
     /// What came was no packet of the layer above: the transport is closed.
     pub(crate) fn refuse_engine(&mut self, key: SlotKey) {
+        self.metrics.packet(SocketIoPacket::Malformed);
         self.with_engine(key, |engine, _, _, effects| {
             let socket = engine.socket();
             engine.handle_invalid(socket, effects);

@@ -20,6 +20,7 @@ use crate::gateway::engine::push::Push;
 use crate::gateway::engine::wire::Wire;
 use crate::gateway::extract::{Beside, EventData};
 use crate::gateway::socket::Message as RawMessage;
+use crate::metrics::{SocketIoPacket, SocketIoRefusal};
 use crate::proto::engineio::Packet as Carrier;
 use crate::proto::event::Unread;
 use crate::proto::frame;
@@ -147,10 +148,14 @@ impl Shard {
         attachments: &[Bytes],
         json: &mut JsonParser,
     ) {
+        if let Some(packet) = counted_as(&step) {
+            self.with_state(|state| state.metrics.packet(packet));
+        }
         match step {
             Step::Nothing => {}
             Step::Malformed => self.with_state(|state| state.refuse_engine(key)),
             Step::Refuse { nsp, message } => self.with_state(|state| {
+                state.metrics.join_refused(SocketIoRefusal::Namespace);
                 state.say_engine(key, |out| {
                     socketio::put_connect_error(out, nsp, message, None);
                 });
@@ -226,6 +231,7 @@ impl Shard {
             return;
         };
         let Some(caller) = self.with_state(|state| state.engine_caller(key, &auth)) else {
+            self.with_state(|state| state.metrics.join_refused(SocketIoRefusal::Token));
             return self.refuse_namespace(key, (lane, &name), "a valid token is required", None);
         };
         let Some(handshake) = self.with_state(|state| {
@@ -245,6 +251,7 @@ impl Shard {
         crate::shard::speak::call::poll_or_spawn(Box::pin(async move {
             if let Err(denied) = verdict.await {
                 let data = denied.data.as_deref();
+                shard.with_state(|state| state.metrics.join_refused(SocketIoRefusal::Guard));
                 return shard.refuse_namespace(key, (lane, &name), "forbidden", data);
             }
             let auth = Arc::unwrap_or_clone(auth);
@@ -328,6 +335,23 @@ impl Shard {
         });
         let handling = session.gateway.connected(&session.client);
         self.handle_started(key, &session, handling);
+    }
+}
+
+/// As what a packet is counted; one that broke the rules is counted where its session ends.
+fn counted_as(step: &Step<'_>) -> Option<SocketIoPacket> {
+    let packet = match step {
+        Step::Connect { .. } | Step::Refuse { .. } => return Some(SocketIoPacket::Connect),
+        Step::Leave(_) => return Some(SocketIoPacket::Disconnect),
+        Step::Nothing | Step::Malformed => return None,
+        Step::Packet { packet, .. } => packet,
+    };
+    match packet.kind {
+        Kind::Event => Some(SocketIoPacket::Event),
+        Kind::BinaryEvent => Some(SocketIoPacket::BinaryEvent),
+        Kind::Ack => Some(SocketIoPacket::Ack),
+        Kind::BinaryAck => Some(SocketIoPacket::BinaryAck),
+        Kind::Connect | Kind::Disconnect | Kind::ConnectError => None,
     }
 }
 

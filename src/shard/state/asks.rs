@@ -16,6 +16,18 @@ pub(crate) struct Asks {
     next: u64,
     pending: AHashMap<u64, Pending>,
     count_of: AHashMap<SlotKey, usize>,
+    /// What has happened since it was last looked at.
+    pub(crate) counts: AskCounts,
+}
+
+/// How asks went.
+#[derive(Debug, Default)]
+pub(crate) struct AskCounts {
+    pub(crate) asked: u64,
+    /// Not answered in time.
+    pub(crate) unanswered: u64,
+    /// Answered when nobody waited any longer.
+    pub(crate) late: u64,
 }
 
 #[derive(Debug)]
@@ -41,6 +53,7 @@ impl Asks {
             return None;
         }
         *count += 1;
+        self.counts.asked += 1;
         Some(self.put(Pending::One(whom, answer)))
     }
 
@@ -50,6 +63,7 @@ impl Asks {
         waiting: Vec<(ConnKey, crate::id::ConnId)>,
         done: oneshot::Sender<RoomAnswers>,
     ) -> u64 {
+        self.counts.asked += waiting.len() as u64;
         self.put(Pending::Room {
             waiting,
             answers: RoomAnswers::default(),
@@ -66,6 +80,12 @@ impl Asks {
 
     /// A connection has answered; whether somebody had waited for it.
     pub(crate) fn handle_answer(&mut self, number: u64, whom: ConnKey, answer: AskedOf) -> bool {
+        let is_awaited = self.give_answer(number, whom, answer);
+        self.counts.late += u64::from(!is_awaited);
+        is_awaited
+    }
+
+    fn give_answer(&mut self, number: u64, whom: ConnKey, answer: AskedOf) -> bool {
         match self.pending.get_mut(&number) {
             Some(Pending::One(asked, _)) if *asked == whom => {
                 if let Some(Pending::One(_, sender)) = self.pending.remove(&number) {
@@ -98,6 +118,7 @@ impl Asks {
     /// Whoever asked one has stopped waiting.
     pub(crate) fn give_up(&mut self, number: u64) {
         if let Some(Pending::One(whom, _)) = self.pending.remove(&number) {
+            self.counts.unanswered += 1;
             self.settle(whom);
         }
     }
@@ -110,6 +131,7 @@ impl Asks {
             done: Some(done),
         }) = self.pending.remove(&number)
         {
+            self.counts.unanswered += waiting.len() as u64;
             answers
                 .missing
                 .extend(waiting.into_iter().map(|(_, id)| id));

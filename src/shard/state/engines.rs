@@ -97,6 +97,8 @@ pub(crate) struct Engines {
     /// Sessions with something for a request that may wait.
     pub(crate) dirty: Vec<SlotKey>,
     pub(crate) asks: Asks,
+    /// How many of the sessions are carried by a socket.
+    pub(crate) over_sockets: usize,
 }
 
 /// Slots of sessions are told from slots of connections by this bit.
@@ -131,6 +133,7 @@ impl Engines {
     pub(crate) fn insert(&mut self, new: New, engine: Engine<SlotKey>) -> SlotKey {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
+        self.over_sockets += usize::from(engine.socket().is_some());
         let slot = self.slots.insert(Carried {
             engine,
             upper: new.upper,

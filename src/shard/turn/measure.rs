@@ -61,6 +61,7 @@ impl Turn {
             state.metrics.set(gauge, number as u64);
         }
         state.measure();
+        state.count_engines();
         state.watch_memory();
         self.shard.recorder.flush();
     }
