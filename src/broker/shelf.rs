@@ -61,6 +61,12 @@ impl<T> Shelf<T> {
         self.len
     }
 
+    /// What one of the tables holds; `None` behind the last.
+    pub(super) fn piece_at(&self, piece: usize) -> Option<impl Iterator<Item = (&HomedId, &T)>> {
+        let piece = self.pieces.get(piece)?;
+        Some(piece.iter().map(|(id, value)| (id, value.as_ref())))
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (&HomedId, &T)> {
         let pieces = self.pieces.iter().flat_map(|piece| piece.iter());
         pieces.map(|(id, value)| (id, value.as_ref()))

@@ -120,6 +120,8 @@ measures! {
         EngineIoWebSocket "engineio_sessions_websocket" "Sessions of Engine.IO over a WebSocket",
         Topics "topics" "Durable topics, at their home",
         Subscriptions "subscriptions" "Durable subscriptions, at their home",
+        SubscriptionLag "subscription_lag" "Messages that durable subscriptions have not acked yet, all together, at their home",
+        SubscriptionLagMax "subscription_lag_max" "Messages that the durable subscription which is most behind has not acked yet",
         AppendsUnsynced "appends_unsynced" "Publishes and other changes that are not on the disk yet and so not acknowledged",
         PublishesUnsynced "publishes_unsynced_bytes" "Bytes of the publishes that are not on the disk yet",
         AppendsBehind "appends_behind" "Those of them that the log is too busy to take",

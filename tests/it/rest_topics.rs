@@ -2,6 +2,7 @@
 //! again, and what of a list is still to be read. Knows JSON; no frames.
 
 use serde_json::{Value, json};
+use tidegate::metrics::Gauge;
 
 use crate::durable::{Durable as _, plan, serve};
 use crate::harness::http::{Answer, ask, request};
@@ -117,5 +118,28 @@ both_shards! {
         }
         assert_eq!(seqs, Vec::from_iter(1..=150));
         assert!(1 < pages, "a page has an end in bytes");
+    }
+
+    /// N11: how far subscriptions are behind is counted, all together and the most
+    fn lags_are_counted(shards) {
+        let (_data, site) = serve(shards);
+        let mut client = site.durable("demo");
+        let mut seqs = 0;
+        for name in ["a", "b", "c"] {
+            let id = site.topic("demo", name);
+            client.open(&id, "A", "");
+            for _ in 0..5 {
+                seqs += 1;
+                let body = json!({ "payload": seqs });
+                assert_eq!(call(&site, "demo", ("POST", &format!("/v1/topics/{id}/messages")), &body).status, 200);
+                client.receive();
+            }
+            if name == "a" {
+                client.ack_surely(&id, "A", 4);
+            }
+        }
+        eventually("11 in all", || site.gauge(Gauge::SubscriptionLag) == 11);
+        // Of each shard its own most.
+        assert!((5..=10).contains(&site.gauge(Gauge::SubscriptionLagMax)));
     }
 }

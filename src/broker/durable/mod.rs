@@ -39,11 +39,10 @@ mod subscribe;
 mod cursors;
 
 mod deliver;
-
+mod lag;
 mod listing;
 
 mod committed;
-
 mod restore;
 
 #[cfg(test)]
@@ -73,6 +72,7 @@ pub use command::{
     Caller, Command, NewMessage, NewMessages, Now, Open, Peer, Request, TopicRef, Who,
 };
 pub use effect::{AppendId, Effect, Need, ReadId, ReadItem, Value};
+pub use lag::{LagLook, Lags};
 pub use ledger::Ledger;
 pub use restore::{Restored, RestoredKey, RestoredSubscription, RestoredTopic};
 

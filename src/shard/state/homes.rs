@@ -7,7 +7,7 @@ use ahash::AHashMap;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::broker::durable::{Answer, Command as Asked, Peer, Who};
+use crate::broker::durable::{Answer, Command as Asked, LagLook, Peer, Who};
 use crate::gateway::topics::{Ask, By};
 use crate::id::{HomedId, Partition};
 use crate::proto::durable::MessagePrefix;
@@ -59,6 +59,7 @@ pub(crate) struct Homes {
     pub(crate) next_call: u64,
     pub(crate) prefixes: AHashMap<HomedId, Arc<MessagePrefix>>,
     pub(crate) closing: bool,
+    lags: Vec<LagLook>,
 }
 
 /// A stream of user code, with what its home is told when its reader is gone.
@@ -72,6 +73,9 @@ pub(crate) struct Stream {
 /// How often streams are looked for whose readers are gone without a word: a full queue may have
 /// taken it.
 const STREAMS_US: u64 = 1_000_000;
+
+/// So many subscriptions of a partition are looked at in a second, for how far they are behind.
+const LAGS_PER_LOOK: usize = 1_024;
 
 /// What a peer's key says of it.
 pub(crate) const CALL: u64 = 1 << 63;
@@ -106,6 +110,18 @@ impl Homes {
         let streams = (!self.streams.is_empty()).then_some(self.streams_due_us);
         let stores = self.stores.iter().filter_map(Store::deadline_us);
         stores.chain(streams).min()
+    }
+
+    /// How far subscriptions are behind: all together, and the one that is most behind. Some are looked at
+    /// each time.
+    pub(crate) fn look_at_lags(&mut self) -> (u64, u64) {
+        self.lags.resize_with(self.stores.len(), LagLook::default);
+        let looks = self.stores.iter().zip(&mut self.lags);
+        looks.fold((0, 0), |(sum, most), (store, look)| {
+            store.home().look_at_lags(look, LAGS_PER_LOOK);
+            let found = look.found();
+            (sum + found.messages, most.max(found.messages_max))
+        })
     }
 
     /// The partitions here, for counting.

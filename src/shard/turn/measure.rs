@@ -62,6 +62,9 @@ impl Turn {
         }
         state.measure();
         state.count_engines();
+        let (lag, lag_max) = state.homes.look_at_lags();
+        state.metrics.set(Gauge::SubscriptionLag, lag);
+        state.metrics.set(Gauge::SubscriptionLagMax, lag_max);
         state.watch_memory();
         self.shard.recorder.flush();
     }
