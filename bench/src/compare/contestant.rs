@@ -1,7 +1,7 @@
 //! Who takes part: a command, how to find its address, and how to end it.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -13,7 +13,7 @@ use super::scenario::Kind;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Contestant {
     pub(super) name: &'static str,
-    pub(super) binary: &'static str,
+    binary: &'static str,
     arguments: &'static [&'static str],
     /// What the load generator must be told about it.
     pub(super) load_arguments: &'static [&'static str],
@@ -21,6 +21,8 @@ pub(super) struct Contestant {
     is_on_both_cores: bool,
     /// It asks for a token.
     needs_token: bool,
+    /// It is ours as it was built before.
+    is_before: bool,
 }
 
 const OURS: Contestant = Contestant {
@@ -30,6 +32,7 @@ const OURS: Contestant = Contestant {
     load_arguments: &[],
     is_on_both_cores: false,
     needs_token: false,
+    is_before: false,
 };
 /// Not in Rust, so built apart: see `bench/uwebsockets/build`. It takes part where it was built.
 const UWEBSOCKETS: Contestant = Contestant {
@@ -56,8 +59,29 @@ const COALESCING_RELAY: Contestant = peer(
     &["serve", "tungstenite-relay", "--coalesce"],
 );
 
-/// Those that can do a kind of work; the first is the one that the others are compared with.
-pub(super) fn all(kind: Kind) -> Vec<Contestant> {
+/// Where binaries are: of this build and its peers, and of ours as they were built before.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Folders<'a> {
+    pub(super) now: &'a Path,
+    pub(super) before: Option<&'a Path>,
+}
+
+/// Those that can do a kind of work; the first is the one that the others are compared with. Behind each of
+/// ours stands the same as it was built before, where that is given.
+pub(super) fn all(kind: Kind, folders: Folders<'_>) -> Vec<Contestant> {
+    let built = |it: &Contestant| it.path(folders).is_some_and(|path| path.exists());
+    let both = |it: Contestant| {
+        let before = it.is_ours().then_some(Contestant {
+            is_before: true,
+            ..it
+        });
+        [Some(it), before].into_iter().flatten()
+    };
+    let all = of_kind(kind).into_iter().flat_map(both);
+    all.filter(built).collect()
+}
+
+fn of_kind(kind: Kind) -> Vec<Contestant> {
     match kind {
         Kind::Typed => typed(),
         Kind::Echo => echoes(),
@@ -171,22 +195,40 @@ pub(super) struct Running {
 }
 
 impl Contestant {
+    /// What it is called in tables.
+    pub(super) fn title(&self) -> String {
+        match self.is_before {
+            true => format!("{}, before", self.name),
+            false => self.name.to_owned(),
+        }
+    }
+
+    fn is_ours(&self) -> bool {
+        matches!(self.binary, "tidegate" | "typed")
+    }
+
+    fn path(&self, folders: Folders<'_>) -> Option<PathBuf> {
+        let folder = match self.is_before {
+            true => folders.before?,
+            false => folders.now,
+        };
+        Some(folder.join(self.binary))
+    }
+
     /// Starts the server on its core and waits for the line that says where it listens.
-    pub(super) fn start(&self, binaries: &Path, cores: (usize, usize)) -> Result<Running> {
+    pub(super) fn start(&self, folders: Folders<'_>, cores: (usize, usize)) -> Result<Running> {
         let folder = tempfile::tempdir()?;
         let cpus = match self.is_on_both_cores {
             true => format!("{},{}", cores.0, cores.1),
             false => cores.0.to_string(),
         };
         let mut command = Command::new("taskset");
-        command
-            .args(["--cpu-list", &cpus])
-            .arg(binaries.join(self.binary));
+        command.args(["--cpu-list", &cpus]).args(self.path(folders));
         command
             .args(self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
-        if matches!(self.binary, "tidegate" | "typed") {
+        if self.is_ours() {
             configure(&mut command, folder.path())?;
         }
         let mut child = command
@@ -207,14 +249,14 @@ impl Contestant {
         let running = Running {
             child,
             address,
-            token: self.needs_token.then(|| token(binaries)).transpose()?,
+            token: self.needs_token.then(|| token(folders.now)).transpose()?,
             _stdout: stdout,
             _folder: folder,
         };
         if !line.contains("listening on http://") {
             bail!(
                 "{} did not say where it listens: `{}`",
-                self.name,
+                self.title(),
                 line.trim()
             );
         }

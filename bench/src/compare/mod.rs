@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde_json::{Value, json};
 
-use contestant::{Contestant, Running};
+use contestant::{Contestant, Folders, Running};
 use scenario::Scenario;
 
 /// Options of the comparison.
@@ -24,6 +24,9 @@ pub(crate) struct Options {
     /// Binaries of server and load generator, built with the profile `dist`.
     #[arg(long, default_value = "target/dist")]
     binaries: PathBuf,
+    /// Binaries of our own server that were built before, which take their turn beside those of now.
+    #[arg(long)]
+    before: Option<PathBuf>,
     /// Passes over all contestants of a scenario; every second one goes in reverse order.
     #[arg(long, default_value_t = 4)]
     rounds: usize,
@@ -33,9 +36,10 @@ pub(crate) struct Options {
     /// Seconds of load before each measurement.
     #[arg(long, default_value_t = 0.5)]
     warmup: f64,
-    /// Only scenarios whose name holds this text, such as `echo`, `fanout 1 to 1000`, `idle`.
-    #[arg(long)]
-    only: Option<String>,
+    /// Only scenarios whose name holds one of these texts, separated by commas, such as `echo`,
+    /// `fanout 1 to 1000`, `idle`.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
     /// Only contestants whose name holds one of these texts, separated by commas.
     #[arg(long, value_delimiter = ',')]
     contestants: Vec<String>,
@@ -77,11 +81,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut stdout = std::io::stdout();
     stdout.write_all(machine::facts()?.as_bytes())?;
     for scenario in scenario::all(&options.idle_connections) {
-        if !options
-            .only
-            .as_ref()
-            .is_none_or(|only| scenario.name.contains(only))
-        {
+        if !options.only.is_empty() && !options.only.iter().any(|it| scenario.name.contains(it)) {
             continue;
         }
         let contestants = contestants(options, &scenario);
@@ -102,18 +102,19 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 fn contestants(options: &Options, scenario: &Scenario) -> Vec<Contestant> {
-    let wanted = |contestant: &Contestant| {
-        options.contestants.is_empty()
-            || options
-                .contestants
-                .iter()
-                .any(|name| contestant.name.contains(name))
-    };
-    let built = |contestant: &Contestant| options.binaries.join(contestant.binary).exists();
-    let all = contestant::all(scenario.kind);
-    all.into_iter()
-        .filter(|it| wanted(it) && built(it))
-        .collect()
+    let named = |name: &str| options.contestants.iter().any(|it| name.contains(it));
+    let wanted = |it: &Contestant| options.contestants.is_empty() || named(it.name);
+    let all = contestant::all(scenario.kind, options.folders());
+    all.into_iter().filter(wanted).collect()
+}
+
+impl Options {
+    fn folders(&self) -> Folders<'_> {
+        Folders {
+            now: &self.binaries,
+            before: self.before.as_deref(),
+        }
+    }
 }
 
 /// Every contestant once, each as a fresh process, so that none profits from what the last left.
@@ -130,12 +131,12 @@ fn run_round(
     let mut outcomes = Vec::new();
     for contestant in order {
         let running = contestants[contestant]
-            .start(&options.binaries, (options.server_cpu, options.load_cpu))?;
+            .start(options.folders(), (options.server_cpu, options.load_cpu))?;
         // A run that failed is shown as one, and the others go on.
         let report = load(options, scenario, &contestants[contestant], &running);
         let mut report =
             report.unwrap_or_else(|error| json!({"throw_away": [format!("{error:#}")]}));
-        report["contestant"] = contestants[contestant].name.into();
+        report["contestant"] = contestants[contestant].title().into();
         report["scenario"] = scenario.name.clone().into();
         report["round"] = round.into();
         outcomes.push(Outcome {

@@ -35,7 +35,8 @@ pub(super) fn markdown(
             false => message_cells(&runs, metric, &ratio),
         };
         // Writing to a string cannot fail.
-        _ = writeln!(text, "| {} | {cells} | {} |", contestant.name, runs.count());
+        let title = contestant.title();
+        _ = writeln!(text, "| {title} | {cells} | {} |", runs.count());
     }
     text
 }
