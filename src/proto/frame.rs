@@ -67,9 +67,16 @@ pub fn measure(frames: &[u8]) -> Option<(Option<Opcode>, usize, usize)> {
 
 /// Appends a whole frame.
 pub fn put(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
-    let (bytes, header_len) = header(opcode, payload.len());
-    out.reserve(header_len + payload.len());
-    out.extend_from_slice(&bytes[..header_len]);
+    out.reserve(HEADER_BYTES_MAX + payload.len());
+    match u8::try_from(payload.len()) {
+        Ok(len) if payload.len() <= CONTROL_BYTES_MAX => {
+            out.extend_from_slice(&[FINAL | opcode as u8, len]);
+        }
+        _ => {
+            let (bytes, header_len) = header(opcode, payload.len());
+            out.extend_from_slice(&bytes[..header_len]);
+        }
+    }
     out.extend_from_slice(payload);
 }
 

@@ -157,6 +157,11 @@ impl Inbox {
         self.messages.borrow().is_empty()
     }
 
+    /// Whether the connection has ended.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
     /// What the messages in it take up.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.get()

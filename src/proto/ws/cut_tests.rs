@@ -117,3 +117,32 @@ fn the_bit_of_a_compressed_message_is_no_fault() {
         assert_eq!(error, Some(ProtocolError::ReservedBits), "{first:02x}");
     }
 }
+
+/// Whole short frames are read by a way of their own, and seen as those are that came byte by byte.
+#[test]
+fn a_frame_is_seen_alike_whole_and_cut() {
+    let all = [0, 5, 125, 126, u64::MAX];
+    for (max, fragments, deflate) in all.into_iter().flat_map(|max| {
+        [(1, false), (2, false), (9, true)].map(|(fragments, deflate)| (max, fragments, deflate))
+    }) {
+        let limits = FrameLimits {
+            frame_bytes_max: max,
+            message_bytes_max: max.saturating_add(1),
+            fragments_base_max: fragments,
+            deflate,
+            ..FrameLimits::default()
+        };
+        for (first, second) in (0..=255).flat_map(|it| [0, 5, 126, 127].map(|len| (it, len))) {
+            for second in [second, second | 0x80, 0xfd] {
+                let mut bytes = vec![first, second, 1, 2, 3, 4];
+                bytes.resize(140, 0x2a);
+                let whole = feed(&mut Decoder::default(), [&bytes[..]], &limits);
+                let cut = feed(&mut Decoder::default(), bytes.chunks(1), &limits);
+                // Of one and the same fault a whole header knows more.
+                let kind = |seen: &Option<ProtocolError>| seen.as_ref().map(std::mem::discriminant);
+                let case = format!("{first:02x} {second:02x} {max} {fragments} {deflate}");
+                assert_eq!((&whole.0, kind(&whole.1)), (&cut.0, kind(&cut.1)), "{case}");
+            }
+        }
+    }
+}

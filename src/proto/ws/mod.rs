@@ -70,7 +70,8 @@ impl Decoder {
         limits: &FrameLimits,
     ) -> Result<Option<Message<'a>>, ProtocolError> {
         self.release();
-        match self.find(input, limits) {
+        let small = self.find_small(input, limits);
+        match small.unwrap_or_else(|| self.find(input, limits)) {
             Ok(Some(found)) => Ok(Some(self.lend(found, input)?)),
             Ok(None) => Ok(None),
             Err(error) => {
@@ -119,6 +120,34 @@ impl Decoder {
                 }
             }
         }
+    }
+
+    /// A short frame that is a message by itself and lies whole in the input, as most do; of all else
+    /// nothing is said, and nothing taken.
+    fn find_small(
+        &self,
+        input: &mut Input<'_>,
+        limits: &FrameLimits,
+    ) -> Option<Result<Option<Found>, ProtocolError>> {
+        if self.ended || self.partial.is_some() {
+            return None;
+        }
+        let (opcode, mask, length) = rules::small_header(input.rest(), limits)?;
+        if input.rest().len() < rules::SMALL_HEADER_BYTES + length {
+            return None;
+        }
+        input.take(rules::SMALL_HEADER_BYTES);
+        let range = input.take(length);
+        let payload = &mut input.buf[range.clone()];
+        unmask(payload, mask, 0);
+        let checked = rules::check_payload(opcode, payload, limits);
+        Some(checked.map(|()| {
+            Some(Found {
+                opcode,
+                place: Place::Input(range),
+                is_deflated: false,
+            })
+        }))
     }
 
     fn find(
@@ -292,13 +321,15 @@ fn parse_header(bytes: &[u8]) -> Result<Option<(FrameHeader, u64, usize)>, Proto
 /// Removes the mask from `bytes`, which begin `offset` bytes into their frame. Lanes of eight
 /// bytes are what the compiler turns into vector instructions.
 fn unmask(bytes: &mut [u8], mask: [u8; 4], offset: usize) {
-    let key: [u8; 8] = std::array::from_fn(|i| mask[(offset + i) % 4]);
-    let lane_key = u64::from_le_bytes(key);
+    let mut mask = mask;
+    mask.rotate_left(offset % 4);
+    let half_key = u64::from(u32::from_le_bytes(mask));
+    let lane_key = half_key << 32 | half_key;
     let (lanes, rest) = bytes.as_chunks_mut::<8>();
     for lane in lanes {
         *lane = (u64::from_le_bytes(*lane) ^ lane_key).to_le_bytes();
     }
-    for (byte, key) in rest.iter_mut().zip(key) {
+    for (byte, key) in rest.iter_mut().zip(lane_key.to_le_bytes()) {
         *byte ^= key;
     }
 }

@@ -192,6 +192,23 @@ pub(super) fn check_header(
     })
 }
 
+/// The header of what most messages are, its mask and its length: a short text or binary frame that is a
+/// message by itself, within every limit. Of all else nothing is said here, of what is wrong least of all.
+pub(super) fn small_header(bytes: &[u8], limits: &FrameLimits) -> Option<(Opcode, [u8; 4], usize)> {
+    let [first, second, mask @ ..] = bytes.first_chunk::<SMALL_HEADER_BYTES>()?;
+    let opcode = match first {
+        0x81 => Opcode::Text,
+        0x82 => Opcode::Binary,
+        _ => return None,
+    };
+    let length = second ^ MASK_BIT;
+    let length_max = CONTROL_BYTES_MAX
+        .min(limits.frame_bytes_max)
+        .min(limits.message_bytes_max);
+    let fits = u64::from(length) <= length_max && 1 <= limits.fragments_base_max;
+    fits.then_some((opcode, *mask, length.into()))
+}
+
 /// Checks what has come of a header that is not whole: a byte that no header may have ends the
 /// connection as soon as it is there, whatever was to follow.
 pub(super) fn check_start(
@@ -334,6 +351,8 @@ pub(super) fn close_payload(payload: &[u8]) -> Result<Option<(u16, &str)>, Proto
     Ok(Some((code, reason)))
 }
 
+/// Two bytes and a mask.
+pub(super) const SMALL_HEADER_BYTES: usize = 6;
 const CONTROL_BYTES_MAX: u64 = 125;
 const FINAL_BIT: u8 = 0x80;
 const RESERVED_BITS: u8 = 0x70;

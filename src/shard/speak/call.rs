@@ -29,7 +29,8 @@ use crate::shard::state::shared::Shared;
 impl Shard {
     /// Runs the handlers that are due, in order, with no borrow held.
     pub(crate) fn run_calls(self: &Rc<Self>) {
-        loop {
+        // Most messages cause no call of a handler, so that is asked with one look.
+        while self.state.borrow().has_calls() {
             self.run_ended();
             let Some(call) = self.next_call() else {
                 return;

@@ -8,6 +8,7 @@
 use std::rc::Rc;
 
 use crate::broker::relay::LeaveReason;
+use crate::gateway::engine::inbox::Inbox;
 use crate::gateway::socket::Message as RawMessage;
 use crate::proto::ErrorCode;
 use crate::proto::frame::{self, Opcode};
@@ -21,6 +22,7 @@ use crate::shard::kernel::ring::SlotKey;
 use crate::shard::socket::connection::Connection;
 use crate::shard::socket::machine::Phase;
 use crate::shard::socket::rates::Counted;
+use crate::shard::speak::raw::text_of;
 use crate::shard::state::State;
 use crate::shard::state::admitted::Admitted;
 use crate::shard::state::engines::engine_key;
@@ -40,6 +42,19 @@ enum Taker {
     State,
 }
 
+impl Taker {
+    fn of(connection: &Connection, message: &Message<'_>) -> Self {
+        if !matches!(message, Message::Text(_) | Message::Binary(_)) {
+            return Self::State;
+        }
+        match &connection.session {
+            // What stands behind a refusal in the same segment must not run.
+            Session::Event(session) if connection.takes_frames() => Self::Event(Rc::clone(session)),
+            session => engine_key(session).map_or(Self::State, Self::Engine),
+        }
+    }
+}
+
 impl Shard {
     /// A whole message has come.
     pub(crate) fn on_message(
@@ -50,8 +65,12 @@ impl Shard {
     ) {
         let (counted, taker) = {
             let mut state = self.state.borrow_mut();
-            let taker = state.taker(key, &message);
-            let counted = state.note_message(key, &message);
+            let Some(connection) = state.connections.alive(key) else {
+                return;
+            };
+            let (taker, is_measured) =
+                (Taker::of(connection, &message), connection.guard.is_some());
+            let counted = state.note_message(key, &message, is_measured);
             if let Taker::State = taker {
                 return state.on_message(key, message, counted, json);
             }
@@ -89,17 +108,12 @@ impl Shard {
 }
 
 impl State {
-    fn taker(&mut self, key: SlotKey, message: &Message<'_>) -> Taker {
-        let is_control = !matches!(message, Message::Text(_) | Message::Binary(_));
-        let Some(connection) = self.connections.alive(key).filter(|_| !is_control) else {
-            return Taker::State;
-        };
+    /// The inbox of a raw handler, where messages may go there without a look at anything else.
+    pub(crate) fn inbox_of(&mut self, key: SlotKey) -> Option<Rc<Inbox>> {
+        let connection = self.connections.alive(key)?;
         match &connection.session {
-            // What stands behind a refusal in the same segment must not run.
-            Session::Event(session) if connection.takes_frames() => {
-                Taker::Event(Rc::clone(session))
-            }
-            session => engine_key(session).map_or(Taker::State, Taker::Engine),
+            Session::Raw(session) if connection.guard.is_none() => Some(Rc::clone(&session.inbox)),
+            _ => None,
         }
     }
 
@@ -141,9 +155,7 @@ impl State {
         };
         match &connection.session {
             Session::Raw(session) => {
-                // The decoder has checked the text.
-                let text = String::from_utf8_lossy(&payload).into_owned();
-                let has_room = session.handle(RawMessage::Text(text));
+                let has_room = session.handle(RawMessage::Text(text_of(&payload)));
                 self.note_inbox(key, has_room);
             }
             Session::Relay(_) => self.relay_text(key, payload, json),

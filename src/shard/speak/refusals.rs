@@ -15,10 +15,18 @@ use crate::shard::socket::rates::{Counted, TOO_FAST, Verdict};
 use crate::shard::state::State;
 
 impl State {
-    /// Counts a message, and measures it by the rates of its mount. Who is too fast for too long is
-    /// closed here; a raw mount has no error frames, so it closes at once.
-    pub(crate) fn note_message(&mut self, key: SlotKey, message: &Message<'_>) -> Counted {
+    /// Counts a message, and if its connection is measured does so by the rates of its mount. Who is too
+    /// fast for too long is closed here; a raw mount has no error frames, so it closes at once.
+    pub(crate) fn note_message(
+        &mut self,
+        key: SlotKey,
+        message: &Message<'_>,
+        is_measured: bool,
+    ) -> Counted {
         self.metrics.add(Counter::MessagesReceived, 1);
+        if !is_measured {
+            return Counted::Within;
+        }
         let (verdict, may_refuse) = self.judge(key, message);
         match verdict {
             Verdict::Pass => Counted::Within,

@@ -448,6 +448,11 @@ impl State {
         self.connections.alive(key)?.peer()
     }
 
+    /// Whether a handler or a hook is due.
+    pub(crate) fn has_calls(&self) -> bool {
+        !self.calls.is_empty() || !self.ended.is_empty()
+    }
+
     /// Whether the loop has something to do.
     pub(crate) fn has_work(&self) -> bool {
         self.engines.has_dirty()

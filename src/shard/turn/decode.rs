@@ -24,6 +24,7 @@ use crate::shard::kernel::clock::now;
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::socket::connection::Kept;
 use crate::shard::socket::machine::{Ended, Pause};
+use crate::shard::speak::raw::Direct;
 use crate::shard::state::shard::Shard;
 use crate::shard::state::who::Who;
 use crate::shard::state::{State, mark_dirty};
@@ -129,14 +130,20 @@ impl Shard {
         let Some((mut decoder, limits)) = self.state.borrow_mut().begin_decode(key) else {
             return;
         };
+        let mut direct = Direct::of(self.state.borrow_mut().inbox_of(key));
         let (mut is_whole, mut count) = (false, 0);
         let outcome = loop {
-            if 0 < input.remaining() && !self.may_go_on(key, count, until) {
+            let goes_on = || {
+                direct
+                    .goes_on()
+                    .unwrap_or_else(|| self.may_go_on(key, count))
+            };
+            if 0 < input.remaining() && (!goes_on() || is_late(count, until)) {
                 break Ok(false);
             }
             let Readers { json, inflater } = &mut *readers;
             let next = match decoder.next(input, &limits) {
-                Ok(Some(found)) => {
+                Ok(Some(found)) if limits.deflate => {
                     let opened = inflater.open(found, limits.message_bytes_max, limits.skip_utf8);
                     opened.map(Some)
                 }
@@ -146,14 +153,17 @@ impl Shard {
                 Ok(Some(message)) => {
                     is_whole |= matches!(message, Message::Text(_) | Message::Binary(_));
                     count += 1;
-                    self.on_message(key, message, json);
-                    self.run_calls();
+                    if let Some(message) = direct.take(message) {
+                        self.on_message(key, message, json);
+                        self.run_calls();
+                    }
                 }
                 Ok(None) => break Ok(true),
                 Err(error) => break Err(error),
             }
         };
         let mut state = self.state.borrow_mut();
+        state.note_direct(key, &direct);
         if limits.deflate {
             state.note_inflated(&mut readers.inflater);
         }
@@ -164,12 +174,16 @@ impl Shard {
     }
 
     /// Whether the connection has a share of the turn for one more message. It has for the first one.
-    fn may_go_on(&self, key: SlotKey, count: usize, until: Instant) -> bool {
+    fn may_go_on(&self, key: SlotKey, count: usize) -> bool {
         let mut state = self.state.borrow_mut();
         let is_full = 0 < count && state.share.is_full();
-        let is_late = || 0 < count && count.is_multiple_of(CLOCK_MESSAGES) && until <= now();
-        !is_full && state.may_decode(key) && !is_late()
+        !is_full && state.may_decode(key)
     }
+}
+
+/// Whether what is processed must give way, looked at behind some messages.
+fn is_late(count: usize, until: Instant) -> bool {
+    0 < count && count.is_multiple_of(CLOCK_MESSAGES) && until <= now()
 }
 
 impl State {
