@@ -311,6 +311,21 @@ fn dialects_are_told_apart_in_one_place() {
     assert_none(&wrong);
 }
 
+/// C12: the count of what all shards hold is a cache line that they would take from each other, so none of
+/// them touches it for a message.
+#[test]
+fn messages_count_nothing_that_all_shards_hold() {
+    let mut wrong = Vec::new();
+    for file in rust_files(&["src/shard/speak", "src/shard/turn"]) {
+        let counts = |line: &str| line.contains("Arc::clone(&self.shared)");
+        let found = file.code().filter(|(_, line)| counts(line));
+        wrong.extend(
+            found.map(|(number, line)| format!("{}:{number}: {line}", file.path.display())),
+        );
+    }
+    assert_none(&wrong);
+}
+
 /// What a shard closes with stands by its name, and each of those names in the table that
 /// `tidegate wire` prints.
 #[test]

@@ -17,7 +17,7 @@ mod tests;
 #[cfg(test)]
 mod public_tests;
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
@@ -63,10 +63,11 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Somebody without a token, on a public mount. One value serves all of them.
+    /// Somebody without a token, on a public mount. One value serves all of a thread: one for the whole
+    /// process would be counted by all shards together, at every message.
     pub fn anonymous() -> Arc<Self> {
-        static ANONYMOUS: LazyLock<Arc<Caller>> = LazyLock::new(|| {
-            Arc::new(Caller {
+        thread_local! {
+            static ANONYMOUS: Arc<Caller> = Arc::new(Caller {
                 tenant: Tenant::default(),
                 subject: None,
                 roles: Vec::new(),
@@ -74,9 +75,9 @@ impl Caller {
                 claims: Map::new(),
                 has_ns: false,
                 rights: Rights::everything(),
-            })
-        });
-        Arc::clone(&ANONYMOUS)
+            });
+        }
+        ANONYMOUS.with(Arc::clone)
     }
 
     /// The tenant that the token names, whatever the mount makes of it.
@@ -87,13 +88,13 @@ impl Caller {
 
     /// Somebody without a token where rights are explicit: who says nothing may do nothing.
     pub(super) fn without_rights() -> Arc<Self> {
-        static WITHOUT_RIGHTS: LazyLock<Arc<Caller>> = LazyLock::new(|| {
-            Arc::new(Caller {
+        thread_local! {
+            static WITHOUT_RIGHTS: Arc<Caller> = Arc::new(Caller {
                 rights: Rights::of_nobody(RightsMode::Explicit),
                 ..Caller::clone(&Caller::anonymous())
-            })
-        });
-        Arc::clone(&WITHOUT_RIGHTS)
+            });
+        }
+        WITHOUT_RIGHTS.with(Arc::clone)
     }
 
     /// Whether it showed no token.

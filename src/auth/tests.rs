@@ -88,6 +88,16 @@ fn a_token_without_ns_is_of_the_default_tenant() {
     );
 }
 
+/// C12: a value of the whole process would be counted by all shards together, at every message.
+#[test]
+fn each_thread_has_its_own_anonymous_caller() {
+    for anonymous in [Caller::anonymous, Caller::without_rights] {
+        let there = std::thread::spawn(anonymous).join().unwrap();
+        assert!(!Arc::ptr_eq(&anonymous(), &there));
+        assert!(Arc::ptr_eq(&anonymous(), &anonymous()));
+    }
+}
+
 /// T-A1
 #[test]
 fn no_algorithm_but_that_of_the_key() {

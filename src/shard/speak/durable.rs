@@ -1,8 +1,6 @@
 //! The durable dialect on a shard: what a client asks of topics on disk, how fast it may publish, and what
 //! it is told. Knows sessions and credit; `homes.rs` knows where a topic lives.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
 use crate::broker::durable::{Answer, Command as Asked, Peer, Who};
@@ -29,9 +27,11 @@ impl State {
         answer: &Answer,
     ) {
         let key = slot_key(peer);
-        let shared = Arc::clone(&self.shared);
-        let Some(world) = &shared.durable else { return };
-        let Some(session) = self.durable_session(key) else {
+        let Some(world) = &self.shared.durable else {
+            return;
+        };
+        let connection = self.connections.alive(key);
+        let Some(session) = connection.and_then(|it| it.session.durable()) else {
             return;
         };
         session.handle_answer(answer, &world.rules);
@@ -108,8 +108,10 @@ impl State {
 
     /// Does what a client on a durable mount asks for.
     fn handle_durable(&mut self, key: SlotKey, request: DurableRequest<'_>) {
-        let shared = Arc::clone(&self.shared);
-        let Some(world) = &shared.durable else { return };
+        let Some(world) = &self.shared.durable else {
+            return;
+        };
+        let credit_bytes = world.rules.credit_bytes();
         let Some(connection) = self.connections.alive(key) else {
             return;
         };
@@ -130,7 +132,7 @@ impl State {
                 let publishing = session.publishing();
                 if is_new {
                     let credit = Asked::Credit {
-                        bytes: world.rules.credit_bytes(),
+                        bytes: credit_bytes,
                     };
                     self.ask_as(key, (partition, who.clone()), credit, None);
                 }
@@ -205,13 +207,19 @@ impl State {
 
     /// The peer has taken what was sent: homes may send it more.
     pub(crate) fn return_credit(&mut self, key: SlotKey) {
-        let shared = Arc::clone(&self.shared);
-        let Some(world) = &shared.durable else { return };
-        let Some(session) = self.durable_session(key) else {
+        let Some(world) = &self.shared.durable else {
             return;
         };
+        let connection = self.connections.alive(key);
+        let Some(session) = connection.and_then(|it| it.session.durable()) else {
+            return;
+        };
+        let owed = session.take_owed(&world.rules);
+        if owed.is_empty() {
+            return;
+        }
         let who = session.who.clone();
-        for (partition, bytes) in session.take_owed(&world.rules) {
+        for (partition, bytes) in owed {
             self.ask_as(key, (partition, who.clone()), Asked::Credit { bytes }, None);
         }
     }

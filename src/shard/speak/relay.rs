@@ -45,8 +45,9 @@ impl State {
 
     /// Does what a client on a relay mount asks for.
     fn handle_relay(&mut self, key: SlotKey, request: wire::RelayRequest<'_>) {
-        let shared = Arc::clone(&self.shared);
-        let Some(relay) = &shared.relay else { return };
+        let Some(relay) = &self.shared.relay else {
+            return;
+        };
         let Some(connection) = self.connections.alive(key) else {
             return;
         };
@@ -235,11 +236,15 @@ impl State {
     /// Hands a client's message to the home of its topic.
     fn message(&mut self, key: SlotKey, topic: MayPublish<'_>, event: &str, payload: &[u8]) {
         let topic = topic.topic();
-        let Some(subscriber) = self.subscriber(key, 0) else {
+        // Nothing that shards count together is touched for a message, its caller neither.
+        let Some(connection) = self.connections.alive(key) else {
             return;
         };
-        let tenant = &subscriber.caller.tenant;
-        let who = (subscriber.key, subscriber.conn_id);
+        let (Some(session), Some(caller)) = (connection.session.relay(), &connection.caller) else {
+            return;
+        };
+        let tenant = &caller.tenant;
+        let who = (conn_key(self.index, key), session.conn_id);
         let shard = self.shared.home_of(tenant, topic);
         if shard == self.index {
             if let Some(home) = &mut self.home {
@@ -278,17 +283,21 @@ fn subscriber_of(
     key: SlotKey,
     (conn_id, asked): (crate::id::ConnId, u32),
 ) -> Option<Subscriber> {
-    let key = ConnKey {
-        shard,
-        lane: 0,
-        slot: key.slot,
-        generation: key.generation,
-    };
     let caller = Arc::clone(connection.caller.as_ref()?);
     Some(Subscriber {
-        key,
+        key: conn_key(shard, key),
         conn_id,
         caller,
         asked,
     })
+}
+
+/// A slot of a shard as homes know it.
+fn conn_key(shard: u16, SlotKey { slot, generation }: SlotKey) -> ConnKey {
+    ConnKey {
+        shard,
+        lane: 0,
+        slot,
+        generation,
+    }
 }

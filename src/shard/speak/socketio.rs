@@ -88,10 +88,9 @@ impl Shard {
     }
 
     fn handle_engine_text(self: &Rc<Self>, key: SlotKey, text: &[u8], json: &mut JsonParser) {
-        let shared = Arc::clone(&self.shared);
         let step = {
             let mut state = self.state.borrow_mut();
-            let Some((mounted, limits)) = state.socketio_rules(&shared, key) else {
+            let Some((mounted, limits)) = state.socketio_rules(&self.shared, key) else {
                 let text = String::from_utf8_lossy(text).into_owned();
                 return state.hand_to_engine_raw(key, RawMessage::Text(text));
             };
@@ -104,10 +103,9 @@ impl Shard {
     }
 
     fn handle_engine_binary(self: &Rc<Self>, key: SlotKey, bytes: Bytes, json: &mut JsonParser) {
-        let shared = Arc::clone(&self.shared);
         let (text, attachments) = {
             let mut state = self.state.borrow_mut();
-            let Some((_, limits)) = state.socketio_rules(&shared, key) else {
+            let Some((_, limits)) = state.socketio_rules(&self.shared, key) else {
                 return state.hand_to_engine_raw(key, RawMessage::Binary(bytes.to_vec()));
             };
             let whole = match state.engines.alive(key).map(|carried| &mut carried.upper) {
@@ -122,7 +120,7 @@ impl Shard {
         };
         let step = {
             let mut state = self.state.borrow_mut();
-            let Some((mounted, limits)) = state.socketio_rules(&shared, key) else {
+            let Some((mounted, limits)) = state.socketio_rules(&self.shared, key) else {
                 return;
             };
             let packet = Packet::parse(&text, limits.attachments_max)
