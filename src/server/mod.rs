@@ -315,7 +315,8 @@ impl ServerBuilder {
             tls_address = Some(bound.map_err(|source| refused(wanted, source))?);
             listeners.push(listener);
         }
-        let listeners = listeners.into_iter().map(OwnedFd::from).collect();
+        let listeners: Arc<[OwnedFd]> = listeners.into_iter().map(OwnedFd::from).collect();
+        listeners.iter().for_each(send_at_once);
         Ok((listeners, address, tls_address))
     }
 
@@ -554,6 +555,13 @@ fn listen(config: &Config, address: SocketAddr) -> Result<TcpListener, StartErro
     bind().map_err(|source| refused(address, source))
 }
 
+/// Frames go out as they are queued. What is accepted has what its listener has, which spares each
+/// connection a call.
+fn send_at_once(listener: &OwnedFd) {
+    // A socket that is no TCP has no such delay.
+    let _ = rustix::net::sockopt::set_tcp_nodelay(listener, true);
+}
+
 fn refused(address: SocketAddr, source: std::io::Error) -> StartError {
     let hint = match source.kind() {
         std::io::ErrorKind::AddrInUse => {
@@ -567,5 +575,20 @@ fn refused(address: SocketAddr, source: std::io::Error) -> StartError {
         address,
         source,
         hint,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_accepted_sends_at_once() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let descriptor = OwnedFd::from(listener.try_clone().unwrap());
+        send_at_once(&descriptor);
+        let _peer = std::net::TcpStream::connect(address).unwrap();
+        assert!(listener.accept().unwrap().0.nodelay().unwrap());
     }
 }

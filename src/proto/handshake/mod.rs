@@ -3,6 +3,8 @@
 
 pub mod extensions;
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use tungstenite::handshake::derive_accept_key;
 
@@ -82,9 +84,10 @@ pub fn check(head: &Head) -> Result<Upgrade, HandshakeError> {
 }
 
 /// All values of one header as one list, as RFC 9110 allows.
-pub fn joined<'v>(mut values: impl Iterator<Item = &'v str>) -> Option<String> {
-    let mut list = values.next()?.to_owned();
+pub fn joined<'v>(mut values: impl Iterator<Item = &'v str>) -> Option<Cow<'v, str>> {
+    let mut list = Cow::Borrowed(values.next()?);
     for value in values {
+        let list = list.to_mut();
         list.push_str(", ");
         list.push_str(value);
     }
@@ -93,10 +96,10 @@ pub fn joined<'v>(mut values: impl Iterator<Item = &'v str>) -> Option<String> {
 
 /// The same for a request that another HTTP library has parsed. `header` gives all values of a
 /// header joined by commas: that is how a doubled key, version or host is found out.
-pub fn check_parts(
+pub fn check_parts<'v>(
     method: &str,
     version_11: bool,
-    header: &dyn Fn(&str) -> Option<String>,
+    header: &dyn Fn(&str) -> Option<Cow<'v, str>>,
 ) -> Result<Upgrade, HandshakeError> {
     let value = |name: &str| header(name).unwrap_or_default();
     let hold = |condition: bool, error| if condition { Ok(()) } else { Err(error) };

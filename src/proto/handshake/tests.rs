@@ -190,11 +190,11 @@ fn the_answer_proves_that_the_key_was_read() {
 #[test]
 fn parts_are_checked_like_heads() {
     let header = |name: &str| match name {
-        "host" => Some("h".to_owned()),
-        "upgrade" => Some("websocket".to_owned()),
-        "connection" => Some("upgrade".to_owned()),
-        "sec-websocket-key" => Some(KEY.to_owned()),
-        "sec-websocket-version" => Some("13".to_owned()),
+        "host" => Some("h".into()),
+        "upgrade" => Some("websocket".into()),
+        "connection" => Some("upgrade".into()),
+        "sec-websocket-key" => Some(KEY.into()),
+        "sec-websocket-version" => Some("13".into()),
         _ => None,
     };
     assert!(check_parts("GET", true, &header).is_ok());

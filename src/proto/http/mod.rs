@@ -2,7 +2,6 @@
 //! bodies: what is more than a head is served by an HTTP library elsewhere.
 
 use std::fmt;
-use std::ops::Range;
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -83,8 +82,8 @@ impl HeadError {
 #[derive(Clone)]
 pub struct Head {
     text: Box<str>,
-    method: Range<usize>,
-    target: Range<usize>,
+    method: Span,
+    target: Span,
     headers: Box<[HeaderLine]>,
     is_version_11: bool,
     /// How many bytes of the input the head takes.
@@ -101,11 +100,27 @@ impl fmt::Debug for Head {
     }
 }
 
+/// Where something stands in the text of a head.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    start: u32,
+    end: u32,
+}
+
+impl Span {
+    fn of(self, text: &str) -> &str {
+        &text[self.start as usize..self.end as usize]
+    }
+}
+
 #[derive(Debug, Clone)]
 struct HeaderLine {
-    name: Range<usize>,
-    value: Range<usize>,
+    name: Span,
+    value: Span,
 }
+
+// One for each header of each connection whose handler may ask for it.
+const _: () = assert!(size_of::<HeaderLine>() <= 16);
 
 impl Head {
     /// The head of a request that another HTTP library has parsed, as it would have been read here.
@@ -120,12 +135,12 @@ impl Head {
 
     /// The method, as it was written.
     pub fn method(&self) -> &str {
-        &self.text[self.method.clone()]
+        self.method.of(&self.text)
     }
 
     /// Path and query, as they were written; of an absolute target what stands behind the host.
     pub fn target(&self) -> &str {
-        &self.text[self.target.clone()]
+        self.target.of(&self.text)
     }
 
     /// The target up to its question mark.
@@ -171,12 +186,8 @@ impl Head {
 
     /// All headers in their order: names in lower case, and values.
     pub fn headers(&self) -> impl DoubleEndedIterator<Item = (&str, &str)> {
-        self.headers.iter().map(|line| {
-            (
-                &self.text[line.name.clone()],
-                &self.text[line.value.clone()],
-            )
-        })
+        let lines = self.headers.iter();
+        lines.map(|line| (line.name.of(&self.text), line.value.of(&self.text)))
     }
 
     /// Does it ask for a WebSocket? Whether rightly, the handshake tells.
@@ -314,7 +325,7 @@ fn own<'v>(
     let target = append(&mut text, origin_form(target));
     let headers = lines
         .map(|(name, value)| HeaderLine {
-            name: append(&mut text, &name.to_ascii_lowercase()),
+            name: append_lower(&mut text, name),
             value: append(&mut text, String::from_utf8_lossy(value).trim()),
         })
         .collect();
@@ -339,10 +350,22 @@ fn origin_form(target: &str) -> &str {
     rest.find('/').map_or("/", |at| &rest[at..])
 }
 
-fn append(text: &mut String, piece: &str) -> Range<usize> {
-    let start = text.len();
+fn append(text: &mut String, piece: &str) -> Span {
+    let start = end_of(text);
     text.push_str(piece);
-    start..text.len()
+    let end = end_of(text);
+    Span { start, end }
+}
+
+fn append_lower(text: &mut String, piece: &str) -> Span {
+    let span = append(text, piece);
+    text[span.start as usize..].make_ascii_lowercase();
+    span
+}
+
+/// A head ends far below what this can count: `head_bytes_max` is at most a mebibyte.
+fn end_of(text: &str) -> u32 {
+    u32::try_from(text.len()).unwrap_or(u32::MAX)
 }
 
 fn check_sizes(bytes: usize, target_bytes: usize, limits: &HeadLimits) -> Result<(), HeadError> {

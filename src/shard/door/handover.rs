@@ -255,21 +255,21 @@ async fn upgrade_late(
 ) -> Response<Body> {
     let head = head_of(&request);
     let peer = from.peer;
-    let admitted = shard.with_state(|state| state.admit(&head, mount, || Some(peer.ip())));
+    let admitted = shard.with_state(|state| state.admit(&head, mount, |_| Some(peer.ip())));
     let admitted = match admitted {
         Ok(mut admitted) if shard.is_engine(mount) => match shard.check_engine(&head) {
             Ok(()) => {
-                admitted.keep(peer, &head);
+                admitted.keep(peer, head);
                 Ok(admitted)
             }
             Err(refusal) => Err((RefusedFor::Head, refusal.response())),
         },
         Ok(admitted) if shard.is_event(mount) => {
-            let verdict = shard.guard((peer, &head), admitted).await;
+            let verdict = shard.guard((peer, head), admitted).await;
             verdict.ok_or_else(|| (RefusedFor::Guard, crate::shard::speak::event::forbidden()))
         }
         Ok(mut admitted) if shard.is_raw(mount) => {
-            admitted.keep(peer, &head);
+            admitted.keep(peer, head);
             Ok(admitted)
         }
         admitted => admitted,

@@ -135,10 +135,10 @@ fn protocol_of<'a>(upgrade: &Upgrade, dialect: &'a Dialect) -> (Option<&'a str>,
 
 impl Admitted {
     /// Keeps of the request what handlers may ask for.
-    pub(crate) fn keep(&mut self, peer: SocketAddr, head: &Head) -> Arc<Handshake> {
+    pub(crate) fn keep(&mut self, peer: SocketAddr, head: Head) -> Arc<Handshake> {
         let handshake = Arc::new(Handshake {
             peer,
-            head: head.clone(),
+            head,
             subprotocol: self.protocol.clone(),
         });
         self.handshake = Some(Arc::clone(&handshake));

@@ -111,7 +111,7 @@ impl Shard {
     /// may take their time: until then the request counts as half open.
     pub(crate) fn guard(
         &self,
-        (peer, head): (SocketAddr, &Head),
+        (peer, head): (SocketAddr, Head),
         mut admitted: Admitted,
     ) -> impl Future<Output = Option<Admitted>> + use<> {
         let handshake = admitted.keep(peer, head);
@@ -127,7 +127,7 @@ impl Shard {
     pub(crate) fn open_guarded(
         self: &Rc<Self>,
         key: SlotKey,
-        head: &Head,
+        head: Head,
         admitted: Admitted,
         rest: Vec<u8>,
     ) {

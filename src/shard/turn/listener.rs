@@ -106,8 +106,6 @@ impl Turn {
 
     pub(crate) fn adopt(&mut self, accepted: Accepted) {
         let fd = accepted.fd;
-        // A socket that cannot be set up is as good as closed.
-        let _ = rustix::net::sockopt::set_tcp_nodelay(&fd, true);
         let mut state = self.shard.state.borrow_mut();
         if state.draining {
             // It was on its way from another shard when the server began to stop.

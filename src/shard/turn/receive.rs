@@ -99,9 +99,11 @@ impl Turn {
 
     /// Works on handshakes that had to wait, as many as one turn may.
     pub(crate) fn greet_next(&mut self) {
-        let limits = self.shard.state.borrow().live.limits.clone();
-        self.greetings
-            .begin_turn(limits.tls_handshakes_per_turn_max);
+        let count_max = {
+            let state = self.shard.state.borrow();
+            state.live.limits.tls_handshakes_per_turn_max
+        };
+        self.greetings.begin_turn(count_max);
         while let Some((key, mut received)) = self.greetings.next() {
             let opened = {
                 let mut state = self.shard.state.borrow_mut();
@@ -115,14 +117,16 @@ impl Turn {
 
     /// Goes on with what has been read of a request.
     pub(crate) fn read_head(&mut self, key: SlotKey, bytes: Vec<u8>) {
-        let limits = self.shard.state.borrow().live.limits.clone();
-        let head_limits = HeadLimits {
-            head_bytes_max: limits.head_bytes_max,
-            headers_max: limits.headers_max,
-            uri_bytes_max: limits.uri_bytes_max,
+        let limits = {
+            let limits = &self.shard.state.borrow().live.limits;
+            HeadLimits {
+                head_bytes_max: limits.head_bytes_max,
+                headers_max: limits.headers_max,
+                uri_bytes_max: limits.uri_bytes_max,
+            }
         };
-        match http::parse_head(&bytes, &head_limits) {
-            Ok(Some(head)) => self.route_head(key, &head, bytes),
+        match http::parse_head(&bytes, &limits) {
+            Ok(Some(head)) => self.route_head(key, head, bytes),
             Ok(None) => self.await_head(key, bytes),
             Err(error) => {
                 let response = match bytes.starts_with(b"HEAD ") {
@@ -145,7 +149,7 @@ impl Turn {
     }
 
     /// A mount, or else HTTP.
-    fn route_head(&mut self, key: SlotKey, head: &Head, bytes: Vec<u8>) {
+    fn route_head(&mut self, key: SlotKey, head: Head, bytes: Vec<u8>) {
         let mount = upgrade::mount_of(&self.shard.shared, head.path());
         let is_for_mount = upgrade::is_for_mount(&self.shard.shared, head.method());
         let is_polling = |mount: &u16| self.shard.is_engine(*mount) && !head.is_upgrade();
@@ -160,21 +164,21 @@ impl Turn {
             }
             return;
         };
-        if let Some(home) = self.shard.engine_home(mount, head) {
+        if let Some(home) = self.shard.engine_home(mount, &head) {
             return self.move_to(home, key, bytes);
         }
         if self.shard.is_engine(mount)
-            && let Err(refusal) = self.shard.check_engine(head)
+            && let Err(refusal) = self.shard.check_engine(&head)
         {
             let mut state = self.shard.state.borrow_mut();
             return state.refuse(key, &refusal.response(), RefusedFor::Head);
         }
         let admitted = {
             let mut state = self.shard.state.borrow_mut();
-            match state.note_arrival(key, head) {
+            match state.note_arrival(key, &head) {
                 Ok(()) => {
-                    let peer = state.peer_of(key).map(|peer| peer.ip());
-                    state.admit(head, mount, || peer)
+                    let peer = |state: &mut State| Some(state.peer_of(key)?.ip());
+                    state.admit(&head, mount, peer)
                 }
                 Err((status, text)) => Err((RefusedFor::Limit, http::error_response(status, text))),
             }
@@ -186,12 +190,13 @@ impl Turn {
             }
             Ok(mut admitted) => {
                 let keeps = self.shard.is_raw(mount) || self.shard.is_engine(mount);
-                let peer = self.shard.state.borrow_mut().peer_of(key);
-                if let Some(peer) = peer.filter(|_| keeps) {
+                let rest = head.bytes;
+                // Asking the kernel for it is a call, so only who keeps it asks.
+                if keeps && let Some(peer) = self.shard.state.borrow_mut().peer_of(key) {
                     admitted.keep(peer, head);
                 }
                 self.shard.open(key, admitted, true);
-                self.receive_rest(key, &bytes[head.bytes..]);
+                self.receive_rest(key, &bytes[rest..]);
             }
             Err((why, response)) => {
                 let response = match (self.shard.is_engine(mount), why) {
@@ -257,7 +262,7 @@ impl State {
         &mut self,
         head: &Head,
         mount: u16,
-        peer: impl FnOnce() -> Option<IpAddr>,
+        peer: impl FnOnce(&mut Self) -> Option<IpAddr>,
     ) -> Decision {
         if self.shared.memory.is_short() {
             let text = "the server is short of memory (limits.memory_bytes_max)";
@@ -278,7 +283,7 @@ impl State {
                 }
             }
             Err((RefusedFor::Token, _)) if 0 < limits.auth_failures_per_address_per_min_max => {
-                let within = peer().is_none_or(|peer| self.note_auth_failure(peer));
+                let within = peer(self).is_none_or(|peer| self.note_auth_failure(peer));
                 if !within {
                     let response = http::error_response(429, TOO_MANY_FAILURES);
                     return Err((RefusedFor::Limit, response));
