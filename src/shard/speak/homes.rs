@@ -85,7 +85,7 @@ impl State {
                 None => {}
             }
         }
-        self.homes.stores = stores;
+        self.homes.put_back(stores);
         self.count_homes();
         self.post_asks();
     }
