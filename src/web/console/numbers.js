@@ -6,7 +6,7 @@ import { byId, drawn, make, meter, scaled, time, whole, write } from './page.js'
 const SAMPLES_MAX = 120;
 
 /** What is asked for: the families that are shown here, and no others. */
-export const FAMILIES = ['connections_open', 'messages_received', 'messages_sent', 'sent_bytes', 'frames_lagged',
+export const FAMILIES = ['connections_open', 'connections_max', 'messages_received', 'messages_sent', 'sent_bytes', 'frames_lagged',
   'publishes', 'fan_out_duration_seconds', 'publish_ack_duration_seconds', 'turns', 'turn_duration_seconds',
   'mailbox_depth', 'mailbox_behind', 'outbox_bytes', 'submissions_waiting', 'submissions_max',
   'completions_waiting', 'completions_max', 'receive_buffers_free', 'receive_buffers_max'];
@@ -125,7 +125,7 @@ byId('cards').append(...cards.map((card) => card.box));
 
 /** What a strip shows, with a hint. */
 const ROWS = [
-  ['Connections', 'Open ones; the bar compares shards'],
+  ['Connections', 'Open ones; the bar is of this shard\'s part of limits.connections_max'],
   ['Load', 'The part of the last second in which the loop had something to do'],
   ['Mailbox', 'What other shards and threads ask of this one and it has not taken up, or others not of it'],
   ['Ring', 'Operations in the fuller one of the two queues shared with the kernel, and its room'],
@@ -160,7 +160,7 @@ function showShards(now, before, seconds) {
   const of = (numbers, name, shard) => numbers.get(`tidegate_${name}`)?.get(shard) ?? 0;
   const grown = (name, shard) => Math.max(0, of(now, name, shard) - of(before, name, shard)) / seconds;
   const shards = [...(now.get('tidegate_connections_open')?.keys() ?? [])];
-  const most = Math.max(1, ...shards.map((shard) => of(now, 'connections_open', shard)));
+  const most = Math.max(1, sum(now, 'connections_max') / Math.max(1, shards.length));
   for (const shard of shards) {
     if (!strips.has(shard)) {
       strips.set(shard, new Strip(shard));
@@ -176,7 +176,7 @@ function showShards(now, before, seconds) {
     const used = buffers - of(now, 'receive_buffers_free', shard);
     const bytes = of(now, 'outbox_bytes', shard);
     strips.get(shard).show([
-      [whole(open), open / most, 2],
+      [whole(open), open / most],
       [`${Math.round(100 * busy)} %`, busy],
       [whole(depth), depth / (depth + 256)],
       [`${whole(waiting)} / ${scaled(room)}`, waiting / room],
