@@ -8,6 +8,7 @@ pub mod presence;
 pub mod registry;
 pub mod relay;
 
+mod names;
 mod shelf;
 
 mod topic;

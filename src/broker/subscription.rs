@@ -34,7 +34,7 @@ pub(super) struct Subscription {
     /// Everything up to here may have been sent before.
     pub(super) sent: Seq,
     pub(super) active_ms: u64,
-    pub(super) binding: Option<Binding>,
+    pub(super) binding: Option<Box<Binding>>,
     /// It stands in the list of those that are to be moved on.
     pub(super) ready: bool,
     /// It stands in the topic's list of those that wait for a commit.
@@ -116,7 +116,7 @@ impl Subscription {
     /// Binds `peer` behind the cursor: what was sent and not acked is sent again.
     pub(super) fn bind(&mut self, peer: Peer, in_flight_max: u32, opening: Opening) {
         self.unbind();
-        self.binding = Some(Binding {
+        self.binding = Some(Box::new(Binding {
             peer,
             opening: Some(opening),
             next: self.cursor + 1,
@@ -125,11 +125,11 @@ impl Subscription {
             in_flight_max,
             read: None,
             new_epoch: false,
-        });
+        }));
     }
 
     /// Ends the binding; the cursor stays.
-    pub(super) fn unbind(&mut self) -> Option<Binding> {
+    pub(super) fn unbind(&mut self) -> Option<Box<Binding>> {
         let binding = self.binding.take()?;
         self.sent = self.sent.max(binding.next - 1);
         Some(binding)

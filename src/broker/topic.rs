@@ -15,6 +15,7 @@ use crate::id::{HomedId, Seq, Tenant};
 use crate::log::{key_fingerprint, payload_fingerprint};
 
 use super::durable::{AppendId, Message, NewMessage, Peer, Retention, TopicView};
+use super::names::Names;
 
 /// A durable topic.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ pub(super) struct Topic {
     pub(super) is_keyed: bool,
     pub(super) recent: Recent,
     /// Subscriptions by key; one that is being deleted is no longer here.
-    pub(super) subscriptions: AHashMap<Arc<str>, HomedId>,
+    pub(super) subscriptions: Names,
     /// Bound subscriptions that have read everything and wait for a commit.
     pub(super) idle: Vec<HomedId>,
     /// How many subscriptions are bound: without one, nothing recent is kept.
@@ -75,7 +76,7 @@ impl Topic {
             keys: Keys::default(),
             is_keyed: false,
             recent: Recent::default(),
-            subscriptions: AHashMap::new(),
+            subscriptions: Names::default(),
             idle: Vec::new(),
             bound: 0,
         }
@@ -83,7 +84,7 @@ impl Topic {
 
     /// Always in one order, so that what is told of them does not depend on a table.
     pub(super) fn subscriptions_by_id(&self) -> Vec<HomedId> {
-        let mut ids: Vec<HomedId> = self.subscriptions.values().copied().collect();
+        let mut ids: Vec<HomedId> = self.subscriptions.ids().collect();
         ids.sort_unstable();
         ids
     }
@@ -164,9 +165,12 @@ pub(super) fn stored_bytes(message: &NewMessage, publisher: &str) -> u64 {
 
 const RECORD_BYTES: usize = 64;
 
-/// The idempotency keys of a topic, oldest first, by fingerprint.
+/// The idempotency keys of a topic, oldest first, by fingerprint. Most topics have none.
 #[derive(Debug, Default)]
-pub(super) struct Keys {
+pub(super) struct Keys(Option<Box<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
     known: AHashMap<u128, KnownKey>,
     order: VecDeque<(Seq, u128)>,
 }
@@ -202,10 +206,11 @@ impl Keys {
         let keys = messages
             .iter()
             .filter_map(|message| message.idempotency_key.as_deref());
-        if !keys
-            .clone()
-            .any(|key| self.known.contains_key(&key_fingerprint(key)))
-        {
+        let is_known = |key: &str| {
+            let known = self.0.as_ref().map(|keys| &keys.known);
+            known.is_some_and(|known| known.contains_key(&key_fingerprint(key)))
+        };
+        if !keys.clone().any(is_known) {
             let double = 1 < messages.len() && has_double(keys);
             return if double {
                 Repeat::Conflict
@@ -229,44 +234,55 @@ impl Keys {
     /// The seq that the message was given when it came first.
     fn original(&self, message: &NewMessage) -> Option<Seq> {
         let key = message.idempotency_key.as_deref()?;
-        let known = self.known.get(&key_fingerprint(key))?;
+        let known = self.0.as_ref()?.known.get(&key_fingerprint(key))?;
         (known.payload == payload_fingerprint(&message.payload)).then_some(known.seq)
     }
 
     /// Remembers a key; they stand in the order of their seqs, whatever order they come in.
     pub(super) fn insert(&mut self, key: u128, known: KnownKey) {
-        if let Some(old) = self.known.insert(key, known) {
-            self.order
+        let keys = self.0.get_or_insert_default();
+        if let Some(old) = keys.known.insert(key, known) {
+            keys.order
                 .retain(|(seq, other)| (*seq, *other) != (old.seq, key));
         }
-        let at = self.order.partition_point(|(seq, _)| *seq <= known.seq);
-        self.order.insert(at, (known.seq, key));
+        let at = keys.order.partition_point(|(seq, _)| *seq <= known.seq);
+        keys.order.insert(at, (known.seq, key));
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.order.is_empty()
+        self.0.is_none()
     }
 
     /// The seq of the oldest.
     pub(super) fn first_seq(&self) -> Option<Seq> {
-        self.order.front().map(|(seq, _)| *seq)
+        self.0.as_ref()?.order.front().map(|(seq, _)| *seq)
     }
 
     /// Forgets the oldest beyond `count_max` and those older than `age_ms_max`.
     pub(super) fn expire(&mut self, unix_ms: u64, count_max: usize, age_ms_max: u64) {
-        while let Some((_, key)) = self.order.front() {
-            let made = self.known.get(key).map_or(0, |known| known.unix_ms);
-            if self.order.len() <= count_max && unix_ms <= made.saturating_add(age_ms_max) {
-                break;
-            }
-            self.known.remove(key);
-            self.order.pop_front();
-        }
+        self.forget(|keys| {
+            let (_, key) = keys.order.front()?;
+            let made = keys.known.get(key).map_or(0, |known| known.unix_ms);
+            let is_kept =
+                keys.order.len() <= count_max && unix_ms <= made.saturating_add(age_ms_max);
+            (!is_kept).then(|| keys.order.pop_front())?
+        });
     }
 
     fn forget_from(&mut self, first: Seq) {
-        while let Some((_, key)) = self.order.pop_back_if(|(seq, _)| first <= *seq) {
-            self.known.remove(&key);
+        self.forget(|keys| keys.order.pop_back_if(|(seq, _)| first <= *seq));
+    }
+
+    /// Forgets what `next` takes out of the order, and the tables when nothing is left.
+    fn forget(&mut self, mut next: impl FnMut(&mut Known) -> Option<(Seq, u128)>) {
+        let Some(keys) = &mut self.0 else {
+            return;
+        };
+        while let Some((_, key)) = next(keys) {
+            keys.known.remove(&key);
+        }
+        if keys.order.is_empty() {
+            self.0 = None;
         }
     }
 }

@@ -22,7 +22,7 @@ use super::commit_log::{Blocks, CommitLog};
 use super::file_writer::{FileWriter, Written};
 use super::layout::to_usize;
 use super::segment::Position;
-use super::state::{Grave, Topic};
+use super::state::Grave;
 use super::storage::{Done, FileName, Op};
 
 /// Items that one slice encodes.
@@ -237,11 +237,10 @@ impl CommitLog {
         let state = &self.state;
         running.stage = match running.stage {
             Stage::Topics(after) => {
-                let note = |(id, topic): (&HomedId, &Topic)| {
+                let last = slice(&state.topics, after, |(id, topic)| {
                     encode_topic(*id, topic, &mut out);
                     out.len()
-                };
-                let last = slice(&state.topics, after, note);
+                });
                 last.map_or(Stage::Subscriptions(None), |last| Stage::Topics(Some(last)))
             }
             Stage::Subscriptions(after) => {

@@ -7,7 +7,7 @@ use crate::id::HomedId;
 use super::age::AgeClock;
 use super::commit_log::{CommitLog, Event, Now};
 use super::record::Record;
-use super::state::{NEVER, Topic};
+use super::state::NEVER;
 
 /// How often it looks whether a topic is due.
 const SWEEP_US: u64 = 1_000_000;
@@ -90,7 +90,7 @@ impl CommitLog {
                 })
                 .is_ok()
         {
-            let bytes = self.state.topics.get(&id).map_or(0, Topic::bytes);
+            let bytes = self.state.topics.get(&id).map_or(0, |topic| topic.bytes());
             self.events.push_back(Event::Trimmed {
                 topic: id,
                 first_seq,

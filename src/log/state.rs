@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::id::{HomedId, Seq, Tenant};
 
 use super::index::{Span, Spans};
@@ -51,8 +53,9 @@ pub(super) fn nobody() -> HomedId {
 
 #[derive(Debug, Default)]
 pub(super) struct State {
-    pub(super) topics: BTreeMap<HomedId, Topic>,
-    pub(super) subscriptions: BTreeMap<HomedId, Subscription>,
+    /// Behind pointers: the nodes of a tree are mostly half full.
+    pub(super) topics: BTreeMap<HomedId, Box<Topic>>,
+    pub(super) subscriptions: BTreeMap<HomedId, Box<Subscription>>,
     pub(super) graves: BTreeMap<HomedId, Grave>,
     /// The topics that retention has to look at, by when.
     pub(super) due: BTreeSet<(u64, HomedId)>,
@@ -80,7 +83,8 @@ pub(super) struct Topic {
     pub(super) spans: Spans,
     pub(super) keys: VecDeque<StoredKey>,
     pub(super) marks: Marks,
-    pub(super) subscriptions: BTreeSet<HomedId>,
+    /// Ordered; mostly there is one.
+    pub(super) subscriptions: SmallVec<[HomedId; 1]>,
     /// The segment of its newest own entry.
     pub(super) segment: u64,
     /// The segment of the first entry that told of it.
@@ -323,12 +327,12 @@ impl State {
         let births = &mut self.births;
         self.topics.entry(id).or_insert_with(|| {
             *births += 1;
-            Topic {
+            Box::new(Topic {
                 first_seq: 1,
                 born: *births,
                 due_ms: NEVER,
                 ..Topic::default()
-            }
+            })
         })
     }
 
@@ -359,7 +363,10 @@ impl State {
         if self.graves.contains_key(&entry.id) || self.graves.contains_key(&entry.topic) {
             return;
         }
-        self.topic_mut(entry.topic).subscriptions.insert(entry.id);
+        let of_topic = &mut self.topic_mut(entry.topic).subscriptions;
+        if let Err(at) = of_topic.binary_search(&entry.id) {
+            of_topic.insert(at, entry.id);
+        }
         let old = self.subscriptions.get(&entry.id);
         let (segment, cursor_segment, oldest) = old
             .map(|old| (old.segment, old.cursor_segment, old.oldest))
@@ -369,7 +376,7 @@ impl State {
             self.births += 1;
             self.births
         });
-        let mut subscription = Subscription {
+        let mut subscription = Box::new(Subscription {
             topic: entry.topic,
             name: entry.name.into(),
             maker: entry.maker.into(),
@@ -379,7 +386,7 @@ impl State {
             cursor_segment: 0,
             oldest,
             born,
-        };
+        });
         subscription.place((segment, cursor_segment), &mut self.live);
         if let Some(mut old) = self.subscriptions.insert(entry.id, subscription) {
             old.place((0, 0), &mut self.live);
@@ -393,7 +400,7 @@ impl State {
         topic.place(0, &mut self.live);
         topic.spans.take_from(&mut self.live);
         self.due.remove(&(topic.due_ms, id));
-        for id in topic.subscriptions {
+        for id in std::mem::take(&mut topic.subscriptions) {
             if let Some(mut subscription) = self.subscriptions.remove(&id) {
                 subscription.place((0, 0), &mut self.live);
             }
@@ -406,8 +413,10 @@ impl State {
             return;
         };
         subscription.place((0, 0), &mut self.live);
-        if let Some(topic) = self.topics.get_mut(&subscription.topic) {
-            topic.subscriptions.remove(&id);
+        if let Some(topic) = self.topics.get_mut(&subscription.topic)
+            && let Ok(at) = topic.subscriptions.binary_search(&id)
+        {
+            topic.subscriptions.remove(at);
         }
         self.bury(id, false, subscription.oldest);
     }
