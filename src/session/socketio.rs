@@ -2,7 +2,7 @@
 //! Decides what a packet means here; knows no socket, and of a namespace only its handlers' session.
 //!
 //! Bound: `namespaces_per_connection_max`, `attachments_max`; the attachments of one packet together
-//! have at most `message_bytes_max`.
+//! have at most `message_bytes_max`; the caller sees to `message_complete_ms_max`.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -127,6 +127,11 @@ impl SocketIo {
         }
         let whole = self.partial.take();
         Ok(whole.map(|whole| (whole.text, whole.attachments)))
+    }
+
+    /// Whether bytes of a packet are still to come.
+    pub(crate) fn is_partial(&self) -> bool {
+        self.partial.is_some()
     }
 
     /// A whole packet, its attachments aside.

@@ -104,6 +104,7 @@ mod service;
 mod services;
 
 mod socketio_hostile;
+mod socketio_kept;
 mod streams;
 
 mod ways_in;

@@ -280,6 +280,11 @@ impl<S: Copy + Eq> Engine<S> {
         }
     }
 
+    /// It makes room for another: nothing waits for it any more.
+    pub(crate) fn handle_evicted(&mut self, effects: &mut Effects<S>) {
+        self.end_with(Reason::Forced, CloseCode::Policy.get(), effects);
+    }
+
     /// A socket has come that wants to take over.
     pub(crate) fn handle_socket(
         &mut self,

@@ -1,7 +1,7 @@
 //! Requests of Engine.IO: sessions that begin by polling, polls and posts. A request that lands on any
 //! shard is answered by the one that its session names. Knows requests; of a session only its name.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
 use crate::gateway::client::Handshake;
+use crate::metrics::Counter;
 use crate::proto::engineio::{self, Open, Payload, Query, Refusal, Sid, Transport};
 use crate::proto::http::Head;
 use crate::session::engineio::{Engine, Up};
@@ -22,8 +23,11 @@ use crate::session::engineio::{Engine, Up};
 use crate::proto::json::JsonParser;
 use crate::shard::door::engine::Begin;
 use crate::shard::kernel::ring::SlotKey;
+use crate::shard::socket::half_open::{Bounds, Place};
+use crate::shard::socket::tickets::counted;
+use crate::shard::state::State;
 use crate::shard::state::command::Command;
-use crate::shard::state::engines::{EngineAsk, Polled, What};
+use crate::shard::state::engines::{Carried, EngineAsk, Polled, What};
 use crate::shard::state::shard::Shard;
 use crate::shard::state::shared::Shared;
 
@@ -241,6 +245,7 @@ impl Shard {
             let (caller, has_token) = state
                 .engine_identity(mount, &head)
                 .map_err(Polled::Refused)?;
+            state.make_room_for_polling(peer.ip())?;
             let sid = Sid::new(state.index, state.engines.next_place(), secret);
             let expires_ms = state.token_end_ms(&caller);
             let limits = state.engine_limits(mount);
@@ -273,7 +278,8 @@ impl Shard {
         match begun {
             Err(refused) => refused,
             Ok((begin, engine, open, name)) => {
-                self.begin_engine(begin, engine);
+                let key = self.begin_engine(begin, engine);
+                self.with_state(|state| state.note_unjoined(key, peer.ip()));
                 Polled::Opened(open, name)
             }
         }
@@ -359,6 +365,45 @@ impl Shard {
             Some(_) => Polled::Taken,
             None => self.refuse_post(key),
         }
+    }
+}
+
+impl State {
+    /// Makes room for one more session that requests carry. Each shard has its part.
+    fn make_room_for_polling(&mut self, peer: IpAddr) -> Result<(), Polled> {
+        let (limits, shards) = (&self.live.limits, usize::from(self.shared.shards()));
+        let bounds = Bounds {
+            all_max: limits.half_open_max.div_ceil(shards),
+            address_max: limits.half_open_per_address_max.div_ceil(shards),
+        };
+        let is_full = self.live.connections_max.div_ceil(shards) <= self.engines.polling();
+        // Requests are answered between turns, so here each session that begins is a turn.
+        self.engines.unjoined.begin_turn();
+        let address = self.unjoined_address(peer);
+        let place = self.engines.unjoined.place(address, bounds, self.now_ms);
+        if let (Place::Instead(key), false) = (place, is_full) {
+            self.metrics.add(Counter::EngineIoRefused, 1);
+            self.with_engine(key, |engine, _, _, effects| engine.handle_evicted(effects));
+        }
+        if is_full || place == Place::Full {
+            self.metrics.add(Counter::EngineIoRefused, 1);
+            let text = "too many sessions poll (limits.connections_max, limits.half_open_max)";
+            return Err(Polled::Problem(503, text.to_owned()));
+        }
+        Ok(())
+    }
+
+    fn note_unjoined(&mut self, key: SlotKey, peer: IpAddr) {
+        let address = self.unjoined_address(peer);
+        let must_join = |carried: &mut Carried| 0 < carried.connect_by_ms;
+        if self.engines.alive(key).is_some_and(must_join) {
+            self.engines.note_unjoined(key, address, self.now_ms);
+        }
+    }
+
+    /// What a session counts for until it has joined; of a proxy, which brings many, nothing.
+    fn unjoined_address(&self, peer: IpAddr) -> Option<IpAddr> {
+        (!self.live.trusts(peer)).then(|| counted(peer))
     }
 }
 

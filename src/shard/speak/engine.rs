@@ -14,7 +14,7 @@ use crate::session::engineio::{Effect, Effects, Engine, EngineLimits, Reason};
 use crate::proto::CloseCode;
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::state::State;
-use crate::shard::state::engines::{ENGINE_BIT, Polled, Upper};
+use crate::shard::state::engines::{Polled, Upper};
 
 impl State {
     /// Remembers whether the message that is handled next came too fast.
@@ -85,8 +85,9 @@ impl State {
     /// What the sessions here are carried by, and what was asked of them.
     pub(crate) fn count_engines(&mut self) {
         let over_sockets = self.engines.over_sockets;
-        let polling = self.engines.slots.len().saturating_sub(over_sockets);
+        let polling = self.engines.polling();
         let metrics = &self.metrics;
+        metrics.set(Gauge::EngineIoUnjoined, self.engines.unjoined.len() as u64);
         metrics.set(Gauge::EngineIoWebSocket, over_sockets as u64);
         metrics.set(Gauge::EngineIoPolling, polling as u64);
         let counts = std::mem::take(&mut self.engines.asks.counts);
@@ -141,13 +142,14 @@ impl State {
             return;
         };
         if carried.engine.is_over() {
-            let slot = (key.slot & !ENGINE_BIT) as usize;
-            self.engines.slots.remove(slot);
-            self.engines.asks.forget(key);
-            return;
+            return self.engines.remove(key);
         }
         let mut at_ms = carried.engine.deadline_ms();
-        for deadline_ms in [carried.connect_by_ms, carried.expires_ms] {
+        for deadline_ms in [
+            carried.connect_by_ms,
+            carried.complete_by_ms,
+            carried.expires_ms,
+        ] {
             if 0 < deadline_ms {
                 at_ms = at_ms.min(deadline_ms);
             }
@@ -170,6 +172,29 @@ impl State {
         }
     }
 
+    /// Begins or ends the time in which the bytes of a packet must come.
+    pub(crate) fn await_attachments(&mut self, key: SlotKey) {
+        let Some(carried) = self.engines.alive(key) else {
+            return;
+        };
+        let is_partial =
+            matches!(&carried.upper, Upper::SocketIo(socketio) if socketio.is_partial());
+        if is_partial == (0 < carried.complete_by_ms) {
+            return;
+        }
+        let (mount, now_ms) = (carried.mount, self.now_ms);
+        let complete_ms_max = self.live.limits_of(mount).message_complete_ms_max;
+        if let Some(carried) = self.engines.alive(key) {
+            carried.complete_by_ms = if is_partial {
+                now_ms + complete_ms_max
+            } else {
+                0
+            };
+        }
+        // The next look is asked for by a step that does nothing.
+        self.with_engine(key, |_, _, _, _| ());
+    }
+
     /// A session is due for a look.
     pub(crate) fn meet_engine_deadline(&mut self, key: SlotKey, tick: u64) {
         let now_ms = self.now_ms;
@@ -180,11 +205,15 @@ impl State {
             return;
         }
         carried.tick = 0;
-        let is_due = |at_ms: u64| 0 < at_ms && at_ms <= now_ms;
-        if is_due(carried.connect_by_ms) {
+        // What is due is due once: a session that nobody polls any more ends by its time.
+        let take_due = |at_ms: &mut u64| {
+            let is_due = 0 < *at_ms && *at_ms <= now_ms;
+            is_due && std::mem::take(at_ms) != 0
+        };
+        if take_due(&mut carried.connect_by_ms) || take_due(&mut carried.complete_by_ms) {
             return self.close_engine(key, CloseCode::Policy, Reason::Forced);
         }
-        if is_due(carried.expires_ms) {
+        if take_due(&mut carried.expires_ms) {
             return self.close_engine_by(key, CloseCode::TokenExpired, LeftBy::TokenExpired);
         }
         self.with_engine(key, |engine, limits, now_ms, effects| {

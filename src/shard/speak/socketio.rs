@@ -99,6 +99,7 @@ impl Shard {
                 _ => return,
             }
         };
+        self.with_state(|state| state.await_attachments(key));
         self.take_step(key, step, &[], json);
     }
 
@@ -113,7 +114,10 @@ impl Shard {
                 _ => return,
             };
             match whole {
-                Ok(Some(whole)) => whole,
+                Ok(Some(whole)) => {
+                    state.await_attachments(key);
+                    whole
+                }
                 Ok(None) => return,
                 Err(socketio::Malformed) => return state.refuse_engine(key),
             }
@@ -329,6 +333,7 @@ impl Shard {
             if let Upper::SocketIo(socketio) = &mut carried.upper {
                 socketio.handle_joined(lane, &session);
             }
+            state.engines.note_joined(key);
             state.say_engine(key, |out| socketio::put_connect(out, nsp, &sid, None));
         });
         let handling = session.gateway.connected(&session.client);

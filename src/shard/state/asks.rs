@@ -117,7 +117,8 @@ impl Asks {
 
     /// Whoever asked one has stopped waiting.
     pub(crate) fn give_up(&mut self, number: u64) {
-        if let Some(Pending::One(whom, _)) = self.pending.remove(&number) {
+        let is_of_one = matches!(self.pending.get(&number), Some(Pending::One(..)));
+        if is_of_one && let Some(Pending::One(whom, _)) = self.pending.remove(&number) {
             self.counts.unanswered += 1;
             self.settle(whom);
         }

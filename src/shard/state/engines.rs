@@ -1,6 +1,10 @@
 //! The sessions of Engine.IO of a shard: whatever carries them, they are reached by one key, which is no
 //! slot of a connection. Knows places and who waits; not what is decided.
+//!
+//! Full: of sessions that began by polling and have joined nothing, who came first goes, as with sockets
+//! whose head is to come; all that poll are at most as many as there may be connections (`polling.rs`).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ahash::AHashMap;
@@ -17,6 +21,7 @@ use crate::session::raw::RawSession;
 use crate::session::socketio::SocketIo;
 
 use crate::shard::kernel::ring::SlotKey;
+use crate::shard::socket::half_open::HalfOpen;
 use crate::shard::state::asks::Asks;
 
 /// What a request asks of the shard that its session is on.
@@ -77,6 +82,10 @@ pub(crate) struct Carried {
     pub(crate) tick: u64,
     /// When it must have joined a namespace; 0 when it has.
     pub(crate) connect_by_ms: u64,
+    /// When the bytes that a packet announced must be there; 0 when none is awaited.
+    pub(crate) complete_by_ms: u64,
+    /// It stands among those that began by polling and have joined nothing.
+    is_unjoined: bool,
     /// When the first token that it showed expires; 0 is never.
     pub(crate) expires_ms: u64,
     pub(crate) is_dirty: bool,
@@ -99,6 +108,8 @@ pub(crate) struct Engines {
     pub(crate) asks: Asks,
     /// How many of the sessions are carried by a socket.
     pub(crate) over_sockets: usize,
+    /// Those that began by polling and have joined nothing yet.
+    pub(crate) unjoined: HalfOpen,
 }
 
 /// Slots of sessions are told from slots of connections by this bit.
@@ -141,6 +152,8 @@ impl Engines {
             generation,
             tick: 0,
             connect_by_ms: new.connect_by_ms,
+            complete_by_ms: 0,
+            is_unjoined: false,
             expires_ms: new.expires_ms,
             is_too_fast: false,
             is_dirty: false,
@@ -168,6 +181,34 @@ impl Engines {
             slot: sid.place() | ENGINE_BIT,
             generation: carried.generation,
         })
+    }
+
+    /// How many there are that requests carry.
+    pub(crate) fn polling(&self) -> usize {
+        self.slots.len().saturating_sub(self.over_sockets)
+    }
+
+    /// A session that began by polling must join a namespace; until then it counts for `address`.
+    pub(crate) fn note_unjoined(&mut self, key: SlotKey, address: Option<IpAddr>, now_ms: u64) {
+        if let Some(carried) = self.alive(key) {
+            carried.is_unjoined = true;
+            self.unjoined.insert(key, address, now_ms);
+        }
+    }
+
+    /// It has joined one, or is over.
+    pub(crate) fn note_joined(&mut self, key: SlotKey) {
+        let carried = self.alive(key);
+        if carried.is_some_and(|carried| std::mem::take(&mut carried.is_unjoined)) {
+            self.unjoined.remove(key);
+        }
+    }
+
+    /// Forgets a session that is over.
+    pub(crate) fn remove(&mut self, key: SlotKey) {
+        self.note_joined(key);
+        self.slots.remove((key.slot & !ENGINE_BIT) as usize);
+        self.asks.forget(key);
     }
 
     /// The keys of all.
