@@ -150,10 +150,12 @@ impl Running {
         }
     }
 
-    /// What it has written to its log until it is ended.
+    /// What it has written to its log when it has ended by itself. A thread writes that, behind the first
+    /// line of the standard output, and ends with the server.
     fn log(mut self) -> (String, String) {
         let _ = self.folder.path();
-        self.child.kill().unwrap();
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         let mut log = String::new();
         self.child
             .stderr
