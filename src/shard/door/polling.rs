@@ -315,6 +315,9 @@ impl Shard {
                 state.wake_engine_streams(key);
             }),
             What::PollGone(number) => self.with_state(|state| {
+                // Nothing waits for this answer any more; what was kept for it goes.
+                let gone = Polled::Refused(Refusal::Request);
+                state.engines.answer(number, gone);
                 state.with_engine(key, |engine, _, _, effects| {
                     engine.handle_poll_gone(number, effects);
                 });
