@@ -97,7 +97,7 @@ pub struct RecoveryReport {
     pub checkpoint: Option<u64>,
     /// Checkpoints that were not whole: a crash leaves one, damage does too.
     pub checkpoints_bad: u64,
-    /// Segments that a checkpoint names and that are not there.
+    /// Segments that a checkpoint names, or that a later one follows, and that are not there.
     pub segments_missing: Vec<u64>,
     /// Segment files that are no part of the log and not blank either, so that nobody knows what
     /// is in them: they stay as they are.
@@ -280,8 +280,9 @@ pub(super) fn replay_files(
         let is_part =
             id == start.0 || ends.contains_key(&id) || is_begun(&bytes, Place::new(salt, id), head);
         if is_part {
-            // Behind the checkpoint that is used nothing was cleaned.
-            let may_miss = position.is_some() && id != start.0;
+            // Behind the checkpoint that is used nothing was cleaned. Where those that there are cannot be
+            // read, a segment that was cleaned and one that is lost look alike.
+            let may_miss = id != start.0 && (position.is_some() || 0 < report.checkpoints_bad);
             if let Some(head) = head.filter(|head| may_miss && !files.has(head.previous)) {
                 replay.note_missing(head, &mut report.segments_missing);
             }
