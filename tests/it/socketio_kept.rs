@@ -1,5 +1,7 @@
-//! What Socket.IO keeps of peers that take and give nothing: it has a bound, and nobody else's
-//! answers are lost with it (S-35, S-42, S-60, S-83).
+//! What Socket.IO keeps of peers that take and give nothing: it has a bound, ends in time, and nobody
+//! else's answers are lost with it (S-11, S-31, S-35, S-42, S-60, S-83).
+
+use std::time::{Duration, Instant};
 
 use tidegate::metrics::{Counter, Gauge};
 
@@ -72,6 +74,79 @@ fn echoes(wire: &mut Wire) {
 }
 
 both_shards! {
+    /// S-83: sessions that nobody polls, and polls that are given up, leave nothing behind
+    fn what_is_given_up_leaves_nothing(shards) {
+        let site = plan(shards)
+            .config(|config| config.socketio.connect_ms_max = 2_500)
+            .limits(|limits| limits.pong_timeout_ms = 1_000)
+            .start();
+        // One on each shard: whoever sleeps measures nothing.
+        let mut good: Vec<Wire> = (0..4).map(|_| socket(&site)).collect();
+        let mut kept = Wire::connect(site.address);
+        for _ in 0..40 {
+            begin(&mut kept).unwrap();
+        }
+        eventually("the sessions are there", || {
+            good.iter_mut().for_each(echoes);
+            site.gauge(Gauge::EngineIoUnjoined) == 40
+        });
+        for number in 0..20 {
+            let target = joined(&mut kept).unwrap();
+            let mut wire = Wire::connect(site.address);
+            if number % 2 == 0 {
+                assert_eq!(ask(&mut wire, "GET", "/healthz", "").status, 200);
+            }
+            wire.write(request("GET", &target, None, ""));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        eventually("no session is left", || {
+            good.iter_mut().for_each(echoes);
+            site.gauge(Gauge::EngineIoPolling) == 0
+                && site.gauge(Gauge::EngineIoUnjoined) == 0
+        });
+        assert_eq!(site.gauge(Gauge::EngineIoWebSocket), 4);
+    }
+
+    /// S-11, RFC 9112 9.6: who ends its side behind a poll hears what there is, or that it has ended
+    fn a_poll_of_a_half_closed_client_is_answered(shards) {
+        let site = plan(shards).start();
+        let mut kept = Wire::connect(site.address);
+        let target = joined(&mut kept).unwrap();
+        assert_eq!(ask(&mut kept, "POST", &target, r#"427["message-with-ack","here"]"#).body, "ok");
+        for expected in [(200, r#"437["here"]"#), (400, "Bad request")] {
+            let mut wire = Wire::connect(site.address);
+            wire.write(request("GET", &target, None, ""));
+            wire.finish();
+            let answer = wire.read_answer();
+            let is_right = answer.status == expected.0 && answer.body.contains(expected.1);
+            assert!(is_right, "{expected:?}: {answer:?}");
+            wire.expect_end();
+        }
+        assert_eq!(ask(&mut kept, "GET", &target, "").status, 400);
+    }
+
+    /// S-31: who begins by polling and joins nothing is told of the end in time, whether it polls or not
+    fn sessions_that_do_not_join_end_in_time(shards) {
+        let site = plan(shards)
+            .config(|config| config.socketio.connect_ms_max = 1_000)
+            .start();
+        let mut kept = Wire::connect(site.address);
+        let (polled, silent) = (begin(&mut kept).unwrap(), begin(&mut kept).unwrap());
+        let stays = joined(&mut kept).unwrap();
+        let began = Instant::now();
+        let mut wire = Wire::connect(site.address);
+        let answer = ask(&mut wire, "GET", &polled, "");
+        assert_eq!((answer.status, answer.body.as_str()), (200, "1"));
+        let after = began.elapsed();
+        assert!(Duration::from_millis(700) < after, "{after:?}");
+        assert_eq!(ask(&mut kept, "GET", &polled, "").status, 400);
+        // It is told so late as it asks, and then it is unknown.
+        assert_eq!(ask(&mut kept, "GET", &silent, "").body, "1");
+        assert_eq!(ask(&mut kept, "GET", &silent, "").status, 400);
+        assert_eq!(ask(&mut kept, "POST", &stays, r#"427["message-with-ack","here"]"#).body, "ok");
+        assert_eq!(ask(&mut kept, "GET", &stays, "").body, r#"437["here"]"#);
+    }
+
     /// S-60, S-83: sessions that join nothing have a bound, and make room for those who come
     fn sessions_that_join_nothing_make_room(shards) {
         let site = plan(shards)

@@ -30,6 +30,7 @@ use crate::proto::handshake::HandshakeError;
 use crate::proto::http::{Head, check_host, error_response};
 
 use crate::shard::door::bodies::{Lateness, hold};
+use crate::shard::door::line::{Line, Watch};
 use crate::shard::door::polling;
 use crate::shard::door::rewound::Rewound;
 use crate::shard::door::sealed::Stream;
@@ -98,9 +99,11 @@ impl Http {
         let peer = stream.peer_addr()?;
         let live = shard.with_state(|state| Arc::clone(&state.live));
         let stall = Duration::from_millis(live.limits.write_stall_ms_max);
-        let stream = Rewound::new(Stream::new(TcpStream::from_std(stream)?, tls), read, stall);
+        let line = Line::new(TcpStream::from_std(stream)?);
+        let watch = line.watch();
+        let stream = Rewound::new(Stream::new(line, tls), read, stall);
         let answer = |request| {
-            let from = (peer, Rc::clone(place));
+            let from = (peer, Rc::clone(place), watch.clone());
             answer(Rc::clone(shard), self.router.clone(), from, request)
         };
         let connection = builder(&live.limits)
@@ -176,7 +179,7 @@ enum ServeError {
 async fn answer(
     shard: Rc<Shard>,
     router: Router,
-    (peer, place): (SocketAddr, Place),
+    (peer, place, watch): (SocketAddr, Place, Watch),
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let uri_bytes_max = shard.with_state(|state| state.live.limits.uri_bytes_max);
@@ -204,7 +207,8 @@ async fn answer(
         && !request.headers().contains_key(http::header::UPGRADE)
     {
         let head = head_of(&request);
-        return Ok(polling::answer(&shard, mount, peer, (request, Some(head))).await);
+        let from = (peer, watch);
+        return Ok(polling::answer(&shard, mount, from, (request, Some(head))).await);
     }
     let is_for_mount = upgrade::is_for_mount(&shard.shared, request.method().as_str());
     if let Some(mount) = mount.filter(|_| is_for_mount) {
@@ -299,7 +303,7 @@ fn return_to_ring(shard: &Rc<Shard>, upgraded: Upgraded, admitted: Admitted, fro
     };
     let (stream, tls, mut read) = parts.io.into_inner().into_parts();
     read.extend_from_slice(&parts.read_buf);
-    let Ok(stream) = stream.into_std() else {
+    let Some(Ok(stream)) = stream.map(TcpStream::into_std) else {
         return;
     };
     let head = admitted.handshake.as_ref().map(|handshake| &handshake.head);

@@ -6,6 +6,7 @@ pub(crate) mod engine;
 pub(crate) mod forwarded;
 pub(crate) mod greetings;
 pub(crate) mod handover;
+pub(crate) mod line;
 pub(crate) mod open;
 pub(crate) mod polling;
 pub(crate) mod proxies;

@@ -18,16 +18,17 @@ use crate::gateway::client::Handshake;
 use crate::metrics::Counter;
 use crate::proto::engineio::{self, Open, Payload, Query, Refusal, Sid, Transport};
 use crate::proto::http::Head;
-use crate::session::engineio::{Engine, Up};
+use crate::session::engineio::{Engine, PollId, Up};
 
 use crate::proto::json::JsonParser;
 use crate::shard::door::engine::Begin;
+use crate::shard::door::line::Watch;
 use crate::shard::kernel::ring::SlotKey;
 use crate::shard::socket::half_open::{Bounds, Place};
 use crate::shard::socket::tickets::counted;
 use crate::shard::state::State;
 use crate::shard::state::command::Command;
-use crate::shard::state::engines::{Carried, EngineAsk, Polled, What};
+use crate::shard::state::engines::{Carried, EngineAsk, Polled, Waiting, What};
 use crate::shard::state::shard::Shard;
 use crate::shard::state::shared::Shared;
 
@@ -35,7 +36,7 @@ use crate::shard::state::shared::Shared;
 pub(crate) async fn answer(
     shard: &Rc<Shard>,
     mount: u16,
-    peer: SocketAddr,
+    from: (SocketAddr, Watch),
     (request, head): (Request<Incoming>, Option<Head>),
 ) -> Response<Body> {
     let origin = request.headers().get(header::ORIGIN).cloned();
@@ -49,7 +50,7 @@ pub(crate) async fn answer(
     let preflight = (request.method() == Method::OPTIONS).then(|| request.headers().clone());
     let mut response = match preflight {
         Some(asked) => preflight_of(&asked),
-        None => response_to(shard, mount, peer, (request, head)).await,
+        None => response_to(shard, mount, from, (request, head)).await,
     };
     if let Some(origin) = origin {
         let headers = response.headers_mut();
@@ -76,19 +77,21 @@ fn preflight_of(asked: &HeaderMap) -> Response<Body> {
 async fn response_to(
     shard: &Rc<Shard>,
     mount: u16,
-    peer: SocketAddr,
+    from: (SocketAddr, Watch),
     (request, head): (Request<Incoming>, Option<Head>),
 ) -> Response<Body> {
     let polled = match shard.query_of(request.uri().query().unwrap_or("")) {
         Err(refusal) => Polled::Refused(refusal),
         Ok(query) => match (query.sid, request.method().clone()) {
             (None, Method::GET) if query.transport == Transport::Polling => match head {
-                Some(head) => shard.begin_polling(mount, peer, head),
+                Some(head) => shard.begin_polling(mount, from.0, head),
                 None => Polled::Refused(Refusal::Request),
             },
             (None, Method::GET) => Polled::Refused(Refusal::Request),
             (None, _) => Polled::Refused(Refusal::Method),
-            (Some(sid), method) => with_session(shard, mount, &sid, (method, request)).await,
+            (Some(sid), method) => {
+                with_session(shard, (mount, &sid), (method, request), from.1).await
+            }
         },
     };
     let cookie = shard.with_state(|state| state.live.socketio.cookie.clone());
@@ -107,9 +110,9 @@ async fn response_to(
 
 async fn with_session(
     shard: &Rc<Shard>,
-    mount: u16,
-    sid: &str,
+    (mount, sid): (u16, &str),
     (method, request): (Method, Request<Incoming>),
+    watch: Watch,
 ) -> Polled {
     let shared = Arc::clone(&shard.shared);
     let Some(sid) = Sid::parse(sid).filter(|sid| sid.shard() < shared.shards()) else {
@@ -125,7 +128,7 @@ async fn with_session(
                 sid,
                 gone: Some(What::PollGone(number)),
             };
-            asked.wait(What::Poll(number, waiting), answer).await
+            asked.poll((number, waiting), answer, watch).await
         }
         Method::POST => {
             let (bytes_max, body_ms_max) = shard.with_state(|state| {
@@ -174,6 +177,40 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
+    /// Asks for packets. Who ends its side while none are there has given the poll up: the session
+    /// hears of that at once, and answers with what it still has, or refuses.
+    async fn poll(
+        mut self,
+        (number, waiting): (PollId, Waiting),
+        mut answer: oneshot::Receiver<Polled>,
+        watch: Watch,
+    ) -> Polled {
+        if !post(
+            self.shared,
+            self.mount,
+            self.sid,
+            What::Poll(number, waiting),
+        ) {
+            return Polled::Problem(503, "the server is overloaded".to_owned());
+        }
+        let polled = tokio::select! {
+            biased;
+            polled = &mut answer => polled,
+            () = watch.peer_ended() => {
+                self.give_up();
+                answer.await
+            }
+        };
+        self.gone = None;
+        polled.unwrap_or(Polled::Refused(Refusal::Sid))
+    }
+
+    fn give_up(&mut self) {
+        if let Some(gone) = self.gone.take() {
+            post(self.shared, self.mount, self.sid, gone);
+        }
+    }
+
     async fn wait(mut self, what: What, answer: oneshot::Receiver<Polled>) -> Polled {
         if !post(self.shared, self.mount, self.sid, what) {
             return Polled::Problem(503, "the server is overloaded".to_owned());
@@ -186,9 +223,7 @@ impl Asked<'_> {
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
-        if let Some(gone) = self.gone.take() {
-            post(self.shared, self.mount, self.sid, gone);
-        }
+        self.give_up();
     }
 }
 

@@ -35,7 +35,7 @@ impl Rewound {
     }
 
     /// The stream, and what nobody has read yet.
-    pub(crate) fn into_parts(mut self) -> (TcpStream, Option<Box<Tls>>, Vec<u8>) {
+    pub(crate) fn into_parts(mut self) -> (Option<TcpStream>, Option<Box<Tls>>, Vec<u8>) {
         self.read.drain(..self.at);
         let (stream, tls, opened) = self.stream.into_parts();
         self.read.extend_from_slice(&opened);

@@ -9,17 +9,18 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::shard::door::line::Line;
 use crate::tls::Tls;
 
 /// What HTTP is spoken over.
 pub(crate) enum Stream {
-    Plain(TcpStream),
+    Plain(Line),
     Sealed(Box<Sealed>),
 }
 
 /// A socket with its session.
 pub(crate) struct Sealed {
-    stream: TcpStream,
+    stream: Line,
     tls: Box<Tls>,
     /// What was opened and not read, from `at` on.
     plain: Vec<u8>,
@@ -33,7 +34,7 @@ pub(crate) struct Sealed {
 }
 
 impl Stream {
-    pub(crate) fn new(stream: TcpStream, tls: Option<Box<Tls>>) -> Self {
+    pub(crate) fn new(stream: Line, tls: Option<Box<Tls>>) -> Self {
         match tls {
             None => Self::Plain(stream),
             Some(tls) => Self::Sealed(Box::new(Sealed {
@@ -51,12 +52,12 @@ impl Stream {
 
     /// The socket, its session, and what was opened and not read. All that was written has gone: hyper
     /// flushes before it gives a stream away.
-    pub(crate) fn into_parts(self) -> (TcpStream, Option<Box<Tls>>, Vec<u8>) {
+    pub(crate) fn into_parts(self) -> (Option<TcpStream>, Option<Box<Tls>>, Vec<u8>) {
         match self {
-            Self::Plain(stream) => (stream, None, Vec::new()),
+            Self::Plain(stream) => (stream.into_stream(), None, Vec::new()),
             Self::Sealed(mut sealed) => {
                 sealed.plain.drain(..sealed.at);
-                (sealed.stream, Some(sealed.tls), sealed.plain)
+                (sealed.stream.into_stream(), Some(sealed.tls), sealed.plain)
             }
         }
     }
