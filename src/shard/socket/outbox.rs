@@ -171,6 +171,8 @@ struct Behind {
     /// Frames that this receiver missed in all.
     missed: u32,
     offered: Offered,
+    /// Its backlog, frames and bytes, when the shard began to give to it.
+    before: (usize, usize),
 }
 
 /// What came before any send was in flight and found no room in the first one: it goes out with
@@ -228,6 +230,27 @@ impl Outbox {
     pub(crate) fn backlog(&self) -> (usize, usize) {
         let offered = self.offered();
         (self.frames() - offered.frames, self.bytes - offered.bytes)
+    }
+
+    /// The shard begins to give to it: what waits behind a send by now came before.
+    pub(crate) fn begin_giving(&mut self, is_behind: bool) {
+        let backlog = self.backlog();
+        if is_behind {
+            self.behind.get_or_insert_default().before = backlog;
+        } else if let Some(behind) = &mut self.behind {
+            behind.before = (0, 0);
+        }
+    }
+
+    /// Frames and bytes that were given since then and still wait.
+    pub(crate) fn given(&self) -> (usize, usize) {
+        let behind = self.behind.as_ref();
+        let before = behind.map_or((0, 0), |behind| behind.before);
+        let now = self.backlog();
+        (
+            now.0.saturating_sub(before.0),
+            now.1.saturating_sub(before.1),
+        )
     }
 
     /// Appends one frame for this socket alone, written by `write`, even if the outbox is full:

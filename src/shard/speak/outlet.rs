@@ -65,7 +65,6 @@ impl Outlet for ShardOutlet {
     fn send_all(&self, connections: &[ConnKey], push: &Push) -> Tally {
         self.with_state(|state| {
             state.give_out();
-            state.share.add(push.plain().len());
             let (mut tally, mut frames) = (Tally::default(), Frames::of(connections.len()));
             for connection in connections {
                 match state.give_push(*connection, push, &mut frames) {
@@ -279,7 +278,7 @@ impl State {
             connection.outbox.push_piece(&mut self.spare, piece);
         }
         self.metrics.add(Counter::MessagesSent, 1);
-        mark_given(&mut self.given, connection, key);
+        mark_given(&mut self.given, &mut self.share, connection, key);
         if is_full {
             self.offer(key);
         }

@@ -110,8 +110,8 @@ impl State {
         if !self.members.is_open_for(topic) {
             self.give_out();
         }
-        self.members.gather(topic, frame);
-        self.share.add(frame.len());
+        let frames = self.members.gather(topic, frame, self.share.turn());
+        self.share.note_topic(frames);
     }
 
     /// Gives the open piece to every member of its topic.
@@ -138,7 +138,7 @@ impl State {
                 .push_topic(&mut self.spare, &fanout.piece, topic, &limits);
             self.metrics.add(Counter::MessagesSent, frames);
             self.metrics.add(Counter::FramesLagged, lost as u64);
-            mark_given(&mut self.given, connection, *key);
+            mark_given(&mut self.given, &mut self.share, connection, *key);
             if connection.outbox.is_over(&limits) {
                 full.push(*key);
             }

@@ -32,6 +32,8 @@ pub(crate) struct Held {
 pub(crate) struct LocalTopic {
     pub(crate) key: Arc<TopicKey>,
     pub(crate) tag: TopicTag,
+    /// In which turn it gave something out last, and how many frames.
+    given: (u32, usize),
     /// Each member, with what is held for it while its join is being decided.
     pub(crate) members: IndexMap<SlotKey, Option<Box<Held>>, RandomState>,
 }
@@ -101,6 +103,7 @@ impl Members {
                 place: u32::try_from(index).unwrap_or(u32::MAX),
                 life: self.lives,
             },
+            given: (0, 0),
             members: IndexMap::with_hasher(RandomState::new()),
         });
         self.by_key.insert(Arc::clone(key), index);
@@ -165,8 +168,8 @@ impl Members {
     }
 
     /// Adds a frame to the open piece, which must be for this topic or not be there; how many
-    /// frames it has now.
-    pub(crate) fn gather(&mut self, key: &TopicKey, frame: &Bytes) -> usize {
+    /// frames the topic has given out in this turn.
+    pub(crate) fn gather(&mut self, key: &TopicKey, frame: &Bytes, turn: u32) -> usize {
         let Some(index) = self.by_key.get(key).copied() else {
             return 0;
         };
@@ -179,7 +182,9 @@ impl Members {
         open.bytes.extend_from_slice(frame);
         open.ends
             .push(u32::try_from(open.bytes.len()).unwrap_or(u32::MAX));
-        let frames = open.ends.len();
+        let given = &mut self.topics[index].given;
+        *given = (turn, if given.0 == turn { given.1 + 1 } else { 1 });
+        let frames = given.1;
         self.assert_invariants();
         frames
     }

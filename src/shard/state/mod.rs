@@ -488,10 +488,19 @@ pub(crate) fn mark_dirty(dirty: &mut VecDeque<SlotKey>, connection: &mut Connect
     }
 }
 
-/// Like [`mark_dirty`], for what many get.
-pub(crate) fn mark_given(given: &mut VecDeque<SlotKey>, connection: &mut Connection, key: SlotKey) {
+/// Like [`mark_dirty`], for what many get; it counts for the turn.
+pub(crate) fn mark_given(
+    given: &mut VecDeque<SlotKey>,
+    share: &mut Share,
+    connection: &mut Connection,
+    key: SlotKey,
+) {
     if !connection.given {
         connection.given = true;
         given.push_back(key);
+        connection
+            .outbox
+            .begin_giving(connection.machine.is_sending());
     }
+    share.note_receiver(connection.outbox.given());
 }
