@@ -18,6 +18,12 @@ pub(crate) trait Model {
     fn may_come(_state: &Self::State, _op: &Self::Op) -> bool {
         true
     }
+
+    /// Whether `may_come` can say no long before the call's time: it is asked for those behind every
+    /// choice, since a wrong one is found late otherwise, with all the choices between.
+    fn looks_ahead(_op: &Self::Op) -> bool {
+        false
+    }
 }
 
 /// A call between two moments. One that nobody heard of again has happened between them or never.
@@ -41,6 +47,8 @@ struct Search<'a, M: Model> {
     done: Vec<u64>,
     state: M::State,
     chosen: Vec<Chosen<M::State>>,
+    /// Answered calls that choices long before them can make impossible.
+    ahead: Vec<usize>,
     /// Answers that no choice explains yet.
     unexplained: usize,
     tried: HashSet<(Vec<u64>, M::State)>,
@@ -67,6 +75,9 @@ impl<'a, M: Model> Search<'a, M> {
             done: vec![0; calls.len().div_ceil(64)],
             state: M::State::default(),
             chosen: Vec::new(),
+            ahead: (0..calls.len())
+                .filter(|at| calls[*at].is_answered && M::looks_ahead(&calls[*at].op))
+                .collect(),
             unexplained: calls.iter().filter(|call| call.is_answered).count(),
             tried: HashSet::new(),
             least: usize::MAX,
@@ -79,8 +90,7 @@ impl<'a, M: Model> Search<'a, M> {
         while 0 < self.unexplained {
             let candidates = self.candidates();
             let first = &self.calls[self.line.event(candidates[0]).0];
-            let is_lost = !M::may_come(&self.state, &first.op);
-            if is_lost {
+            if !M::may_come(&self.state, &first.op) || self.is_lost_ahead() {
                 rank = candidates.len();
             }
             let taken = (rank..candidates.len()).any(|rank| {
@@ -99,6 +109,16 @@ impl<'a, M: Model> Search<'a, M> {
             }
         }
         Ok(())
+    }
+
+    /// Whether an answer that is to be explained much later cannot be any more.
+    fn is_lost_ahead(&self) -> bool {
+        let mut waiting = self.ahead.iter().filter(|at| !self.is_done(**at));
+        waiting.any(|at| !M::may_come(&self.state, &self.calls[*at].op))
+    }
+
+    fn is_done(&self, call: usize) -> bool {
+        self.done[call / 64] & 1 << (call % 64) != 0
     }
 
     /// The calls that may happen next: all that began before the first answer that is not explained

@@ -145,9 +145,29 @@ impl Model for NamedTopic {
                 };
                 !is_of(*id) || has <= *last && !messages.iter().any(is_other)
             }
+            // Nobody asked the cursor to come so far, so the subscription was made there.
+            Op::Subscribe {
+                sub,
+                told: Some(told),
+                asked,
+                ..
+            } => {
+                let held = live.subscriptions.get(sub);
+                let is_there = held.is_some_and(|held| held.acked == told.cursor);
+                !is_of(told.topic) || !jumps(told, *asked) || has <= told.cursor || is_there
+            }
             _ => true,
         }
     }
+
+    fn looks_ahead(op: &Op) -> bool {
+        matches!(op, Op::Subscribe { told: Some(told), asked, .. } if jumps(told, *asked))
+    }
+}
+
+/// Whether a cursor stands where no ack can have brought it.
+fn jumps(told: &Bound, asked: Seq) -> bool {
+    told.is_resumed && asked < told.cursor
 }
 
 /// Two that are asked for as the same, if one of them is known only now.
