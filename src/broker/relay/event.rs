@@ -181,7 +181,14 @@ pub enum Effect {
         /// Why.
         refusal: Refusal,
     },
-    /// All members on `shard` get `frame`.
+    /// All members on the shard of this home get `frame`.
+    Gather {
+        /// Where the home has the topic, for as long as effects wait.
+        topic: usize,
+        /// One encoded frame.
+        frame: Bytes,
+    },
+    /// All members on `shard`, which is another one, get `frame`.
     Deliver {
         /// The shard.
         shard: u16,

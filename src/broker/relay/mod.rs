@@ -60,6 +60,8 @@ pub struct HomeLimits {
 pub struct Home {
     patterns: Arc<Patterns>,
     limits: HomeLimits,
+    /// The shard of this home.
+    here: u16,
     shards: usize,
     by_name: AHashMap<Tenant, AHashMap<Box<str>, usize>>,
     topics: Slab<Topic>,
@@ -70,15 +72,18 @@ pub struct Home {
     waiting: usize,
     /// Topics in which somebody came or went since it was told.
     changed: Vec<usize>,
+    /// Topics whose last member has gone. They stay until the effects that name them are carried out.
+    emptied: Vec<usize>,
     lasts: Lasts,
 }
 
 impl Home {
-    /// No topics yet.
-    pub fn new(patterns: Arc<Patterns>, limits: HomeLimits, shards: usize) -> Self {
+    /// No topics yet, on shard `here` of so many.
+    pub fn new(patterns: Arc<Patterns>, limits: HomeLimits, (here, shards): (u16, usize)) -> Self {
         Self {
             patterns,
             limits,
+            here,
             shards,
             by_name: AHashMap::new(),
             topics: Slab::new(),
@@ -86,13 +91,23 @@ impl Home {
             overloads: 0,
             waiting: 0,
             changed: Vec::new(),
+            emptied: Vec::new(),
             lasts: Lasts::default(),
         }
     }
 
     /// The next thing to do. Drain this after each `handle_*`.
     pub fn poll_effect(&mut self) -> Option<Effect> {
-        self.effects.pop_front()
+        let next = self.effects.pop_front();
+        if next.is_none() {
+            self.remove_emptied();
+        }
+        next
+    }
+
+    /// The key of a topic that an effect names by its place.
+    pub fn topic_at(&self, place: usize) -> Option<&Arc<TopicKey>> {
+        self.topics.get(place).map(|topic| &topic.key)
     }
 
     /// Puts other bounds in force.
@@ -129,9 +144,22 @@ impl Home {
 
     /// A topic goes with its last member.
     fn remove_if_empty(&mut self, index: usize) {
-        if !self.topics[index].members.is_empty() {
-            return;
+        if self.topics[index].members.is_empty() {
+            self.emptied.push(index);
         }
+    }
+
+    fn remove_emptied(&mut self) {
+        while let Some(index) = self.emptied.pop() {
+            // Somebody may have come to it since, or it stands here twice.
+            let is_empty = |topic: &Topic| topic.members.is_empty();
+            if self.topics.get(index).is_some_and(is_empty) {
+                self.remove(index);
+            }
+        }
+    }
+
+    fn remove(&mut self, index: usize) {
         let topic = self.topics.remove(index);
         if let Some(names) = self.by_name.get_mut(&topic.key.tenant) {
             names.remove(&topic.key.name);
@@ -237,7 +265,7 @@ impl Home {
             self.tell_missed(lane.topic, held.missed);
         }
         for frame in held.frames {
-            self.deliver(lane.topic, &frame);
+            self.deliver(lane.topic, frame);
         }
     }
 
@@ -394,7 +422,7 @@ impl Home {
                 },
             );
         } else if self.limits.unhandled == Unhandled::Broadcast {
-            self.deliver(index, &frame());
+            self.deliver(index, frame());
         } else {
             let text = format!("topic {name} takes no messages");
             self.refuse(tenant, name, key, Refusal::HandlerFailed(text));
@@ -426,7 +454,7 @@ impl Home {
             member.held.push(frame, self.limits.topic_capacity);
             return;
         }
-        self.deliver(index, &frame);
+        self.deliver(index, frame);
     }
 
     /// Pushes a frame to the topic of this name of every tenant.
@@ -436,20 +464,25 @@ impl Home {
             .values()
             .filter_map(|names| names.get(name).copied());
         for index in named.collect::<Vec<_>>() {
-            self.deliver(index, frame);
+            self.deliver(index, frame.clone());
         }
     }
 
-    fn deliver(&mut self, index: usize, frame: &Bytes) {
+    /// Nothing is counted for members of this shard: what other shards get they share.
+    fn deliver(&mut self, index: usize, frame: Bytes) {
         let topic = &self.topics[index];
         self.lasts
-            .note(&topic.key, frame, self.limits.last_bytes_max);
-        self.effects
-            .extend(topic.shards().map(|shard| Effect::Deliver {
-                shard,
-                topic: Arc::clone(&topic.key),
-                frame: frame.clone(),
-            }));
+            .note(&topic.key, &frame, self.limits.last_bytes_max);
+        let others = topic.shards().filter(|shard| *shard != self.here);
+        self.effects.extend(others.map(|shard| Effect::Deliver {
+            shard,
+            topic: Arc::clone(&topic.key),
+            frame: frame.clone(),
+        }));
+        if 0 < topic.on_shard[usize::from(self.here)] {
+            let topic = index;
+            self.effects.push_back(Effect::Gather { topic, frame });
+        }
     }
 
     fn tell_missed(&mut self, index: usize, frames: u64) {

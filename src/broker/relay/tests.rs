@@ -23,7 +23,7 @@ impl Driver {
             all.insert(pattern, index).unwrap();
         }
         Self {
-            home: Home::new(Arc::new(all), LIMITS, 2),
+            home: Home::new(Arc::new(all), LIMITS, (0, 2)),
             tenant: Tenant::default(),
         }
     }
@@ -107,6 +107,9 @@ fn names(effects: &[Effect]) -> Vec<String> {
             Farewell::Refused(refusal) => format!("detach {} {refusal}", key.slot),
         },
         Effect::Refuse { key, refusal, .. } => format!("refuse {} {refusal}", key.slot),
+        Effect::Gather { frame, .. } => {
+            format!("deliver 0 {}", String::from_utf8_lossy(frame))
+        }
         Effect::Deliver { shard, frame, .. } => {
             format!("deliver {shard} {}", String::from_utf8_lossy(frame))
         }
@@ -137,13 +140,54 @@ fn a_topic_without_handler_broadcasts_to_everybody_and_goes_with_its_last_member
     assert_eq!(driver.count("a"), 2);
     assert_eq!(
         names(&driver.message("a", 1, "x")),
-        ["deliver 0 x", "deliver 1 x"]
+        ["deliver 1 x", "deliver 0 x"]
     );
     driver.leave("a", 1, LeaveReason::Closed);
     assert_eq!(names(&driver.push("a", "y", None)), ["deliver 0 y"]);
     driver.leave("a", 2, LeaveReason::Unsubscribe);
     assert_eq!(driver.home.topics(), 0);
     assert_eq!(driver.count("a"), 0);
+}
+
+/// C12: a push here names its topic by a place, which stays its own until the push is carried out.
+#[test]
+fn a_topic_that_has_emptied_stays_until_its_effects_are_carried_out() {
+    let mut driver = Driver::new(&[]);
+    driver.subscribe("a", 2);
+    let tenant = driver.tenant.clone();
+    let leave = |driver: &mut Driver| {
+        let (conn_id, key) = (2, Driver::key(2));
+        let leaver = Leaver {
+            key,
+            conn_id,
+            asked: 0,
+        };
+        driver
+            .home
+            .handle_leave(&tenant, "a", leaver, LeaveReason::Closed);
+    };
+    driver
+        .home
+        .handle_push(&tenant, "a", Bytes::from("y"), None);
+    leave(&mut driver);
+    let Some(Effect::Gather { topic, .. }) = driver.home.poll_effect() else {
+        panic!("members of the home's own shard get it by its place");
+    };
+    let name = |driver: &Driver| driver.home.topic_at(topic).map(|key| key.name.to_string());
+    assert_eq!(name(&driver).as_deref(), Some("a"));
+    assert_eq!(names(&driver.effects()), ["detach 2"]);
+    assert_eq!((name(&driver), driver.home.topics()), (None, 0));
+    driver.subscribe("a", 2);
+    leave(&mut driver);
+    assert_eq!(
+        names(&driver.subscribe("a", 4)),
+        ["detach 2", "attach 4", "joined 4"]
+    );
+    assert_eq!(
+        (driver.home.topics(), driver.count("a")),
+        (1, 1),
+        "somebody came in time"
+    );
 }
 
 /// R-14, D-17

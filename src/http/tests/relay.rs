@@ -64,7 +64,7 @@ fn a_push_reaches_the_home_of_its_topic() {
     let home = OneHome(Mutex::new(Home::new(
         Arc::new(Patterns::default()),
         limits,
-        1,
+        (0, 1),
     )));
     let relay = Relay::new(Some(Arc::new(home)));
     rig.router = rig.router.layer(Extension(relay));

@@ -84,6 +84,7 @@ impl State {
     /// Does on this shard what a home decided.
     pub(crate) fn carry_out(&mut self, effect: Effect) {
         match effect {
+            Effect::Gather { topic, frame } => self.gather(topic, &frame),
             Effect::Deliver { topic, frame, .. } => self.deliver(&topic, &frame),
             Effect::Missed { topic, frames, .. } => self.handle_missed(&topic, frames),
             Effect::Attach { subscriber, topic } => self.attach(&subscriber, &topic),
@@ -112,6 +113,20 @@ impl State {
         }
         let frames = self.members.gather(topic, frame, self.share.turn());
         self.share.note_topic(frames);
+    }
+
+    /// The same, for a topic of the home here: nothing that shards count together is touched.
+    fn gather(&mut self, place: usize, frame: &Bytes) {
+        let topic = self.home.as_ref().and_then(|home| home.topic_at(place));
+        let is_open = topic.is_some_and(|topic| self.members.is_open_for(topic));
+        if !is_open {
+            self.give_out();
+        }
+        let home = self.home.as_ref();
+        if let Some(topic) = home.and_then(|home| home.topic_at(place)) {
+            let frames = self.members.gather(topic, frame, self.share.turn());
+            self.share.note_topic(frames);
+        }
     }
 
     /// Gives the open piece to every member of its topic.
@@ -273,7 +288,7 @@ fn shard_of(effect: &Effect) -> Option<u16> {
         | Effect::Joined { key, .. }
         | Effect::Detach { key, .. }
         | Effect::Refuse { key, .. } => Some(key.shard),
-        Effect::Call(_) | Effect::Visit(_) => None,
+        Effect::Gather { .. } | Effect::Call(_) | Effect::Visit(_) => None,
     }
 }
 

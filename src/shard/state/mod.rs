@@ -130,7 +130,7 @@ impl State {
         let shards = usize::from(shared.shards());
         let home = shared.relay.as_ref().map(|relay| {
             let limits = home_limits(&live.limits, relay);
-            Home::new(Arc::clone(&relay.patterns), limits, shards)
+            Home::new(Arc::clone(&relay.patterns), limits, (index, shards))
         });
         let commands_max = live.limits.mailbox_descriptors_max;
         Self {
