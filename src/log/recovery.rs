@@ -280,9 +280,9 @@ pub(super) fn replay_files(
         let is_part =
             id == start.0 || ends.contains_key(&id) || is_begun(&bytes, Place::new(salt, id), head);
         if is_part {
-            // Behind the checkpoint that is used nothing was cleaned. Where those that there are cannot be
-            // read, a segment that was cleaned and one that is lost look alike.
-            let may_miss = id != start.0 && (position.is_some() || 0 < report.checkpoints_bad);
+            // Behind the checkpoint that is used nothing was cleaned, and nothing where there never was one.
+            // Where none can be read, one that was cleaned and one that is lost look alike.
+            let may_miss = id != start.0;
             if let Some(head) = head.filter(|head| may_miss && !files.has(head.previous)) {
                 replay.note_missing(head, &mut report.segments_missing);
             }

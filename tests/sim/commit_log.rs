@@ -477,15 +477,24 @@ fn run(seed: u64, config: &LogConfig, power_only: bool) -> Checked {
     world.read_all()
 }
 
-/// Starts copies of the folder with and without its checkpoint: the log alone must tell the same.
+/// Starts copies of the folder with and without its checkpoint: the log alone must tell the same. Only
+/// where it misses a segment the epoch is a new one: which of them were cleaned the checkpoint knew.
 /// Returns first seq, last seq and the count of subscriptions of each topic.
 fn found_twice(path: &Path) -> Result<BTreeMap<HomedId, (Seq, Seq, usize)>, String> {
     let (whole, bare) = (start_copy(path, false)?, start_copy(path, true)?);
+    let is_epoch_new = bare.1 && !whole.1;
+    if whole.1 {
+        return Err("the epoch is new with a checkpoint".to_owned());
+    }
+    let (whole, bare) = (whole.0, bare.0);
     let essence = |topics: &[RecoveredTopic]| -> Vec<_> {
         let mut topics = topics.to_vec();
         topics
             .iter_mut()
             .for_each(|topic| (topic.keys, topic.bytes, topic.born) = (Vec::new(), 0, 0));
+        if is_epoch_new {
+            topics.iter_mut().for_each(|topic| topic.epoch = 0);
+        }
         let subscriptions = topics.iter_mut().flat_map(|topic| &mut topic.subscriptions);
         subscriptions.for_each(|subscription| subscription.born = 0);
         topics
@@ -506,7 +515,7 @@ fn found_twice(path: &Path) -> Result<BTreeMap<HomedId, (Seq, Seq, usize)>, Stri
     Ok(whole.iter().map(|topic| (topic.id, count(topic))).collect())
 }
 
-fn start_copy(path: &Path, is_bare: bool) -> Result<Vec<RecoveredTopic>, String> {
+fn start_copy(path: &Path, is_bare: bool) -> Result<(Vec<RecoveredTopic>, bool), String> {
     let copied = scratch();
     for entry in std::fs::read_dir(path).unwrap() {
         let name = entry.unwrap().file_name();
@@ -516,8 +525,9 @@ fn start_copy(path: &Path, is_bare: bool) -> Result<Vec<RecoveredTopic>, String>
     }
     let mut folder = Folder::new(copied.path());
     let (_, state) = recover(&mut folder, IDENTITY, &small(), Now::default()).unwrap();
-    match state.report.replay.damage.is_empty() {
-        true => Ok(state.topics),
+    let is_missing = !state.report.segments_missing.is_empty();
+    match state.report.replay.damage.is_empty() && state.report.is_epoch_new == is_missing {
+        true => Ok((state.topics, is_missing)),
         false => Err(format!("bare: {is_bare}, {:?}", state.report)),
     }
 }
