@@ -148,19 +148,20 @@ impl Subscription {
     }
 
     /// Moves the cursor through `seq`; false if it stood there already. Once nothing is in
-    /// flight the cursor passes the gaps behind it too.
-    pub(super) fn ack(&mut self, peer: Peer, seq: Seq) -> Result<bool, Refused> {
+    /// flight the cursor passes the gaps behind it too. What is not kept any more, all before
+    /// `first`, counts as delivered: whoever subscribes is told to go on behind it.
+    pub(super) fn ack(&mut self, peer: Peer, seq: Seq, first: Seq) -> Result<bool, Refused> {
         let bound = self.binding.as_mut().filter(|binding| binding.peer == peer);
         let binding = bound.ok_or(Refused::NotSubscribed)?;
         let delivered = binding.next - 1;
-        if delivered < seq {
+        if delivered.max(first - 1) < seq {
             return Err(Refused::AckAhead { seq, delivered });
         }
         while let Some(done) = binding.in_flight.pop_front_if(|sent| sent.seq <= seq) {
             binding.in_flight_bytes -= done.cost;
         }
         let through = if binding.in_flight.is_empty() {
-            delivered
+            delivered.max(seq)
         } else {
             seq
         };

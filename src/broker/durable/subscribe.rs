@@ -329,8 +329,12 @@ impl Durable {
         let Some(subscription) = self.subscriptions.get_mut(&id) else {
             return Err(Refused::NotSubscribed);
         };
+        let first = self
+            .topics
+            .get(&subscription.topic)
+            .map_or(1, |it| it.first);
         subscription.active_ms = now.unix_ms;
-        let moved = subscription.ack(caller.peer, seq)?;
+        let moved = subscription.ack(caller.peer, seq, first)?;
         let cursor = subscription.cursor;
         if moved {
             self.cursor_moved(now, id);

@@ -491,6 +491,50 @@ fn a_small_tail_changes_nothing_but_reads() {
     }
 }
 
+/// D-31: who is told that all before a seq is gone may ack that before the gap is passed, which is told
+/// all the same.
+#[test]
+fn what_is_gone_may_be_acked() {
+    let mut rig = Rig::with(Limits {
+        tail_bytes_max: 0,
+        ..Limits::default()
+    });
+    let topic = rig.topic("a");
+    rig.fill_many(topic, 5);
+    rig.read_at_once = false;
+    rig.subscribed(1, topic, "A", from(0));
+    rig.trim(topic, 4);
+    rig.answers.clear();
+    rig.ack(1, topic, "A", 4);
+    assert_eq!(rig.refused(), "ack_ahead");
+    rig.ack(1, topic, "A", 3);
+    assert!(rig.answers.is_empty(), "not refused");
+    rig.reads.retain_mut(|read| match read {
+        Effect::Read { id, .. } => {
+            rig.home.handle_read(*id, Vec::new());
+            false
+        }
+        _ => true,
+    });
+    rig.read_at_once = true;
+    rig.settle();
+    let gap = Gap {
+        from: 1,
+        to: 3,
+        reason: GapReason::Retention,
+    };
+    let sub_name = name("A");
+    let told = Answer::Gap {
+        topic,
+        sub_name,
+        gap,
+    };
+    assert_eq!(rig.answers()[0], told);
+    rig.pass_time(100);
+    rig.crash();
+    assert_eq!(rig.subscribed(1, topic, "A", from(0)).cursor, 3);
+}
+
 /// D-31: in the middle of a replay, and down to nothing
 #[test]
 fn retention_may_overtake_a_reader() {
