@@ -261,6 +261,7 @@ impl Clients {
             sub,
             connection,
             is_from_start,
+            is_passing: retention(topic).is_bounded(),
             told: None,
             asked: 0,
         };

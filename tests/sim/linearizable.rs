@@ -19,10 +19,25 @@ pub(crate) trait Model {
         true
     }
 
-    /// Whether `may_come` can say no long before the call's time: it is asked for those behind every
+    /// Whether the answer needs a call before it that nobody may have heard of: that is asked behind every
     /// choice, since a wrong one is found late otherwise, with all the choices between.
-    fn looks_ahead(_op: &Self::Op) -> bool {
+    fn needs_another(_op: &Self::Op) -> bool {
         false
+    }
+
+    /// Whether the state has what the answer needs.
+    fn has_what_it_needs(_state: &Self::State, _op: &Self::Op) -> bool {
+        true
+    }
+
+    /// Whether the other call may bring what the answer needs.
+    fn may_bring(_other: &Self::Op, _op: &Self::Op) -> bool {
+        false
+    }
+
+    /// Whether it still may, from this state on.
+    fn may_still_bring(_state: &Self::State, _other: &Self::Op, _op: &Self::Op) -> bool {
+        true
     }
 }
 
@@ -47,14 +62,23 @@ struct Search<'a, M: Model> {
     done: Vec<u64>,
     state: M::State,
     chosen: Vec<Chosen<M::State>>,
-    /// Answered calls that choices long before them can make impossible.
-    ahead: Vec<usize>,
+    /// Answered calls that need another before them, and those that may be it.
+    needing: Vec<(usize, Vec<usize>)>,
     /// Answers that no choice explains yet.
     unexplained: usize,
     tried: HashSet<(Vec<u64>, M::State)>,
     /// The least that was left, and the first of that.
     least: usize,
     stuck_at: Option<usize>,
+}
+
+fn needing<M: Model>(calls: &[Call<M::Op>]) -> Vec<(usize, Vec<usize>)> {
+    let needs = |at: &usize| calls[*at].is_answered && M::needs_another(&calls[*at].op);
+    let others = |at: usize| {
+        let may = |other: &usize| *other != at && M::may_bring(&calls[*other].op, &calls[at].op);
+        (at, (0..calls.len()).filter(may).collect())
+    };
+    (0..calls.len()).filter(needs).map(others).collect()
 }
 
 struct Chosen<State> {
@@ -75,9 +99,7 @@ impl<'a, M: Model> Search<'a, M> {
             done: vec![0; calls.len().div_ceil(64)],
             state: M::State::default(),
             chosen: Vec::new(),
-            ahead: (0..calls.len())
-                .filter(|at| calls[*at].is_answered && M::looks_ahead(&calls[*at].op))
-                .collect(),
+            needing: needing::<M>(calls),
             unexplained: calls.iter().filter(|call| call.is_answered).count(),
             tried: HashSet::new(),
             least: usize::MAX,
@@ -111,10 +133,18 @@ impl<'a, M: Model> Search<'a, M> {
         Ok(())
     }
 
-    /// Whether an answer that is to be explained much later cannot be any more.
+    /// Whether an answer that is to be explained later cannot be any more.
     fn is_lost_ahead(&self) -> bool {
-        let mut waiting = self.ahead.iter().filter(|at| !self.is_done(**at));
-        waiting.any(|at| !M::may_come(&self.state, &self.calls[*at].op))
+        let began = self.chosen.last().map_or(0, |last| last.began);
+        let may_happen = |at: usize| !self.is_done(at) && began <= self.calls[at].to;
+        let mut waiting = self.needing.iter().filter(|(at, _)| !self.is_done(*at));
+        waiting.any(|(at, others)| {
+            let op = &self.calls[*at].op;
+            let brings = |other: &usize| {
+                may_happen(*other) && M::may_still_bring(&self.state, &self.calls[*other].op, op)
+            };
+            !M::has_what_it_needs(&self.state, op) && !others.iter().any(brings)
+        })
     }
 
     fn is_done(&self, call: usize) -> bool {

@@ -183,6 +183,7 @@ impl Clients {
             sub,
             connection,
             is_from_start,
+            is_passing: retention(topic).is_bounded(),
             told: Some(Bound {
                 topic: told.topic,
                 id: told.subscription,
@@ -255,6 +256,15 @@ impl Clients {
             .iter()
             .position(|client| client.connection == connection);
         let Some(client) = found else {
+            // It moves a cursor, whether its client is still there or not.
+            if let Answer::Gap {
+                topic,
+                sub_name,
+                gap,
+            } = answer
+            {
+                self.moved_by_gap((topic, sub_of(&sub_name)), gap);
+            }
             return Ok(());
         };
         match answer {
@@ -269,14 +279,13 @@ impl Clients {
                 sub_name,
                 gap,
             } => {
-                let sub: u32 = sub_name["sub ".len()..].parse().unwrap();
-                self.miss(client, (topic, sub), gap)?;
+                self.miss(client, (topic, sub_of(&sub_name)), gap)?;
             }
             Answer::Unsubscribed {
                 topic, sub_name, ..
             } => {
-                let sub: u32 = sub_name["sub ".len()..].parse().unwrap();
-                self.clients[client].bindings.remove(&(topic, sub));
+                let at = (topic, sub_of(&sub_name));
+                self.clients[client].bindings.remove(&at);
             }
             // An ack that nobody waits for.
             Answer::Refused { .. } => {}
@@ -307,9 +316,13 @@ impl Clients {
         Ok(())
     }
 
-    fn miss(&mut self, client: usize, at: (HomedId, u32), gap: Gap) -> Checked {
+    fn moved_by_gap(&mut self, at: (HomedId, u32), gap: Gap) {
         let moved = self.moved.entry(at).or_default();
         *moved = gap.to.max(*moved);
+    }
+
+    fn miss(&mut self, client: usize, at: (HomedId, u32), gap: Gap) -> Checked {
+        self.moved_by_gap(at, gap);
         let Some(binding) = self.clients[client].bindings.get_mut(&at) else {
             return Ok(());
         };
@@ -347,4 +360,8 @@ fn payload_in(bytes: &[u8]) -> Result<u32, String> {
     is_whole
         .then_some(payload)
         .ok_or_else(|| "a payload that nobody sent".to_owned())
+}
+
+fn sub_of(sub_name: &str) -> u32 {
+    sub_name["sub ".len()..].parse().unwrap()
 }

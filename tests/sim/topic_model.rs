@@ -29,6 +29,9 @@ struct Held {
     id: Option<HomedId>,
     /// Through which seq an ack was answered.
     acked: Seq,
+    /// Where it may have been made at most: nobody heard of it, and what retention had taken by then it
+    /// never had before it.
+    made_max: Seq,
     /// The connection that is bound.
     bound: u64,
 }
@@ -57,6 +60,8 @@ pub(crate) enum Op {
         connection: u64,
         /// From the first message kept, or only what comes.
         is_from_start: bool,
+        /// Retention takes messages of the topic.
+        is_passing: bool,
         told: Option<Bound>,
         /// Everything that was acked or passed by then: cursors run ahead of what is durable, and
         /// never of this.
@@ -145,29 +150,61 @@ impl Model for NamedTopic {
                 };
                 !is_of(*id) || has <= *last && !messages.iter().any(is_other)
             }
-            // Nobody asked the cursor to come so far, so the subscription was made there.
-            Op::Subscribe {
-                sub,
-                told: Some(told),
-                asked,
-                ..
-            } => {
-                let held = live.subscriptions.get(sub);
-                let is_there = held.is_some_and(|held| held.acked == told.cursor);
-                !is_of(told.topic) || !jumps(told, *asked) || has <= told.cursor || is_there
-            }
             _ => true,
         }
     }
 
-    fn looks_ahead(op: &Op) -> bool {
-        matches!(op, Op::Subscribe { told: Some(told), asked, .. } if jumps(told, *asked))
+    fn needs_another(op: &Op) -> bool {
+        // Nobody asked the cursor to come so far, so the subscription was made there.
+        matches!(op, Op::Subscribe { told: Some(told), asked, .. } if told.is_resumed && *asked < told.cursor)
     }
-}
 
-/// Whether a cursor stands where no ack can have brought it.
-fn jumps(told: &Bound, asked: Seq) -> bool {
-    told.is_resumed && asked < told.cursor
+    fn has_what_it_needs(state: &Named, op: &Op) -> bool {
+        let (
+            Some(live),
+            Op::Subscribe {
+                sub,
+                told: Some(told),
+                ..
+            },
+        ) = (&state.0, op)
+        else {
+            return true;
+        };
+        let held = live.subscriptions.get(sub);
+        live.id != Some(told.topic) || held.is_some_and(|held| held.may_stand_at(told.cursor))
+    }
+
+    fn may_bring(other: &Op, op: &Op) -> bool {
+        let (Op::Subscribe { sub, told, .. }, Op::Subscribe { sub: wanted, .. }) = (other, op)
+        else {
+            return false;
+        };
+        sub == wanted && told.is_none_or(|told| !told.is_resumed)
+    }
+
+    fn may_still_bring(state: &Named, other: &Op, op: &Op) -> bool {
+        let (
+            Some(live),
+            Op::Subscribe {
+                is_from_start,
+                is_passing,
+                ..
+            },
+            Op::Subscribe {
+                told: Some(told), ..
+            },
+        ) = (&state.0, other, op)
+        else {
+            return true;
+        };
+        // Made before what has been published since, it can stand anywhere that retention has come to.
+        let has = live.messages.len() as Seq;
+        match is_from_start {
+            true => *is_passing,
+            false => has <= told.cursor,
+        }
+    }
 }
 
 /// Two that are asked for as the same, if one of them is known only now.
@@ -204,9 +241,17 @@ fn act(live: &Live, op: &Op) -> Vec<Live> {
             sub,
             connection,
             is_from_start,
+            is_passing,
             told,
             asked,
-        } => subscribe(live, (*sub, *connection, *is_from_start), *told, *asked),
+        } => {
+            let start_max = match (is_from_start, is_passing) {
+                (true, false) => 0,
+                _ => live.messages.len() as Seq,
+            };
+            let wanted = (*sub, *connection, *is_from_start, start_max);
+            subscribe(live, wanted, *told, *asked)
+        }
         Op::Ack {
             sub,
             connection,
@@ -277,7 +322,7 @@ fn publish(
 
 fn subscribe(
     live: &Live,
-    (sub, connection, is_from_start): (u32, u64, bool),
+    (sub, connection, is_from_start, start_max): (u32, u64, bool, Seq),
     told: Option<Bound>,
     asked: Seq,
 ) -> Vec<Live> {
@@ -287,8 +332,11 @@ fn subscribe(
     if let Some(told) = told {
         let (is_known, cursor) = match held {
             Some(held) => {
-                let moved = held.acked <= told.cursor && told.cursor <= asked.max(held.acked);
-                (same(held.id, told.id), moved)
+                let moved = held.acked <= told.cursor && told.cursor <= asked;
+                (
+                    same(held.id, told.id),
+                    moved || held.may_stand_at(told.cursor),
+                )
             }
             None => (
                 true,
@@ -306,10 +354,22 @@ fn subscribe(
     };
     let start = told.map_or(start, |told| told.cursor);
     let acked = held.map_or(start, |held| held.acked);
+    let made_max = match told {
+        Some(told) => told.cursor,
+        None => held.map_or(start_max, |held| held.made_max),
+    };
     let known = held.and_then(|held| held.id);
     let id = told.map(|told| told.id).or(known);
     let bound = connection;
-    next.subscriptions.insert(sub, Held { id, acked, bound });
+    next.subscriptions.insert(
+        sub,
+        Held {
+            id,
+            acked,
+            made_max,
+            bound,
+        },
+    );
     vec![next]
 }
 
@@ -326,6 +386,13 @@ fn ack(live: &Live, (sub, connection): (u32, u64), seq: Seq, told: Option<Seq>) 
         held.acked = held.acked.max(seq);
     }
     vec![next]
+}
+
+impl Held {
+    /// Whether it can be there with no ack that asked for it.
+    fn may_stand_at(&self, cursor: Seq) -> bool {
+        self.acked <= cursor && cursor <= self.acked.max(self.made_max)
+    }
 }
 
 impl Live {
