@@ -72,7 +72,12 @@ both_shards! {
         expect_turned_away(&site, 503, "limits.connections_max");
         drop(first);
         eventually("a place is free", || status(&site) == 101);
-        let held = Wire::upgraded(site.address, "/raw");
+        let mut held = None;
+        eventually("the place of who asked is free", || {
+            let (wire, status) = upgrade(Wire::connect(site.address), &[]);
+            held = Some(wire);
+            status == 101
+        });
         expect_turned_away(&site, 503, "limits.connections_max");
         drop(kept_alive);
         eventually("the place of a request is free", || status(&site) == 101);

@@ -525,10 +525,11 @@ fn start_copy(path: &Path, is_bare: bool) -> Result<(Vec<RecoveredTopic>, bool),
     }
     let mut folder = Folder::new(copied.path());
     let (_, state) = recover(&mut folder, IDENTITY, &small(), Now::default()).unwrap();
-    let is_missing = !state.report.segments_missing.is_empty();
-    match state.report.replay.damage.is_empty() && state.report.is_epoch_new == is_missing {
-        true => Ok((state.topics, is_missing)),
-        false => Err(format!("bare: {is_bare}, {:?}", state.report)),
+    let report = state.report;
+    let is_missing = !report.segments_missing.is_empty();
+    match report.replay.damage.is_empty() && (is_missing || !report.is_epoch_new) {
+        true => Ok((state.topics, report.is_epoch_new)),
+        false => Err(format!("bare: {is_bare}, {report:?}")),
     }
 }
 
