@@ -105,7 +105,11 @@ fn spoil(path: &Path, newest: u64, random: &mut Random) -> Option<Spoiled> {
             format!("a bit of byte {at} of {file:?}")
         }
         (7, _) => {
-            let file = path.join(format!("{:016}.segment", 7_000 + random.below(99)));
+            let mut ids = 7_000 + random.below(99)..;
+            let file = ids.find_map(|id| {
+                let file = path.join(format!("{id:016}.segment"));
+                (!file.exists()).then_some(file)
+            })?;
             let bytes: Vec<u8> = (0..20_000)
                 .map(|_| random.next().to_le_bytes()[0])
                 .collect();

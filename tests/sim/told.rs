@@ -244,10 +244,24 @@ impl Clients {
                 asked.op = Op::Fenced { sub, connection };
             }
             (Refused::NotSubscribed, Op::Ack { .. }) => asked.is_void = true,
+            // Its own subscribe, which came before, has made the subscription anew.
+            (Refused::AckAhead { .. }, Op::Ack { sub, .. }) if self.subscribes_by(at, sub) => {
+                self.asked[at].is_void = true;
+            }
             (Refused::UnknownSubscription, Op::DeleteSubscription { .. }) => asked.is_void = true,
             (refused, op) => return Err(format!("{op:?} was refused: {refused:?}")),
         }
         Ok(())
+    }
+
+    /// Whether a client asked for a subscription before this call, and heard of it not before that.
+    fn subscribes_by(&self, at: usize, wanted: u32) -> bool {
+        let call = &self.asked[at];
+        self.asked[..at].iter().any(|other| {
+            let is_same = matches!(other.op, Op::Subscribe { sub, .. } if sub == wanted);
+            let is_its = (other.client, other.topic) == (call.client, call.topic);
+            is_same && is_its && call.from < other.to.unwrap_or(u64::MAX)
+        })
     }
 
     fn take_push(&mut self, connection: u64, answer: Answer) -> Checked {
