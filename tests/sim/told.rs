@@ -202,6 +202,7 @@ impl Clients {
                 && self.asked[at].from < other.to.unwrap_or(u64::MAX)
         };
         let is_dim = self.asked.iter().any(is_ending);
+        let is_made_anew = self.subscribes_beside(at);
         let asked = &mut self.asked[at];
         match (refused, asked.op.clone()) {
             // What waited for the disk may be on it.
@@ -245,18 +246,19 @@ impl Clients {
             }
             (Refused::NotSubscribed, Op::Ack { .. }) => asked.is_void = true,
             // Its own subscribe, which came before, has made the subscription anew.
-            (Refused::AckAhead { .. }, Op::Ack { sub, .. }) if self.subscribes_by(at, sub) => {
-                self.asked[at].is_void = true;
-            }
+            (Refused::AckAhead { .. }, Op::Ack { .. }) if is_made_anew => asked.is_void = true,
             (Refused::UnknownSubscription, Op::DeleteSubscription { .. }) => asked.is_void = true,
             (refused, op) => return Err(format!("{op:?} was refused: {refused:?}")),
         }
         Ok(())
     }
 
-    /// Whether a client asked for a subscription before this call, and heard of it not before that.
-    fn subscribes_by(&self, at: usize, wanted: u32) -> bool {
+    /// Whether a client asked for the subscription that it acks, and had not heard of it then.
+    fn subscribes_beside(&self, at: usize) -> bool {
         let call = &self.asked[at];
+        let Op::Ack { sub: wanted, .. } = call.op else {
+            return false;
+        };
         self.asked[..at].iter().any(|other| {
             let is_same = matches!(other.op, Op::Subscribe { sub, .. } if sub == wanted);
             let is_its = (other.client, other.topic) == (call.client, call.topic);
