@@ -18,11 +18,13 @@ use crate::options::Connect;
 use crate::report::{Load, Report};
 use crate::run::{self, Progress, Tally, Window};
 use crate::schedule::Schedule;
+use crate::seal::Session;
 use crate::socket::{self, Target};
+use crate::ways;
 
 /// Runs the load and reports.
 pub(crate) fn run(options: &Connect) -> Result<Report> {
-    let target = options.common.target(&options.path);
+    let target = options.common.target(&options.path)?;
     // One connection beforehand, so that a wrong path or token is told before the run.
     drop(target.open(1, |_| ())?);
     run::allow_files(OPEN_MAX)?;
@@ -47,6 +49,8 @@ enum Phase {
     Upgrading,
     /// Messages that still have to come back.
     Echoing(u32),
+    /// Packets of Socket.IO that still have to come: the open packet and the joined namespace.
+    Joining(u32),
     Subscribing,
     Closing,
 }
@@ -54,6 +58,7 @@ enum Phase {
 /// One connection from its due time to its end.
 struct Visit {
     socket: TcpStream,
+    tls: Option<Box<Session>>,
     phase: Phase,
     due: Nanos,
     head: Vec<u8>,
@@ -111,10 +116,11 @@ impl Worker {
         let socket = TcpStream::from(self.target.bound_socket(number, self.sources)?);
         let visit = Visit {
             socket,
+            tls: self.target.session()?,
             phase: Phase::Connecting,
             due,
             head: Vec::new(),
-            walker: FrameWalker::default(),
+            walker: FrameWalker::new(self.target.ways.deflate),
             receiving: false,
             sends: 0,
         };
@@ -153,7 +159,30 @@ impl Worker {
         let visit = &mut self.visits[id as usize];
         visit.phase = phase;
         visit.sends += 1;
-        Ok(self.ring.send(visit.socket.as_fd(), bytes, id)?)
+        let socket = visit.socket.as_fd();
+        match &mut visit.tls {
+            None => self.ring.send(socket, bytes, id)?,
+            Some(tls) => self.ring.send_made(socket, tls.seal(bytes)?, id)?,
+        }
+        Ok(())
+    }
+
+    /// What came, opened if it was sealed.
+    fn read(&mut self, completion: &Completion) -> Result<Answer> {
+        let visit = &mut self.visits[completion.id as usize];
+        let Some(tls) = &mut visit.tls else {
+            return self.ring.read(completion, |bytes| read(visit, bytes));
+        };
+        let mut plain = Vec::new();
+        self.ring
+            .read(completion, |bytes| tls.open(bytes, &mut plain))?;
+        let out = tls.output()?;
+        if !out.is_empty() {
+            visit.sends += 1;
+            let socket = visit.socket.as_fd();
+            self.ring.send_made(socket, out, completion.id)?;
+        }
+        read(visit, &plain)
     }
 }
 
@@ -187,12 +216,15 @@ impl Drive for Worker {
             Err(_) => return Ok(()),
             Ok(_) => {}
         }
-        let answered = self.ring.read(completion, |bytes| read(visit, bytes))?;
+        let answered = self.read(completion)?;
         if !completion.more {
             self.receive(completion.id)?;
         }
         match (answered, self.first) {
-            (Answer::Upgraded, Some((phase, bytes))) => self.say(completion.id, phase, bytes),
+            (Answer::Upgraded(packets), Some((Phase::Joining(left), bytes))) => {
+                self.say(completion.id, Phase::Joining(left - packets.min(1)), bytes)
+            }
+            (Answer::Upgraded(_), Some((phase, bytes))) => self.say(completion.id, phase, bytes),
             (Answer::Echoed(left), Some((_, bytes))) if 0 < left => {
                 self.say(completion.id, Phase::Echoing(left), bytes)
             }
@@ -224,12 +256,20 @@ impl Drive for Worker {
 
 /// What a visit says when it has been upgraded.
 fn first_words(options: &Connect) -> Option<(Phase, &'static [u8])> {
-    let topic = &options.topic;
+    let (topic, ways) = (&options.topic, &options.common.ways);
+    if ways.socketio {
+        // The open packet comes with the upgrade or behind it.
+        let join = frame::masked(frame::TEXT, ways::JOIN);
+        return Some((Phase::Joining(2), join.leak()));
+    }
     match options.echoes {
         0 if topic.is_empty() => None,
-        0 => Some((Phase::Subscribing, socket::subscribe_frame(topic).leak())),
+        0 => Some((
+            Phase::Subscribing,
+            socket::subscribe_frame(topic, ways).leak(),
+        )),
         echoes => {
-            let message = frame::masked(frame::BINARY, &[b'x'; ECHO_BYTES]);
+            let message = ways.frame(frame::BINARY, &[b'x'; ECHO_BYTES]);
             Some((Phase::Echoing(echoes), message.leak()))
         }
     }
@@ -237,7 +277,8 @@ fn first_words(options: &Connect) -> Option<(Phase, &'static [u8])> {
 
 enum Answer {
     Nothing,
-    Upgraded,
+    /// And so many messages came with it.
+    Upgraded(u32),
     Subscribed,
     /// A message came back, and so many more are to be sent.
     Echoed(u32),
@@ -249,8 +290,9 @@ fn read(visit: &mut Visit, bytes: &[u8]) -> Result<Answer> {
         visit.head.extend_from_slice(bytes);
         return Ok(match socket::upgraded(&visit.head)? {
             Some(end) => {
-                visit.walker.walk(&visit.head[end..], |_| ())?;
-                Answer::Upgraded
+                let mut packets = 0;
+                visit.walker.walk(&visit.head[end..], |_| packets += 1)?;
+                Answer::Upgraded(packets)
             }
             None => Answer::Nothing,
         });
@@ -261,6 +303,11 @@ fn read(visit: &mut Visit, bytes: &[u8]) -> Result<Answer> {
     })?;
     Ok(match visit.phase {
         Phase::Subscribing if 0 < messages => Answer::Subscribed,
+        Phase::Joining(left) if messages < left => {
+            visit.phase = Phase::Joining(left - messages);
+            Answer::Nothing
+        }
+        Phase::Joining(_) => Answer::Subscribed,
         Phase::Echoing(left) if 0 < messages => Answer::Echoed(left.saturating_sub(messages)),
         _ => Answer::Nothing,
     })

@@ -1,26 +1,30 @@
 //! Echo: every connection sends messages and gets them back. Closed loop at a depth, or open loop
 //! with a due time for each message.
 
-use std::net::TcpStream;
-
 use anyhow::{Result, ensure};
 use loadgen::ring::{Completion, Ring, TaskWork};
 
 use crate::clock::Nanos;
 use crate::connection::Connection;
 use crate::drive::{Drive, drive};
-use crate::frame;
 use crate::latency::Latencies;
 use crate::options::Echo;
 use crate::report::{Load, Report};
 use crate::run::{self, Job, Progress, Tally, Window};
 use crate::schedule::Schedule;
 use crate::setup;
+use crate::stream::Stream;
+use crate::ways::Ways;
 
 /// Runs the load and reports.
 pub(crate) fn run(options: &Echo) -> Result<Report> {
     ensure!(0 < options.connections, "--connections must be at least 1");
-    let mut target = options.common.target(&options.path);
+    let mut target = options.common.target(&options.path)?;
+    let ways = &options.common.ways;
+    ensure!(
+        !options.raw || (ways.tls.is_none() && !ways.deflate && !ways.socketio),
+        "--raw is plain TCP: leave out --tls, --deflate and --socketio"
+    );
     target.raw = options.raw;
     let streams = setup::open(&target, options.connections)?;
     let plan = Plan::new(options);
@@ -60,12 +64,14 @@ struct Plan {
     depth: u64,
     rate: Option<f64>,
     buffer_bytes: usize,
+    ways: Ways,
 }
 
 impl Plan {
     fn new(options: &Echo) -> Self {
         let (opcode, payload) = options.payload();
-        let frame = frame::masked(opcode, &payload);
+        let ways = options.common.ways.clone();
+        let frame = ways.frame(opcode, &payload);
         let at_once = usize::from(options.depth).max(OPEN_LOOP_BATCH_MAX);
         let round_bytes = usize::from(options.depth) * frame.len();
         Self {
@@ -78,13 +84,14 @@ impl Plan {
             buffer_bytes: round_bytes
                 .next_power_of_two()
                 .clamp(BUFFER_BYTES_MIN, BUFFER_BYTES_MAX),
+            ways,
         }
     }
 }
 
 /// Splits the connections among threads.
-fn deal(streams: Vec<TcpStream>, threads: usize) -> Vec<Vec<TcpStream>> {
-    let mut hands: Vec<Vec<TcpStream>> = (0..threads).map(|_| Vec::new()).collect();
+fn deal(streams: Vec<Stream>, threads: usize) -> Vec<Vec<Stream>> {
+    let mut hands: Vec<Vec<Stream>> = (0..threads).map(|_| Vec::new()).collect();
     for (number, stream) in streams.into_iter().enumerate() {
         hands[number % threads].push(stream);
     }
@@ -115,7 +122,7 @@ struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    fn new(plan: &'a Plan, streams: Vec<TcpStream>, window: Window) -> Result<Self> {
+    fn new(plan: &'a Plan, streams: Vec<Stream>, window: Window) -> Result<Self> {
         let mut ring = Ring::new(TaskWork::Deferred, plan.buffer_bytes, streams.len())?;
         let share = streams.len() as f64 / plan.connections as f64;
         let schedule = plan
@@ -123,7 +130,7 @@ impl<'a> Worker<'a> {
             .map(|rate| Schedule::new(window.start, rate * share));
         let mut connections = Vec::with_capacity(streams.len());
         for (stream, id) in streams.into_iter().zip(0..) {
-            let connection = Connection::arm(stream, &mut ring, id)?;
+            let connection = Connection::arm(stream, &plan.ways, &mut ring, id)?;
             let (due, outstanding, received) = (0, 0, 0);
             connections.push(Echoing {
                 connection,
@@ -228,10 +235,11 @@ impl Drive for Worker<'_> {
         let index = completion.id as usize;
         let (mut returned, mut wrong, expected) = (0, 0, self.plan.payload_bytes);
         let peer = &mut self.connections[index];
-        peer.connection.take(&mut self.ring, completion, |bytes| {
-            returned += 1;
-            wrong += u64::from(bytes != expected);
-        })?;
+        peer.connection
+            .take(&mut self.ring, completion, |message| {
+                returned += 1;
+                wrong += u64::from(!message.is_of(expected));
+            })?;
         self.wrong += wrong;
         let now = self.window.clock.now();
         if self.window.holds(now) {

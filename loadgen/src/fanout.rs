@@ -2,7 +2,6 @@
 //! one of the subscribers, as the relay's rules want it. Counts `push` messages by their length and does not read them.
 
 use std::collections::VecDeque;
-use std::net::TcpStream;
 
 use anyhow::{Result, bail, ensure};
 use loadgen::ring::{Completion, Ring, TaskWork};
@@ -17,16 +16,18 @@ use crate::options::Fanout;
 use crate::report::{Load, Report};
 use crate::run::{self, Progress, Tally, Window};
 use crate::schedule::Schedule;
+use crate::stream::Stream;
+use crate::ways::Ways;
 use crate::{setup, socket};
 
 /// Runs the load and reports.
 pub(crate) fn run(options: &Fanout) -> Result<Report> {
     let topics = topics(options)?;
     let plan = Plan::new(options, &topics)?;
-    let mut streams = setup::open(&options.common.target(&options.path), options.connections)?;
+    let mut streams = setup::open(&options.common.target(&options.path)?, options.connections)?;
     let rooms = topics.iter().zip(streams.chunks_mut(plan.room_size));
     for (topic, members) in rooms {
-        let subscribe = socket::subscribe_frame(topic);
+        let subscribe = socket::subscribe_frame(topic, &plan.ways);
         members
             .iter_mut()
             .try_for_each(|stream| socket::exchange(stream, &subscribe))?;
@@ -74,6 +75,7 @@ struct Plan {
     /// Members of a room; the first of them publishes.
     room_size: usize,
     buffer_bytes: usize,
+    ways: Ways,
 }
 
 impl Plan {
@@ -92,22 +94,32 @@ impl Plan {
             window: options.window,
             room_size: options.connections / topics.len(),
             buffer_bytes,
+            ways: options.common.ways.clone(),
         })
     }
 }
 
 /// The frames that publish a burst, each of which becomes a push of the wanted size.
 fn burst(options: &Fanout, topic: &str) -> Result<&'static [u8]> {
+    let ways = &options.common.ways;
     let push = json!({"type": "push", "topic": topic, "event": "e", "payload": ""});
-    let envelope_bytes = push.to_string().len();
+    let envelope_bytes = match ways.socketio {
+        true => r#"42["said",""]"#.len(),
+        false => push.to_string().len(),
+    };
     ensure!(
         envelope_bytes <= options.bytes,
         "--bytes {} is less than the {envelope_bytes} bytes of an empty push",
         options.bytes
     );
-    let payload = "x".repeat(options.bytes - envelope_bytes);
-    let message = json!({"type": "message", "topic": topic, "event": "e", "payload": payload});
-    let frame = frame::masked(frame::TEXT, message.to_string().as_bytes());
+    let payload = ways.filler(options.bytes - envelope_bytes);
+    let text = match ways.socketio {
+        true => format!("42{}", json!(["say", topic, payload])),
+        false => {
+            json!({"type": "message", "topic": topic, "event": "e", "payload": payload}).to_string()
+        }
+    };
+    let frame = ways.frame(frame::TEXT, text.as_bytes());
     Ok(frame.repeat(usize::from(options.burst)).leak())
 }
 
@@ -144,11 +156,11 @@ struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    fn new(plan: &'a Plan, streams: Vec<TcpStream>, window: Window) -> Result<Self> {
+    fn new(plan: &'a Plan, streams: Vec<Stream>, window: Window) -> Result<Self> {
         let mut ring = Ring::new(TaskWork::Deferred, plan.buffer_bytes, streams.len())?;
         let mut subscribers = Vec::with_capacity(streams.len());
         for (stream, id) in streams.into_iter().zip(0..) {
-            let connection = Connection::arm(stream, &mut ring, id)?;
+            let connection = Connection::arm(stream, &plan.ways, &mut ring, id)?;
             subscribers.push(Subscriber {
                 connection,
                 received: 0,
@@ -279,9 +291,9 @@ impl Drive for Worker<'_> {
         let subscriber = &mut self.subscribers[index];
         subscriber
             .connection
-            .take(&mut self.ring, completion, |bytes| {
-                delivered += u64::from(bytes == expected);
-                wrong += u64::from(bytes != expected);
+            .take(&mut self.ring, completion, |message| {
+                delivered += u64::from(message.is_of(expected));
+                wrong += u64::from(!message.is_of(expected));
             })?;
         self.tally.wrong += wrong;
         let first = subscriber.received;

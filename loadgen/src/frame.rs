@@ -17,8 +17,17 @@ pub(crate) const PONG: u8 = 0xA;
 
 /// A complete, masked client frame.
 pub(crate) fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    masked_with(FIN | opcode, payload)
+}
+
+/// The same around what was compressed.
+pub(crate) fn masked_compressed(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    masked_with(FIN | COMPRESSED | opcode, payload)
+}
+
+fn masked_with(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::with_capacity(payload.len() + HEADER_BYTES_MAX);
-    frame.push(FIN | opcode);
+    frame.push(first);
     match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
         (Ok(short), _) if short < LENGTH_16 => frame.push(MASKED | short),
         (_, Ok(medium)) => {
@@ -39,8 +48,13 @@ pub(crate) fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
 /// What a walk found.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Frame<'a> {
-    /// A piece of a message has passed: its opcode (0 for a continuation) and payload length.
-    Data { opcode: u8, bytes: u64 },
+    /// A piece of a message has passed: its opcode (0 for a continuation), its payload length, and
+    /// whether that is the length of what was compressed.
+    Data {
+        opcode: u8,
+        bytes: u64,
+        is_compressed: bool,
+    },
     /// A control frame with its payload, still masked if the peer masked it.
     Control { opcode: u8, payload: &'a [u8] },
 }
@@ -64,9 +78,18 @@ pub(crate) struct FrameWalker {
     payload_bytes: u64,
     payload_left: u64,
     control: Vec<u8>,
+    takes_compressed: bool,
 }
 
 impl FrameWalker {
+    /// A walker of a connection on which compression was negotiated, or was not.
+    pub(crate) fn new(takes_compressed: bool) -> Self {
+        Self {
+            takes_compressed,
+            ..Self::default()
+        }
+    }
+
     /// Walks a chunk and shows each frame when its last byte has passed.
     pub(crate) fn walk(
         &mut self,
@@ -97,6 +120,7 @@ impl FrameWalker {
         let frame = Frame::Data {
             opcode: first & OPCODE,
             bytes: u64::from(*second),
+            is_compressed: false,
         };
         (between_frames && plain).then_some((frame, rest))
     }
@@ -116,7 +140,11 @@ impl FrameWalker {
         }
         let (first, length) = (self.header[0], payload_bytes(&self.header));
         self.header_bytes = 0;
-        if first & RESERVED != 0 {
+        let allowed = match self.takes_compressed && first & CONTROL == 0 {
+            true => COMPRESSED,
+            false => 0,
+        };
+        if first & RESERVED & !allowed != 0 {
             return Err(Malformed::Reserved(first & RESERVED));
         }
         if first & CONTROL != 0 && CONTROL_BYTES_MAX < length {
@@ -148,6 +176,7 @@ impl FrameWalker {
             visit(Frame::Data {
                 opcode,
                 bytes: self.payload_bytes,
+                is_compressed: self.header[0] & COMPRESSED != 0,
             });
         } else {
             visit(Frame::Control {
@@ -189,6 +218,7 @@ fn payload_bytes(header: &[u8; HEADER_BYTES_MAX]) -> u64 {
 
 const FIN: u8 = 0x80;
 const RESERVED: u8 = 0x70;
+const COMPRESSED: u8 = 0x40;
 const OPCODE: u8 = 0x0F;
 const CONTROL: u8 = 0x08;
 const MASKED: u8 = 0x80;
@@ -220,7 +250,7 @@ mod tests {
             let (piece, tail) = rest.split_at(cut.min(rest.len()));
             let visit = |frame: Frame<'_>| {
                 seen.push(match frame {
-                    Frame::Data { opcode, bytes } => Seen::Data(opcode, bytes),
+                    Frame::Data { opcode, bytes, .. } => Seen::Data(opcode, bytes),
                     Frame::Control { opcode, payload } => Seen::Control(opcode, payload.to_vec()),
                 });
             };
@@ -259,6 +289,29 @@ mod tests {
         let refuse = |bytes: &[u8]| FrameWalker::default().walk(bytes, |_| ()).unwrap_err();
         assert_eq!(refuse(b"\xC1\x00"), Malformed::Reserved(0x40));
         assert_eq!(refuse(b"\x89\x7E\x00\x7E"), Malformed::LongControl(126));
+    }
+
+    #[test]
+    fn a_compressed_frame_is_one_where_that_was_negotiated() {
+        let mut walker = FrameWalker::new(true);
+        let mut seen = Vec::new();
+        let both = b"\xC1\x02ab\x81\x01c";
+        walker
+            .walk(both, |frame| {
+                if let Frame::Data {
+                    bytes,
+                    is_compressed,
+                    ..
+                } = frame
+                {
+                    seen.push((bytes, is_compressed));
+                }
+            })
+            .unwrap();
+        assert_eq!(seen, [(2, true), (1, false)]);
+        let control = FrameWalker::new(true).walk(b"\xC9\x00", |_| ());
+        assert_eq!(control, Err(Malformed::Reserved(0x40)));
+        assert_eq!(masked_compressed(TEXT, b"a")[0], 0xC1);
     }
 
     proptest! {

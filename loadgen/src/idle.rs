@@ -1,6 +1,5 @@
 //! Idle: connections that only answer pings. What each costs the server in memory and CPU.
 
-use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -12,7 +11,9 @@ use crate::options::Idle;
 use crate::report::{Load, Report};
 use crate::run::{self, Progress, Tally, Window};
 use crate::schedule::Schedule;
+use crate::stream::Stream;
 use crate::usage::Memory;
+use crate::ways::Ways;
 use crate::{setup, socket};
 
 /// Runs the load and reports.
@@ -23,7 +24,7 @@ pub(crate) fn run(options: &Idle) -> Result<Report> {
         .pid
         .context("idle needs --pid, the server's process id")?
         .to_string();
-    let target = options.common.target(&options.path);
+    let target = options.common.target(&options.path)?;
     for _ in 0..options.prime.div_ceil(PRIMED_AT_ONCE) {
         drop(target.open(PRIMED_AT_ONCE, |_| ())?);
     }
@@ -31,7 +32,7 @@ pub(crate) fn run(options: &Idle) -> Result<Report> {
     let before = Memory::of(&pid)?;
     let mut streams = setup::open(&target, options.connections)?;
     if !options.topic.is_empty() {
-        let subscribe = socket::subscribe_frame(&options.topic);
+        let subscribe = socket::subscribe_frame(&options.topic, &options.common.ways);
         streams
             .iter_mut()
             .try_for_each(|stream| socket::exchange(stream, &subscribe))?;
@@ -39,7 +40,9 @@ pub(crate) fn run(options: &Idle) -> Result<Report> {
     let measured = run::measure(
         &options.common,
         vec![Box::new(|window: Window, progress: &Progress| {
-            hold(streams, window, progress, || Memory::of(&pid))
+            hold((streams, &options.common.ways), window, progress, || {
+                Memory::of(&pid)
+            })
         })],
     )?;
     let load = Load::held("idle", &options.path, options.connections);
@@ -79,7 +82,7 @@ impl Drive for Held {
 
 /// Holds the connections to the end of the run and reads the server's memory before they close.
 fn hold(
-    streams: Vec<TcpStream>,
+    (streams, ways): (Vec<Stream>, &Ways),
     window: Window,
     progress: &Progress,
     memory: impl FnOnce() -> Result<Memory>,
@@ -87,7 +90,7 @@ fn hold(
     let mut ring = Ring::new(TaskWork::Deferred, BUFFER_BYTES, streams.len())?;
     let mut connections = Vec::with_capacity(streams.len());
     for (stream, id) in streams.into_iter().zip(0..) {
-        connections.push(Connection::arm(stream, &mut ring, id)?);
+        connections.push(Connection::arm(stream, ways, &mut ring, id)?);
     }
     let messages = 0;
     let mut held = Held {

@@ -16,11 +16,14 @@ mod report;
 mod run;
 mod scenario;
 mod schedule;
+mod seal;
 mod setup;
 mod socket;
 mod stall;
+mod stream;
 mod units;
 mod usage;
+mod ways;
 
 use std::fmt::Display;
 use std::process::ExitCode;

@@ -2,12 +2,15 @@
 
 use std::net::SocketAddr;
 
+use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand};
 
 use crate::durable;
 use crate::frame;
 use crate::scenario;
+use crate::seal;
 use crate::socket::Target;
+use crate::ways::Ways;
 
 /// Load for a WebSocket server, and what it cost that server.
 ///
@@ -41,6 +44,8 @@ Examples:
   loadgen fanout  --server 127.0.0.1:9000 --connections 1000 --burst 8 --token $TOKEN --pid $!
   loadgen idle    --server 127.0.0.1:9000 --connections 15000 --pid $!
   loadgen connect --server 127.0.0.1:9000 --rate 500 --token $TOKEN
+  loadgen echo    --server 127.0.0.1:9443 --tls cert.pem --deflate --bytes 1024
+  loadgen idle    --server 127.0.0.1:9000 --socketio --pid $!
   loadgen durable publish --in-flight 256 --data-dir DIR --token $TOKEN --pid $!
   loadgen durable topics  --count 20000 --data-dir DIR --token $TOKEN --pid $!
   loadgen durable replay  --mib 256 --bytes 1024 --token $TOKEN --pid $!
@@ -68,8 +73,11 @@ pub(crate) enum Mode {
 impl Echo {
     /// What each message carries, and how it is framed.
     pub(crate) fn payload(&self) -> (u8, Vec<u8>) {
+        let ways = &self.common.ways;
         match &self.message {
             Some(text) => (frame::TEXT, text.clone().into_bytes()),
+            None if ways.socketio => (frame::TEXT, event("message", self.bytes, ways)),
+            None if ways.deflate => (frame::TEXT, ways.filler(self.bytes).into_bytes()),
             None => {
                 let opcode = if self.text {
                     frame::TEXT
@@ -80,6 +88,13 @@ impl Echo {
             }
         }
     }
+}
+
+/// An event of Socket.IO of so many bytes, or as few as it can have.
+fn event(name: &str, bytes: usize, ways: &Ways) -> Vec<u8> {
+    let frame_bytes = format!(r#"42["{name}",""]"#).len();
+    let text = ways.filler(bytes.saturating_sub(frame_bytes));
+    format!(r#"42["{name}","{text}"]"#).into_bytes()
 }
 
 impl Mode {
@@ -102,7 +117,11 @@ pub(crate) struct Echo {
     #[command(flatten)]
     pub(crate) common: Common,
     /// Path of the echo mount.
-    #[arg(long, default_value = "/echo")]
+    #[arg(
+        long,
+        default_value = "/echo",
+        default_value_if("socketio", "true", "/socket.io/")
+    )]
     pub(crate) path: String,
     /// Open connections.
     #[arg(long, short = 'n', default_value_t = 100)]
@@ -136,7 +155,11 @@ pub(crate) struct Fanout {
     #[command(flatten)]
     pub(crate) common: Common,
     /// Path of the relay mount.
-    #[arg(long, default_value = "/ws")]
+    #[arg(
+        long,
+        default_value = "/ws",
+        default_value_if("socketio", "true", "/socket.io/")
+    )]
     pub(crate) path: String,
     /// Subscribers.
     #[arg(long, short = 'n', default_value_t = 1000)]
@@ -168,7 +191,11 @@ pub(crate) struct Idle {
     #[command(flatten)]
     pub(crate) common: Common,
     /// Path of any mount.
-    #[arg(long, default_value = "/echo")]
+    #[arg(
+        long,
+        default_value = "/echo",
+        default_value_if("socketio", "true", "/socket.io/")
+    )]
     pub(crate) path: String,
     /// Open connections.
     #[arg(long, short = 'n', default_value_t = 15_000)]
@@ -188,7 +215,11 @@ pub(crate) struct Connect {
     #[command(flatten)]
     pub(crate) common: Common,
     /// Path of the relay mount.
-    #[arg(long, default_value = "/ws")]
+    #[arg(
+        long,
+        default_value = "/ws",
+        default_value_if("socketio", "true", "/socket.io/")
+    )]
     pub(crate) path: String,
     /// Connections a second, each begun when it is due.
     #[arg(long, default_value_t = 200.0, value_parser = positive)]
@@ -238,6 +269,8 @@ pub(crate) struct Common {
     /// Process id of the server, to read its CPU time and memory from /proc.
     #[arg(long)]
     pub(crate) pid: Option<u32>,
+    #[command(flatten)]
+    pub(crate) ways: Ways,
     /// Loopback addresses 127.1.x.1, .2, .. to connect from; 0 = as many as are needed.
     #[arg(long, default_value_t = 0)]
     pub(crate) sources: u8,
@@ -248,18 +281,35 @@ pub(crate) struct Common {
 
 impl Common {
     /// Where to connect.
-    pub(crate) fn target(&self, path: &str) -> Target {
-        Target {
+    pub(crate) fn target(&self, path: &str) -> Result<Target> {
+        let trust = self.ways.tls.as_deref().map(seal::trust).transpose()?;
+        Ok(Target {
             server: self.server,
             path: path.to_owned(),
             token: self.token.clone(),
             raw: false,
             sources: self.sources,
-        }
+            ways: self.ways.clone(),
+            trust,
+        })
+    }
+
+    /// Says so where a mode cannot be spoken otherwise than plainly.
+    pub(crate) fn refuse_ways(&self, mode: &str) -> Result<()> {
+        let Ways {
+            tls,
+            deflate,
+            socketio,
+        } = &self.ways;
+        ensure!(
+            tls.is_none() && !deflate && !socketio,
+            "{mode} knows no --tls, --deflate and --socketio: echo, fanout, idle and connect do"
+        );
+        Ok(())
     }
 }
 
-pub(crate) fn positive(text: &str) -> Result<f64, String> {
+pub(crate) fn positive(text: &str) -> std::result::Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if 0.0 < value && value <= VALUE_MAX => Ok(value),
         _ => Err(format!(

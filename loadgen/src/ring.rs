@@ -23,9 +23,9 @@ use slab::Slab;
 pub enum Kind {
     /// A chunk of bytes, or the end of a connection.
     Receive,
-    /// The end of a send of static bytes.
+    /// The end of a send that was given a name.
     Send,
-    /// The end of a send of bytes that the ring keeps; never shown.
+    /// The end of a send of bytes that the ring keeps; shown as `Send`, or not at all.
     SendOwned,
     /// A connection is made, or is not.
     Connect,
@@ -54,11 +54,14 @@ pub struct Completion {
     buffer: Option<u16>,
 }
 
+/// Bytes that are sent, and what the caller named that, if it wants to know of the end.
+type Owned = (Box<[u8]>, Option<u32>);
+
 /// One thread's ring.
 pub struct Ring {
     io: IoUring,
     buffers: BufferRing,
-    owned: Slab<Box<[u8]>>,
+    owned: Slab<Owned>,
     spare: Vec<Completion>,
 }
 
@@ -108,9 +111,23 @@ impl Ring {
 
     /// Sends a rare, short frame; the ring keeps its bytes and reports nothing.
     pub fn send_owned(&mut self, socket: BorrowedFd<'_>, bytes: Vec<u8>) -> io::Result<()> {
-        let key = self.owned.insert(bytes.into_boxed_slice());
+        self.send_kept(socket, bytes, None)
+    }
+
+    /// Sends bytes that the ring keeps; their end is a completion of `Kind::Send`.
+    pub fn send_made(&mut self, socket: BorrowedFd<'_>, bytes: Vec<u8>, id: u32) -> io::Result<()> {
+        self.send_kept(socket, bytes, Some(id))
+    }
+
+    fn send_kept(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        bytes: Vec<u8>,
+        named: Option<u32>,
+    ) -> io::Result<()> {
+        let key = self.owned.insert((bytes.into_boxed_slice(), named));
         let id = u32::try_from(key).map_err(io::Error::other)?;
-        let entry = send_entry(socket.as_raw_fd(), &self.owned[key]);
+        let entry = send_entry(socket.as_raw_fd(), &self.owned[key].0);
         self.push(&entry.user_data(pack(Kind::SendOwned, id)))
     }
 
@@ -144,12 +161,15 @@ impl Ring {
     pub fn completions(&mut self) -> Vec<Completion> {
         let mut found = std::mem::take(&mut self.spare);
         for entry in self.io.completion() {
-            let completion = unpack(&entry);
+            let mut completion = unpack(&entry);
             if completion.kind == Kind::SendOwned {
-                self.owned.try_remove(completion.id as usize);
-            } else {
-                found.push(completion);
+                let kept = self.owned.try_remove(completion.id as usize);
+                let Some((_, Some(id))) = kept else {
+                    continue;
+                };
+                (completion.kind, completion.id) = (Kind::Send, id);
             }
+            found.push(completion);
         }
         found
     }

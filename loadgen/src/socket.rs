@@ -1,7 +1,6 @@
 //! Opening connections before a run: source addresses, the upgrade, the first exchange of frames.
 //! Blocking and in order; what is measured happens later, on the ring.
 
-use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -9,6 +8,9 @@ use anyhow::{Context, Result, bail};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::frame::{self, Frame, FrameWalker};
+use crate::seal::{Session, Trust};
+use crate::stream::Stream;
+use crate::ways::{self, Ways};
 
 /// Whom to connect to, and how.
 #[derive(Debug, Clone)]
@@ -20,6 +22,9 @@ pub(crate) struct Target {
     pub(crate) raw: bool,
     /// How many loopback addresses the connections come from; 0 chooses by their number.
     pub(crate) sources: u8,
+    pub(crate) ways: Ways,
+    /// What is trusted, where TLS is spoken.
+    pub(crate) trust: Option<Trust>,
 }
 
 impl Target {
@@ -29,17 +34,22 @@ impl Target {
             format!("Authorization: Bearer {token}\r\n")
         });
         let Self { server, path, .. } = self;
+        let path = self.ways.target(path);
+        let extensions = match self.ways.deflate {
+            true => OFFER,
+            false => "",
+        };
         format!(
             "GET {path} HTTP/1.1\r\nHost: {server}\r\nUpgrade: websocket\r\n\
              Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-             Sec-WebSocket-Version: 13\r\n{authorization}\r\n"
+             Sec-WebSocket-Version: 13\r\n{extensions}{authorization}\r\n"
         )
         .into_bytes()
     }
 
     /// Opens `count` connections, some at a time so that the server's accept queue is not
     /// overrun, and tells `opened` how many there are.
-    pub(crate) fn open(&self, count: usize, opened: impl Fn(usize)) -> Result<Vec<TcpStream>> {
+    pub(crate) fn open(&self, count: usize, opened: impl Fn(usize)) -> Result<Vec<Stream>> {
         let sources = self.source_count(count);
         let request = self.upgrade_request();
         let mut streams = Vec::with_capacity(count);
@@ -48,12 +58,13 @@ impl Target {
             for number in from..count.min(from + OPENED_AT_ONCE) {
                 let mut stream = self.connect(number, sources)?;
                 if !self.raw {
-                    stream.write_all(&request)?;
+                    stream.write(&request)?;
                 }
                 streams.push(stream);
             }
             if !self.raw {
-                streams[from..].iter_mut().try_for_each(await_upgrade)?;
+                let mut new = streams[from..].iter_mut();
+                new.try_for_each(|stream| self.await_open(stream))?;
             }
             opened(streams.len());
         }
@@ -90,23 +101,43 @@ impl Target {
         }
     }
 
-    fn connect(&self, number: usize, sources: u8) -> Result<TcpStream> {
+    /// A session of TLS, where it is spoken.
+    pub(crate) fn session(&self) -> Result<Option<Box<Session>>> {
+        let trust = self.trust.as_ref();
+        trust
+            .map(|trust| Session::new(trust, self.server.ip()))
+            .transpose()
+    }
+
+    /// Waits for the end of the upgrade; of Socket.IO, until the namespace `/` is joined.
+    fn await_open(&self, stream: &mut Stream) -> Result<()> {
+        let head = stream.read_until("the answer to the upgrade", upgraded)?;
+        if self.ways.deflate && !has_deflate(&head) {
+            bail!("the server did not take --deflate: is `compression = true` there?");
+        }
+        if self.ways.socketio {
+            read_text(stream, b"0{")?;
+            stream.write(&frame::masked(frame::TEXT, ways::JOIN))?;
+            read_text(stream, b"40{")?;
+        }
+        Ok(())
+    }
+
+    fn connect(&self, number: usize, sources: u8) -> Result<Stream> {
         let socket = self.bound_socket(number, sources)?;
         socket
             .connect(&self.server.into())
             .with_context(|| format!("connect to {}: is the server up?", self.server))?;
         let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(ANSWER_WITHIN))?;
-        Ok(stream)
+        Ok(Stream::new(stream, self.session()?))
     }
 }
 
 /// Sends a text message and reads until one data frame has come back.
-pub(crate) fn exchange(stream: &mut TcpStream, request: &[u8]) -> Result<()> {
-    stream
-        .write_all(request)
-        .context("send the first message")?;
-    let mut walker = FrameWalker::default();
+pub(crate) fn exchange(stream: &mut Stream, request: &[u8]) -> Result<()> {
+    stream.write(request).context("send the first message")?;
+    let mut walker = FrameWalker::new(true);
     let mut answered = false;
     let mut chunk = [0; 4096];
     while !answered {
@@ -123,10 +154,15 @@ pub(crate) fn exchange(stream: &mut TcpStream, request: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The frame that subscribes to a relay topic.
-pub(crate) fn subscribe_frame(topic: &str) -> Vec<u8> {
+/// The frame that subscribes to a relay topic, or joins a room of Socket.IO.
+pub(crate) fn subscribe_frame(topic: &str, ways: &Ways) -> Vec<u8> {
     let message = serde_json::json!({"type": "subscribe", "topic": topic});
-    frame::masked(frame::TEXT, message.to_string().as_bytes())
+    let event = serde_json::json!(["join", topic]);
+    let text = match ways.socketio {
+        true => format!("420{event}"),
+        false => message.to_string(),
+    };
+    frame::masked(frame::TEXT, text.as_bytes())
 }
 
 /// Where a response's head ends, if it is complete; an answer other than 101 is an error.
@@ -142,25 +178,32 @@ pub(crate) fn upgraded(head: &[u8]) -> Result<Option<usize>> {
     Ok(Some(end + 4))
 }
 
-fn await_upgrade(stream: &mut TcpStream) -> Result<()> {
-    let mut head = Vec::new();
-    let mut byte = [0; 512];
-    while upgraded(&head)?.is_none() {
-        // Whatever stands behind the head belongs to a frame walker, so nothing may be read of it.
-        let peeked = stream
-            .peek(&mut byte)
-            .context("wait for the answer to the upgrade")?;
-        if peeked == 0 {
-            bail!("the server closed a connection during its upgrade");
-        }
-        let before = head.len();
-        head.extend_from_slice(&byte[..peeked]);
-        let take = upgraded(&head)?.map_or(peeked, |end| end - before);
-        stream.read_exact(&mut byte[..take])?;
-        head.truncate(before + take);
+/// Whether an answer to an upgrade names the extension.
+fn has_deflate(head: &[u8]) -> bool {
+    let head = String::from_utf8_lossy(head).to_ascii_lowercase();
+    head.contains("sec-websocket-extensions: permessage-deflate")
+}
+
+/// Reads one short text frame that begins as Socket.IO says.
+fn read_text(stream: &mut Stream, begin: &[u8]) -> Result<()> {
+    let begun = String::from_utf8_lossy(begin);
+    let frame = stream.read_until(&format!("`{begun}..` of Socket.IO"), |read| {
+        let (header, length) = match read {
+            [_, length @ 0..=125, ..] => (2, usize::from(*length)),
+            [_, 126, high, low, ..] => (4, usize::from(u16::from_be_bytes([*high, *low]))),
+            _ => return Ok(None),
+        };
+        Ok((header + length <= read.len()).then_some(header + length))
+    })?;
+    let payload = &frame[if frame[1] == 126 { 4 } else { 2 }..];
+    let text = String::from_utf8_lossy(payload);
+    if !payload.starts_with(begin) {
+        bail!("the server said `{text}` in place of `{begun}..`: check --path and --token");
     }
     Ok(())
 }
+
+const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover\r\n";
 
 /// Fewer than the accept queue of a careful server holds (128).
 const OPENED_AT_ONCE: usize = 64;
@@ -179,6 +222,8 @@ mod tests {
             token: Some("abc".into()),
             raw: false,
             sources: 0,
+            ways: Ways::default(),
+            trust: None,
         }
     }
 
@@ -187,6 +232,21 @@ mod tests {
         let request = String::from_utf8(target().upgrade_request()).unwrap();
         assert!(request.starts_with("GET /echo HTTP/1.1\r\nHost: 127.0.0.1:9000\r\n"));
         assert!(request.ends_with("\r\nAuthorization: Bearer abc\r\n\r\n"));
+    }
+
+    #[test]
+    fn the_request_says_what_is_spoken() {
+        let mut target = target();
+        target.path = "/socket.io/".into();
+        target.ways.socketio = true;
+        target.ways.deflate = true;
+        let request = String::from_utf8(target.upgrade_request()).unwrap();
+        assert!(request.starts_with("GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\n"));
+        assert!(request.contains("\r\nSec-WebSocket-Extensions: permessage-deflate; client_no"));
+        assert!(has_deflate(
+            b"A: b\r\nsec-websocket-extensions: permessage-deflate; x\r\n"
+        ));
+        assert!(!has_deflate(b"A: permessage-deflate\r\n"));
     }
 
     #[test]

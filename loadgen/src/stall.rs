@@ -14,13 +14,14 @@ use crate::{setup, socket};
 /// Runs the load and reports.
 pub(crate) fn run(options: &Stall) -> Result<Report> {
     ensure!(0 < options.connections, "--connections must be at least 1");
+    options.common.refuse_ways("stall")?;
     let pid = options.common.pid;
     let pid = pid
         .context("stall needs --pid, the server's process id")?
         .to_string();
     let before = Memory::of(&pid)?;
-    let mut streams = setup::open(&options.common.target(&options.path), options.connections)?;
-    let subscribe = socket::subscribe_frame(&options.topic);
+    let mut streams = setup::open(&options.common.target(&options.path)?, options.connections)?;
+    let subscribe = socket::subscribe_frame(&options.topic, &options.common.ways);
     streams
         .iter_mut()
         .try_for_each(|stream| socket::exchange(stream, &subscribe))?;

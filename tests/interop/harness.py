@@ -55,6 +55,7 @@ def secure(config=CONFIG):
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
          "-nodes", "-keyout", key, "-out", chain, "-days", "3", "-subj", "/CN=localhost",
+         "-addext", "basicConstraints=critical,CA:FALSE",
          "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
         check=True, capture_output=True)
     listen = f"""
@@ -155,9 +156,11 @@ def _base64url(data):
 class Server:
     """A running server, ended at the end of the `with` block."""
 
-    def __init__(self, config=CONFIG, shards=1, dev=False, preexec=None):
+    def __init__(self, config=CONFIG, shards=1, dev=False, preexec=None, program=None):
         self.folder = Path(tempfile.mkdtemp(prefix="tidegate-interop-"))
-        command = [binary(), "serve", "--listen", "127.0.0.1:0", "--data", self.folder / "data"]
+        # A program of the framework has no other verb.
+        command = [program] if program else [binary(), "serve"]
+        command += ["--listen", "127.0.0.1:0", "--data", self.folder / "data"]
         if dev:
             command.append("--dev")
         else:

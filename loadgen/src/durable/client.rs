@@ -1,19 +1,17 @@
 //! One client of durable topics over a blocking socket: publishes in bulk, subscribes and counts
 //! what comes without reading it, for to read it would cost more than the server needs to send it.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use super::options::Place;
 use crate::frame::{self, Frame, FrameWalker};
+use crate::stream::Stream;
 
 /// A connection on the durable mount.
 #[derive(Debug)]
 pub(crate) struct Client {
-    stream: TcpStream,
+    stream: Stream,
     walker: FrameWalker,
     chunk: Box<[u8]>,
 }
@@ -21,7 +19,7 @@ pub(crate) struct Client {
 impl Client {
     /// Connects and upgrades.
     pub(crate) fn connect(place: &Place) -> Result<Self> {
-        let mut streams = place.common.target(&place.path).open(1, |_| ())?;
+        let mut streams = place.common.target(&place.path)?.open(1, |_| ())?;
         let stream = streams.pop().context("one connection was asked for")?;
         Ok(Self {
             stream,
@@ -32,7 +30,7 @@ impl Client {
 
     /// Sends bytes that are frames already.
     pub(crate) fn send(&mut self, frames: &[u8]) -> Result<()> {
-        self.stream.write_all(frames).context("send")
+        self.stream.write(frames).context("send")
     }
 
     /// Waits for bytes and counts the messages that they complete.

@@ -19,6 +19,7 @@ use crate::Shown;
 /// Runs the load and shows what it came to.
 pub(crate) fn run(mode: &Mode) -> Result<Shown> {
     let json = mode.common().json;
+    mode.common().refuse_ways("durable")?;
     match mode {
         Mode::Publish(publish) => Shown::report(&publish::run(publish)?, json),
         Mode::Topics(topics) => Shown::facts(&topics::run(topics)?, json),

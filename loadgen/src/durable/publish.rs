@@ -2,7 +2,6 @@
 //! is due; acks come in the order of the publishes, so they are counted and not read.
 
 use std::collections::VecDeque;
-use std::net::TcpStream;
 
 use anyhow::{Result, bail};
 use loadgen::ring::{Completion, Ring, TaskWork};
@@ -18,6 +17,8 @@ use crate::report::{Load, Report};
 use crate::run::{self, Progress, Tally, Window};
 use crate::schedule::Schedule;
 use crate::setup;
+use crate::stream::Stream;
+use crate::ways::Ways;
 
 /// Runs the load and reports.
 pub(crate) fn run(options: &Publish) -> Result<Report> {
@@ -26,7 +27,7 @@ pub(crate) fn run(options: &Publish) -> Result<Report> {
     make_topics(place, &plan.topics, |_| ())?;
     let mut disk = place.data_dir.as_deref().map(Disk::new).transpose()?;
     disk.iter_mut().try_for_each(Disk::probe)?;
-    let streams = setup::open(&place.common.target(&place.path), plan.windows.len())?;
+    let streams = setup::open(&place.common.target(&place.path)?, plan.windows.len())?;
     let job =
         |window: Window, progress: &Progress| Worker::new(&plan, streams, window)?.drive(progress);
     let measured = run::measure(&place.common, vec![Box::new(job)])?;
@@ -107,12 +108,12 @@ struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    fn new(plan: &'a Plan, streams: Vec<TcpStream>, window: Window) -> Result<Self> {
+    fn new(plan: &'a Plan, streams: Vec<Stream>, window: Window) -> Result<Self> {
         let mut ring = Ring::new(TaskWork::Deferred, BUFFER_BYTES, streams.len())?;
         let mut publishers = Vec::with_capacity(streams.len());
         for ((stream, id), in_flight) in streams.into_iter().zip(0..).zip(&plan.windows) {
             publishers.push(Publisher {
-                connection: Connection::arm(stream, &mut ring, id)?,
+                connection: Connection::arm(stream, &Ways::default(), &mut ring, id)?,
                 frames: plan.frames[publishers.len() % plan.frames.len()],
                 window: *in_flight,
                 due: VecDeque::new(),
@@ -187,9 +188,10 @@ impl Drive for Worker<'_> {
         let publisher = &mut self.publishers[index];
         publisher
             .connection
-            .take(&mut self.ring, completion, |bytes| {
-                acks += u64::from(bytes <= ACK_BYTES_MAX);
-                wrong += u64::from(ACK_BYTES_MAX < bytes);
+            .take(&mut self.ring, completion, |message| {
+                let is_ack = message.is_at_most(ACK_BYTES_MAX);
+                acks += u64::from(is_ack);
+                wrong += u64::from(!is_ack);
             })?;
         self.tally.wrong += wrong;
         let now = self.window.clock.now();

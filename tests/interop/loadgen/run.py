@@ -12,7 +12,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-from harness import ROOT, Server, binary, built, equal, run_checks  # noqa: E402
+from harness import (CONFIG, ROOT, Server, binary, built, equal, run_checks, secure,  # noqa: E402
+                     token)
 
 # A run that a busy machine has spoilt says so and ends with this; it has worked all the same.
 GOOD, FAILED, THROWN_AWAY = 0, 1, 2
@@ -106,8 +107,53 @@ def one_load_prints_one_object():
     equal(report["wrong"], 0)
 
 
+def loads(*words):
+    """The reports of one load, which must have had answers, all of them right."""
+    command = [built("loadgen", "loadgen"), *words, "--seconds", "1", "--warmup", "0.2", "--json"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60)
+    assert done.returncode in (GOOD, THROWN_AWAY), done.stdout + done.stderr
+    report = json.loads(done.stdout)
+    assert report["count"] and not report["wrong"], report
+    return report
+
+
+COMPRESSED = (CONFIG + "compression = true\n").replace("[relay]", "[relay]\ncompression = true")
+
+
+def loads_over_tls_and_compressed_ones_are_answered():
+    config, trusted = secure(COMPRESSED)
+    with Server(config) as server:
+        sealed = ["--server", server.secure_address(), "--tls", trusted]
+        plain = ["--server", server.address]
+        bearer = ["--token", token("load")]
+        for way in (plain, sealed):
+            for deflate in ([], ["--deflate"]):
+                loads("echo", "-n", "3", "--depth", "4", "--bytes", "1024", *way, *deflate)
+                loads("echo", "-n", "3", "--rate", "200", *way, *deflate)
+                loads("fanout", "-n", "5", "--burst", "2", "--bytes", "1024", *way, *bearer, *deflate)
+                loads("connect", "--rate", "20", *way, *bearer, *deflate)
+                loads("connect", "--rate", "20", "--path", "/echo", "--echoes", "2", *way, *deflate)
+        words = ["echo", "--raw", "--deflate", *plain]
+        for refused in (words, ["stall", "--socketio", *plain], ["echo", "--tls", "/nowhere", *plain]):
+            done = subprocess.run([str(word) for word in [built("loadgen", "loadgen"), *refused]],
+                                  capture_output=True, text=True, timeout=60)
+            equal(done.returncode, FAILED)
+            assert "--deflate" in done.stderr or "/nowhere" in done.stderr, done.stderr
+
+
+def loads_of_socketio_are_answered():
+    config, trusted = secure()
+    with Server(config, program=built("typed", "bench")) as server:
+        for way in (["--server", server.address],
+                    ["--server", server.secure_address(), "--tls", trusted]):
+            loads("echo", "--socketio", "-n", "3", "--depth", "4", *way)
+            loads("fanout", "--socketio", "-n", "5", "--burst", "2", *way)
+            loads("connect", "--socketio", "--rate", "20", *way)
+
+
 if __name__ == "__main__":
     assert SCENARIOS
     run_checks([check_of(scenario) for scenario in SCENARIOS]
                + [a_server_that_runs_is_measured_too, a_step_that_fails_keeps_the_others,
-                  one_load_prints_one_object])
+                  one_load_prints_one_object, loads_over_tls_and_compressed_ones_are_answered,
+                  loads_of_socketio_are_answered])
