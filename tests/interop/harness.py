@@ -161,12 +161,17 @@ class Server:
         # A program of the framework has no other verb.
         command = [program] if program else [binary(), "serve"]
         command += ["--listen", "127.0.0.1:0", "--data", self.folder / "data"]
+    def __init__(self, config=CONFIG, shards=1, dev=False, preexec=None, program=None, more=None):
+        """`program` is one that is built with the framework, in place of ours; `more` is added to its
+        environment."""
+        self.folder = Path(tempfile.mkdtemp(prefix="tidegate-interop-"))
+        command = [*([program] if program else [binary(), "serve"]), "--listen", "127.0.0.1:0", "--data", self.folder / "data"]
         if dev:
             command.append("--dev")
         else:
             (self.folder / "config.toml").write_text(config.format(shards=shards))
             command += ["--config", self.folder / "config.toml"]
-        environment = {**os.environ, "TIDEGATE_JWT_SECRET": SECRET}
+        environment = {**os.environ, "TIDEGATE_JWT_SECRET": SECRET, **(more or {})}
         if dev:
             del environment["TIDEGATE_JWT_SECRET"]
         self.command, self.environment = command, environment
