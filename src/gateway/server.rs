@@ -16,7 +16,7 @@ use crate::gateway::engine::chosen::{Sent, Whom};
 use crate::gateway::engine::container::short_name;
 use crate::gateway::engine::outlet::Order;
 use crate::gateway::engine::pool::Pool;
-use crate::gateway::engine::push::Push;
+use crate::gateway::engine::push::{Manner, Push};
 use crate::gateway::engine::registries::{Delivery, Registries};
 use crate::gateway::send::{Reached, SendError, TenantScope};
 use crate::id::{ConnId, Tenant};
@@ -252,7 +252,7 @@ impl Scope {
             chosen,
             except: None,
             rooms: Rooms::default(),
-            is_volatile: false,
+            manner: Manner::default(),
         }
     }
 
@@ -437,7 +437,7 @@ pub struct To {
     chosen: Chosen,
     except: Option<ConnId>,
     rooms: Rooms,
-    is_volatile: bool,
+    manner: Manner,
 }
 
 #[derive(Debug, Clone)]
@@ -477,7 +477,14 @@ impl To {
 
     /// Gives nothing to those who have not read all that they were sent before, and says no word of it.
     pub fn volatile(mut self) -> Self {
-        self.is_volatile = true;
+        self.manner.is_volatile = true;
+        self
+    }
+
+    /// Chooses whether the event may be compressed (`true` unless said otherwise): `false` for what holds a
+    /// secret beside text that others may choose, which its length would give away (CRIME, BREACH).
+    pub fn compress(mut self, may_be: bool) -> Self {
+        self.manner.is_uncompressed = !may_be;
         self
     }
 
@@ -488,7 +495,8 @@ impl To {
 
     /// Asks those chosen, where they speak a dialect with answers, and waits for all of them.
     pub fn ask<R>(&self, event: &str, data: &(impl Serialize + ?Sized)) -> AskAll<R> {
-        AskAll::new(self.clone(), Push::event(event, data))
+        let push = Push::event(event, data).map(|push| push.in_manner(self.asking()));
+        AskAll::new(self.clone(), push)
     }
 
     pub(crate) fn begin_ask(
@@ -501,17 +509,21 @@ impl To {
         self.scope.ask_all(&whom, push, ms)
     }
 
+    /// Who is asked is asked whatever waits for it.
+    fn asking(&self) -> Manner {
+        Manner {
+            is_volatile: false,
+            ..self.manner
+        }
+    }
+
     fn more(&self) -> Option<Arc<Rooms>> {
         let is_plain = self.rooms.of.is_empty() && self.rooms.except.is_empty();
         (!is_plain).then(|| Arc::new(self.rooms.clone()))
     }
 
     fn push(&self, event: &str, data: &(impl Serialize + ?Sized)) -> Result<Push, SendError> {
-        let push = Push::event(event, data)?;
-        Ok(match self.is_volatile {
-            true => push.volatile(),
-            false => push,
-        })
+        Ok(Push::event(event, data)?.in_manner(self.manner))
     }
 
     /// Sends to those chosen; answers how many outboxes of this shard took it.

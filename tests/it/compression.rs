@@ -2,8 +2,11 @@
 //! must not do with it (Z-01 to Z-19).
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
+use std::sync::Arc;
 use tidegate::gateway::socket::echo;
+
 use tidegate::metrics::Counter;
+use tidegate::prelude::*;
 
 use crate::harness::wire::{frame, upgrade_request};
 use crate::harness::{Opcode, Plan, Site, Wire, both_shards, eventually, token};
@@ -77,6 +80,45 @@ fn compressed(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     bytes[0] |= RSV1;
     bytes
 }
+
+/// Who tells a room what may be compressed, and what must not.
+macro_rules! telling {
+    ($name:ident, $marker:ident, $($how:tt)*) => {
+        #[gateway($($how)*, namespace = $marker)]
+        struct $name {
+            #[inject]
+            server: Arc<WsServer<$marker>>,
+        }
+
+        #[messages]
+        impl $name {
+            #[subscribe_message("join")]
+            async fn join(&self, client: &WsClient) -> Result<bool, SendError> {
+                client.join("all").map(|()| true)
+            }
+
+            #[subscribe_message("tell")]
+            async fn tell(&self, may_be_compressed: bool) {
+                let to = self.server.room("all").compress(may_be_compressed);
+                let _ = to.emit("told", &"what all may read ".repeat(100));
+            }
+        }
+    };
+}
+
+struct Events;
+struct Packets;
+
+telling!(TellingEvents, Events, path = "/events");
+telling!(
+    TellingPackets,
+    Packets,
+    path = "/socket.io",
+    adapter = SocketIo
+);
+
+#[module(gateways = [TellingEvents, TellingPackets])]
+struct TellingModule;
 
 #[test]
 fn nobody_gets_what_is_off_or_was_not_offered() {
@@ -164,6 +206,41 @@ both_shards! {
         let taken = site.count(Counter::DeflateBytesIn) - before;
         let frame_bytes = expected.len() as u64 + 4;
         assert_eq!(taken, frame_bytes * u64::from(shards));
+    }
+
+    /// Z-18: what is not to be compressed goes out as it is to all, in each dialect.
+    fn an_event_may_be_kept_out_of_it(shards) {
+        let site = plan(shards)
+            .with(|server| {
+                let server = server.module::<TellingModule>();
+                server.public_route("GET", "/events").public_route("GET", "/socket.io")
+            })
+            .start();
+        let packets = "/socket.io/?EIO=4&transport=websocket";
+        for (target, hello, join, tell) in [
+            ("/events", None, r#"{"event":"join","id":1}"#, r#"{"event":"tell","data":IT}"#),
+            (packets, Some("40"), r#"420["join"]"#, r#"42["tell",IT]"#),
+        ] {
+            let mut all: Vec<_> = (0..6).map(|_| upgraded(&site, target, OFFER).0).collect();
+            for wire in &mut all {
+                if let Some(hello) = hello {
+                    assert!(read(wire).1.starts_with(b"0{"));
+                    wire.send(Opcode::TEXT, hello);
+                    assert!(read(wire).1.starts_with(b"40{"));
+                }
+                wire.send(Opcode::TEXT, join);
+                read(wire);
+            }
+            for may_be in [true, false, true] {
+                all[0].send(Opcode::TEXT, tell.replace("IT", if may_be { "true" } else { "false" }));
+                for wire in &mut all {
+                    let (is_deflated, text) = read(wire);
+                    let text = String::from_utf8(text).unwrap();
+                    assert!(text.contains("what all may read what all"), "{text}");
+                    assert_eq!(is_deflated, may_be, "{target}");
+                }
+            }
+        }
     }
 
     /// Z-06 to Z-09: what must not be ends the connection of who sent it, with its own code.

@@ -20,9 +20,18 @@ pub struct Push {
     event: Range<u32>,
     data: Range<u32>,
     is_args: bool,
-    is_volatile: bool,
+    manner: Manner,
     /// What only some have.
     binary: Option<Arc<Binary>>,
+}
+
+/// How a push is given to each of its receivers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Manner {
+    /// Only those get it who have read everything before it.
+    pub is_volatile: bool,
+    /// It stays as it is also where compression was agreed on.
+    pub is_uncompressed: bool,
 }
 
 /// Data with placeholders, and the bytes that stand for them.
@@ -50,7 +59,7 @@ impl Push {
             event: narrow(event),
             data: narrow(data),
             is_args: false,
-            is_volatile: false,
+            manner: Manner::default(),
             binary: None,
         }
     }
@@ -81,15 +90,15 @@ impl Push {
         out.into()
     }
 
-    /// The same for those alone who have read everything before it.
-    pub(crate) fn volatile(mut self) -> Self {
-        self.is_volatile = true;
+    /// The same, given in this manner.
+    pub(crate) fn in_manner(mut self, manner: Manner) -> Self {
+        self.manner = manner;
         self
     }
 
-    /// Whether only those get it who have read everything before it.
-    pub fn is_volatile(&self) -> bool {
-        self.is_volatile
+    /// How it is given to each of its receivers.
+    pub fn manner(&self) -> Manner {
+        self.manner
     }
 
     /// The whole frame of the event dialect.

@@ -51,6 +51,12 @@ impl Piece {
         }
     }
 
+    /// The same, which nobody gets compressed.
+    pub(crate) fn uncompressed(mut self) -> Self {
+        self.packed = [OnceCell::from(None), OnceCell::from(None)];
+        self
+    }
+
     /// So many are about to get it.
     pub(crate) fn note_receivers(&self, receivers: usize) {
         let receivers = u32::try_from(receivers).unwrap_or(u32::MAX);

@@ -100,15 +100,26 @@ impl State {
         match effect {
             Effect::Answer(poll, body) => self.engines.answer(poll, Polled::Body(body)),
             Effect::Refuse(poll) => self.engines.answer(poll, Polled::Refused(Refusal::Request)),
-            Effect::Send(socket, frames) => {
-                self.queue_with(socket, |out| out.extend_from_slice(&frames));
-            }
+            Effect::Send(socket, frames) => self.send_carrier(socket, &frames),
             Effect::Close(socket, code) => self.close_carrier(socket, code),
             Effect::GiveUpgradeUp(socket) => {
                 self.metrics.add(Counter::EngineIoUpgradesLate, 1);
                 self.close_carrier(socket, CloseCode::Normal.get());
             }
             Effect::Ended(reason) => self.end_upper(key, left_by(reason)),
+        }
+    }
+
+    /// What waited for a poll goes out as it is: some of it may be what must not be compressed.
+    fn send_carrier(&mut self, socket: SlotKey, frames: &[u8]) {
+        let packing_of = |state: &mut Self, packing| {
+            let connection = state.connections.alive(socket);
+            connection.map(|it| std::mem::replace(&mut it.outbox.packing, packing))
+        };
+        let packing = packing_of(self, 0);
+        self.queue_with(socket, |out| out.extend_from_slice(frames));
+        if let Some(packing) = packing {
+            packing_of(self, packing);
         }
     }
 

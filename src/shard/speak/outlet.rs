@@ -13,7 +13,7 @@ use crate::broker::relay::LeaveReason;
 use crate::gateway::ask::{AskError, AskedOf, RoomAnswers};
 use crate::gateway::client::Reason as LeftBy;
 use crate::gateway::engine::outlet::{Fate, Outlet, Outside, Post, Tally};
-use crate::gateway::engine::push::Push;
+use crate::gateway::engine::push::{Manner, Push};
 use crate::gateway::send::SendError;
 use crate::metrics::Counter;
 use crate::session::engineio::Reason as Ended;
@@ -71,7 +71,7 @@ impl Outlet for ShardOutlet {
                     Fate::Accepted => tally.accepted += 1,
                     Fate::Shed => {
                         tally.shed += 1;
-                        if !push.is_volatile() {
+                        if !push.manner().is_volatile {
                             state.shed(slot_key(*connection));
                         }
                     }
@@ -211,9 +211,9 @@ impl State {
     fn give_push(&mut self, connection: ConnKey, push: &Push, frames: &mut Frames) -> Fate {
         match connection.lane {
             0 => {
-                let (key, is_volatile) = (slot_key(connection), push.is_volatile());
+                let (key, manner) = (slot_key(connection), push.manner());
                 let piece = (&mut frames.event, frames.receivers);
-                self.queue_bytes(key, push.plain(), piece, is_volatile)
+                self.queue_bytes(key, push.plain(), piece, manner)
             }
             _ => self.push_engine(connection, (push, None), frames),
         }
@@ -240,7 +240,7 @@ impl State {
         key: SlotKey,
         frame: &Bytes,
         (piece, receivers): (&mut Option<Rc<Piece>>, usize),
-        is_volatile: bool,
+        manner: Manner,
     ) -> Fate {
         let Some(connection) = self.connections.alive(key) else {
             return Fate::Gone;
@@ -248,7 +248,8 @@ impl State {
         if !connection.takes_frames() {
             return Fate::Gone;
         }
-        if is_volatile && (connection.machine.is_sending() || !connection.outbox.is_empty()) {
+        if manner.is_volatile && (connection.machine.is_sending() || !connection.outbox.is_empty())
+        {
             return Fate::Shed;
         }
         let limits = self.live.outbox_limits(connection.mount, usize::MAX);
@@ -273,7 +274,13 @@ impl State {
             let write = |out: &mut Vec<u8>| out.extend_from_slice(frame);
             connection.outbox.push_with(&mut self.spare, write);
         } else {
-            let piece = piece.get_or_insert_with(|| Rc::new(Piece::of_frame(frame.clone())));
+            let piece = piece.get_or_insert_with(|| {
+                let piece = Piece::of_frame(frame.clone());
+                Rc::new(match manner.is_uncompressed {
+                    true => piece.uncompressed(),
+                    false => piece,
+                })
+            });
             piece.note_receivers(receivers);
             connection.outbox.push_piece(&mut self.spare, piece);
         }
@@ -303,7 +310,7 @@ impl State {
     /// find room beside it. A frame alone always may.
     fn poll_push(&mut self, key: SlotKey, push: &Push, waker: &Waker) -> Poll<Fate> {
         if self.has_stream_room(key, push.plain().len()) {
-            return Poll::Ready(self.queue_bytes(key, push.plain(), (&mut None, 1), false));
+            return Poll::Ready(self.queue_bytes(key, push.plain(), (&mut None, 1), push.manner()));
         }
         let Some(connection) = self.connections.alive(key) else {
             return Poll::Ready(Fate::Gone);

@@ -483,10 +483,10 @@ impl State {
         let (_, bytes, piece) = &mut frames.socketio[place];
         if let Some(socket) = carried.engine.socket() {
             let piece = (piece, frames.receivers);
-            return self.queue_bytes(socket, bytes, piece, push.is_volatile());
+            return self.queue_bytes(socket, bytes, piece, push.manner());
         }
         let waits = 0 < carried.engine.waiting().0;
-        if self.is_engine_full(key, bytes.len()) || (waits && push.is_volatile()) {
+        if self.is_engine_full(key, bytes.len()) || (waits && push.manner().is_volatile) {
             return Fate::Shed;
         }
         self.queue_engine(key, bytes, 1);
